@@ -1,0 +1,28 @@
+# Each target sets up .venv as needed, and is cheap when repeated.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml explainkit/version.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/explainkit demo
+
+test: install
+	$(BIN)/python -m pytest --quiet -n 2
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_architecture.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	find . -name __pycache__ -prune -exec rm -rf {} +
