@@ -1,0 +1,227 @@
+"""Reads which plugins are installed, and loads them one by one so that what is broken in one stays there.
+
+Environment
+-----------
+EXPLAINKIT_PLUGINS : plugins or distributions, with commas; of third-party ones load only these; '' for none
+EXPLAINKIT_BLOCK : plugins or distributions not to load
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from importlib.metadata import Distribution, EntryPoint, distributions
+from inspect import isfunction
+from time import perf_counter
+from types import ModuleType
+from typing import Literal
+
+import pluggy
+from attrs import define, evolve, field, frozen
+
+from explainkit import hookspecs
+from explainkit.errors import PluginError
+from explainkit.hookspecs import Offer
+from explainkit.version import __version__
+
+GROUP = "explainkit"
+HOST = "explainkit-sdk"
+KINDS = ("explainers", "backbones", "datasets", "metrics", "loggers", "commands")
+HOOKS = {f"explainkit_{kind}": kind for kind in KINDS}
+
+Key = tuple[str, str]
+"""Kind and name of an offer."""
+
+
+@frozen(kw_only=True)
+class PluginRow:
+    """One installed plugin, and how it fares.
+
+    Attributes
+    ----------
+    name, distribution, version : str
+        The entry point's name, and the distribution that declares it.
+    status : str
+        ``blocked`` by the environment, or for names that another plugin offers too; ``incompatible`` with
+        this version of explainkit; ``unloaded`` where only metadata was read.
+    cause : str or None
+        Why, where the status is neither ``ok`` nor ``unloaded``.
+    milliseconds : float or None
+        What loading took.
+    offers : mapping of str to tuple of str
+        The names that it offers, by kind.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["ok", "failed", "incompatible", "blocked", "unloaded"] = "unloaded"
+    cause: str | None = None
+    milliseconds: float | None = None
+    offers: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.distribution} {self.version})"
+
+    @property
+    def builtin(self) -> bool:
+        """Whether explainkit's own distribution declares it."""
+        return _normal(self.distribution) == HOST
+
+
+@define
+class Loaded:
+    """A plugin on its way into the catalogue: `fault` is what keeps it, or some of its offers, out."""
+
+    row: PluginRow
+    offers: dict[Key, Offer] = field(factory=dict)
+    fault: BaseException | None = None
+
+    def fail(self, fault: BaseException) -> None:
+        """Withdraw all that it offers."""
+        self.fault, self.offers = fault, {}
+        self.row = evolve(self.row, status="failed", cause=told(fault), offers={})
+
+
+def declared() -> list[tuple[PluginRow, EntryPoint]]:
+    """What metadata says of each installed plugin, ours first; imports none."""
+    found: dict[str, list[tuple[PluginRow, EntryPoint]]] = {}
+    for distribution in distributions():
+        text = distribution.read_text("entry_points.txt") or ""
+        if (
+            f"[{GROUP}]" in text
+        ):  # parsing all metadata of all distributions would cost more than everything else
+            found.setdefault(_normal(str(distribution.name)), list(_entries(distribution)))
+    entries = [entry for of_one in found.values() for entry in of_one]
+    return sorted(entries, key=lambda entry: (not entry[0].builtin, entry[0].name, entry[0].distribution))
+
+
+def load(row: PluginRow, entry: EntryPoint) -> Loaded:
+    """The plugin with what it offers, or with its fault; never half of it."""
+    if row.status == "incompatible":
+        return Loaded(row, fault=PluginError(row.cause))
+    if row.status == "blocked":
+        return Loaded(row)
+    started = perf_counter()
+    loaded = Loaded(row)
+    try:
+        loaded.offers = _offered(row, entry.load())
+        loaded.row = evolve(row, status="ok", offers=names(loaded.offers))
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # a stranger's plugin must not take the others down
+        loaded.fail(error)
+    loaded.row = evolve(loaded.row, milliseconds=round(1000 * (perf_counter() - started), 1))
+    return loaded
+
+
+def names(offers: Mapping[Key, Offer]) -> dict[str, tuple[str, ...]]:
+    """The offered names, by kind."""
+    listed = {kind: tuple(sorted(name for of, name in offers if of == kind)) for kind in KINDS}
+    return {kind: some for kind, some in listed.items() if some}
+
+
+def told(error: BaseException) -> str:
+    """An error on one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _entries(distribution: Distribution) -> Iterator[tuple[PluginRow, EntryPoint]]:
+    unmet = _unmet(distribution)
+    for entry in distribution.entry_points.select(group=GROUP):
+        row = PluginRow(name=entry.name, distribution=distribution.name, version=distribution.version)
+        if cause := _barred(row):
+            row = evolve(row, status="blocked", cause=cause)
+        elif unmet:
+            row = evolve(row, status="incompatible", cause=unmet)
+        yield row, entry
+
+
+def _barred(row: PluginRow) -> str | None:
+    """Which variable of the environment keeps the plugin out."""
+    known_as = {_normal(row.name), _normal(row.distribution)}
+    if known_as & _listed(os.environ.get("EXPLAINKIT_BLOCK", "")):
+        return "named in EXPLAINKIT_BLOCK"
+    chosen = os.environ.get("EXPLAINKIT_PLUGINS")
+    if chosen is not None and not row.builtin and not known_as & _listed(chosen):
+        return "not named in EXPLAINKIT_PLUGINS"
+    return None
+
+
+def _listed(names: str) -> set[str]:
+    return {_normal(name.strip()) for name in names.split(",") if name.strip()}
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as the package index compares them."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unmet(distribution: Distribution) -> str | None:
+    """What the distribution needs of explainkit that this version is not."""
+    for line in distribution.requires or []:
+        if _normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) != HOST:
+            continue
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            needed = Requirement(line)
+        except InvalidRequirement:
+            return f"its requirement {line!r} cannot be read"
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        if not needed.specifier.contains(__version__, prereleases=True):
+            return f"needs {HOST} {needed.specifier}; this is {__version__}"
+    return None
+
+
+def _offered(row: PluginRow, plugin: object) -> dict[Key, Offer]:
+    """All that the hooks of `plugin` return, checked."""
+    offers: dict[Key, Offer] = {}
+    for hook, returned in _answers(plugin):
+        kind = HOOKS[hook]
+        if not isinstance(returned, list) or not all(isinstance(item, Offer) for item in returned):
+            raise PluginError(f"expected {hook} to return a list of Offer; got {returned!r}")
+        for item in returned:
+            if not _owns(row, item.name):
+                raise PluginError(f"expected {kind} named {row.name!r} or '{row.name}/…'; got {item.name!r}")
+            if (kind, item.name) in offers:
+                raise PluginError(f"offers {item.name!r} twice under {kind}")
+            offers[kind, item.name] = item
+    return offers
+
+
+def _answers(plugin: object) -> Iterator[tuple[str, object]]:
+    """What each hook that `plugin` implements returns."""
+    if not isinstance(plugin, ModuleType):
+        raise PluginError(f"expected the entry point to name a module; got {type(plugin).__name__}")
+    manager = pluggy.PluginManager(GROUP)  # its own: what one plugin breaks cannot reach another
+    manager.add_hookspecs(hookspecs)
+    for name, member in vars(plugin).items():
+        if isfunction(member):
+            _recognise(name, manager.parse_hookimpl_opts(plugin, name))
+    manager.register(plugin)
+    for hook in HOOKS:
+        for implementation in getattr(manager.hook, hook).get_hookimpls():
+            yield hook, implementation.function()
+
+
+def _recognise(function: str, marks: Mapping[str, object] | None) -> None:
+    """Refuse a hook that explainkit does not have, and one that lacks its marker."""
+    if marks is None:
+        if function in HOOKS:
+            raise PluginError(f"{function} lacks @explainkit.hookimpl")
+        return
+    hook = str(marks.get("specname") or function)
+    if hook not in HOOKS and not marks.get("optionalhook"):
+        close = get_close_matches(hook, HOOKS, n=1, cutoff=0.5)
+        way_out = f"did you mean {close[0]}?" if close else f"there are {', '.join(HOOKS)}"
+        raise PluginError(f"explainkit {__version__} has no hook {hook}; {way_out}")
+
+
+def _owns(row: PluginRow, name: str) -> bool:
+    """Whether `name` is the plugin's to give; the core's own names stand without a plugin before them."""
+    if row.builtin and row.name == "builtins":
+        return "/" not in name
+    return name.partition("/")[0] == row.name
