@@ -8,19 +8,20 @@ EXPLAINKIT_BLOCK : plugins or distributions not to load
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import Distribution, EntryPoint, distributions
 from inspect import isfunction
+from pkgutil import resolve_name
 from time import perf_counter
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pluggy
 from attrs import define, evolve, field, frozen
 
 from explainkit import hookspecs
-from explainkit.errors import PluginError
+from explainkit.errors import ExplainKitError, PluginError
 from explainkit.hookspecs import Offer
 from explainkit.version import __version__
 
@@ -113,6 +114,20 @@ def load(row: PluginRow, entry: EntryPoint) -> Loaded:
         loaded.fail(error)
     loaded.row = evolve(loaded.row, milliseconds=round(1000 * (perf_counter() - started), 1))
     return loaded
+
+
+def resolve(path: str, what: str, row: PluginRow) -> Callable[..., Any]:
+    """What a target ``package.module:attribute`` of the plugin leads to; `what` says it in errors."""
+    try:
+        found = resolve_name(path)
+    except (ExplainKitError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # a stranger's module
+        raise PluginError(f"The {what} of plugin {row} cannot be had from {path!r}: {told(error)}") from error
+    if not callable(found):
+        kind = type(found).__name__
+        raise PluginError(f"Expected the {what} of plugin {row} to be callable; got {kind} at {path!r}.")
+    return cast(Callable[..., Any], found)
 
 
 def names(offers: Mapping[Key, Offer]) -> dict[str, tuple[str, ...]]:

@@ -10,14 +10,13 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import invalidate_caches
 from itertools import combinations, product
-from pkgutil import resolve_name
 from threading import RLock
-from typing import Any, cast
+from typing import Any
 
 from attrs import evolve, field, frozen
 
-from explainkit.discovery import KINDS, Key, Loaded, PluginRow, declared, load, names, told
-from explainkit.errors import ExplainKitError, PluginError, PluginWarning, UnknownNameError
+from explainkit.discovery import KINDS, Key, Loaded, PluginRow, declared, load, names, resolve, told
+from explainkit.errors import PluginError, PluginWarning, UnknownNameError
 from explainkit.hookspecs import Offer
 
 __all__ = ["KINDS", "PluginRow", "find", "forget", "offer", "offers", "plugins", "renderer_for"]
@@ -50,7 +49,7 @@ def offer(kind: str, name: str) -> Offer:
 def find(kind: str, name: str) -> Callable[..., Any]:
     """What the offer of `name` targets, imported now. Raises as `offer` does, and where the import fails."""
     found, row = _answer(kind, name)
-    thing = _target(found.target, f"{kind[:-1]} {name!r}", row)
+    thing = resolve(found.target, f"{kind[:-1]} {name!r}", row)
     return partial(thing, name.removeprefix(found.name[:-1])) if found.name.endswith("/*") else thing
 
 
@@ -60,7 +59,7 @@ def renderer_for(name: str) -> Callable[..., Any] | None:
         found, row = _answer("explainers", name)
     except (UnknownNameError, PluginError):
         return None
-    return None if found.renderer is None else _target(found.renderer, f"renderer of {name!r}", row)
+    return None if found.renderer is None else resolve(found.renderer, f"renderer of {name!r}", row)
 
 
 def forget() -> None:
@@ -105,20 +104,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"There are: {', '.join(known)}." if known else "None is installed; see `explainkit plugins`."
 
 
-def _target(path: str, what: str, row: PluginRow) -> Callable[..., Any]:
-    try:
-        thing = resolve_name(path)
-    except (ExplainKitError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:  # a stranger's module
-        raise PluginError(f"The {what} of plugin {row} cannot be had from {path!r}: {told(error)}") from error
-    if not callable(thing):
-        raise PluginError(
-            f"Expected the {what} of plugin {row} to be callable; got {type(thing).__name__} at {path!r}."
-        )
-    return cast(Callable[..., Any], thing)
-
-
 @frozen
 class _Catalogue:
     """Built once, from plugins that are each in order or not in it."""
@@ -151,7 +136,7 @@ def _catalogue() -> _Catalogue:
             raise PluginError(_line(faulty[0].row)) from faulty[0].fault
         _known = found
     for plugin in faulty:
-        warnings.warn(f"{_line(plugin.row)}; see `explainkit plugins`.", PluginWarning, stacklevel=4)
+        warnings.warn(f"{_line(plugin.row)}; see `explainkit plugins`.", PluginWarning, stacklevel=3)
     return found
 
 
