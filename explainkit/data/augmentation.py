@@ -1,0 +1,152 @@
+"""Changed images to train on, and with them their masks, key points and boxes.
+
+What happens to an image is told by (seed, epoch, id) alone, never by its place in a batch or by a generator's state.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+from torch.nn import functional
+from torchvision import tv_tensors
+
+from explainkit.data.images import Batch
+from explainkit.data.keyed import keyed, uniforms
+from explainkit.errors import InputError
+
+
+@frozen(kw_only=True)
+class MirrorShiftLight:
+    """Mirror half of the images, shift all by a few pixels, change their light: for whole batches at once.
+
+    Attributes
+    ----------
+    mirror : float
+        How often.
+    shift : int
+        Pixels at most in each direction; the border is repeated.
+    contrast, brightness : float
+        Images are multiplied by 1 ± `contrast`, and each channel moves by ± `brightness` at most.
+    """
+
+    mirror: float = 0.5
+    shift: int = 4
+    contrast: float = 0.15
+    brightness: float = 0.06
+
+    def __call__(self, batch: Batch, seed: int, epoch: int) -> Batch:
+        """`batch`, changed."""
+        chance = torch.from_numpy(uniforms(keyed(seed, epoch, batch.ids.cpu().numpy()), 7)).to(
+            batch.images.device
+        )
+        mirrored = chance[:, 0] < self.mirror
+        right, down = ((chance[:, 1:3] * (2 * self.shift + 1)).long() - self.shift).unbind(1)
+        contrast = 1 + self.contrast * (2 * chance[:, 3] - 1)
+        brightness = self.brightness * (2 * chance[:, 4:] - 1)
+        images = _moved(batch.images, mirrored, right, down, self.shift, "replicate")
+        images = images * contrast[:, None, None, None] + brightness[:, :, None, None]
+        masks = batch.masks
+        if masks is not None:
+            masks = _moved(masks.to(torch.uint8), mirrored, right, down, self.shift, "constant").bool()
+        height, width = batch.images.shape[-2:]
+        return evolve(
+            batch,
+            images=images.clamp_(0, 1),
+            masks=masks,
+            key_points=_moved_points(batch.key_points, mirrored, right, down, (height, width)),
+            boxes=_moved_boxes(batch.boxes, mirrored, right, down, (height, width)),
+        )
+
+
+@frozen
+class PerSample:
+    """Any transform of ``torchvision.transforms.v2``, one image at a time, under a generator keyed by its id.
+
+    Masks, boxes and key points go along as ``TVTensors``. The caller's random state is left as it was. A per-image
+    transform is ten to fifty times slower than `MirrorShiftLight`, so this is for small data and special wishes.
+
+    Attributes
+    ----------
+    transform : torchvision.transforms.v2.Transform
+        It must keep the size of the image.
+    """
+
+    transform: Callable[..., Any]
+
+    def __call__(self, batch: Batch, seed: int, epoch: int) -> Batch:
+        """`batch`, changed."""
+        keys = (keyed(seed, epoch, batch.ids.cpu().numpy()) >> np.uint64(1)).tolist()
+        with torch.random.fork_rng(devices=[]):
+            rows = [self._row(batch, row, key) for row, key in enumerate(keys)]
+        columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        if columns["images"].shape != batch.images.shape:
+            raise InputError(
+                f"Expected images of {tuple(batch.images.shape)} from {self.transform!r}; "
+                f"got {tuple(columns['images'].shape)}. Use a transform that keeps the size."
+            )
+        return evolve(batch, **columns)
+
+    def _row(self, batch: Batch, row: int, key: int) -> dict[str, Tensor]:
+        torch.manual_seed(key)
+        size = tuple(batch.images.shape[-2:])
+        told: dict[str, Tensor] = {"images": tv_tensors.Image(batch.images[row])}
+        if batch.masks is not None:
+            told["masks"] = tv_tensors.Mask(batch.masks[row])
+        if batch.boxes is not None:
+            boxes = batch.boxes[row : row + 1]
+            told["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
+        if batch.key_points is not None:
+            told["key_points"] = tv_tensors.KeyPoints(batch.key_points[row, :, :2], canvas_size=size)
+        changed = self.transform(told)
+        plain = {name: value.as_subclass(Tensor) for name, value in changed.items()}
+        if batch.boxes is not None:
+            plain["boxes"] = plain["boxes"][0]
+        if batch.key_points is not None:
+            plain["key_points"] = _flagged(plain["key_points"], batch.key_points[row, :, 2], size)
+        return plain
+
+
+def _moved(
+    images: Tensor,
+    mirrored: Tensor,
+    right: Tensor,
+    down: Tensor,
+    most: int,
+    border: Literal["replicate", "constant"],
+) -> Tensor:
+    """Images (N, C, H, W), mirrored and then shifted by whole pixels."""
+    height, width = images.shape[-2:]
+    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    windows = functional.pad(images, (most,) * 4, mode=border).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images)), :, most - down, most - right]
+
+
+def _moved_points(
+    points: Tensor | None, mirrored: Tensor, right: Tensor, down: Tensor, size: tuple[int, int]
+) -> Tensor | None:
+    if points is None:
+        return None
+    x = torch.where(mirrored[:, None], size[1] - points[..., 0], points[..., 0]) + right[:, None]
+    return _flagged(torch.stack([x, points[..., 1] + down[:, None]], -1), points[..., 2], size)
+
+
+def _flagged(places: Tensor, visible: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(…, 3): places (…, 2) that were visible and still lie in the image."""
+    x, y = places.unbind(-1)
+    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    return torch.cat([places, (visible * inside)[..., None]], -1)
+
+
+def _moved_boxes(
+    boxes: Tensor | None, mirrored: Tensor, right: Tensor, down: Tensor, size: tuple[int, int]
+) -> Tensor | None:
+    if boxes is None:
+        return None
+    left, top, end, bottom = boxes.unbind(1)
+    left, end = torch.where(mirrored, size[1] - end, left), torch.where(mirrored, size[1] - left, end)
+    x = (torch.stack([left, end], 1) + right[:, None]).clamp(0, size[1])
+    y = (torch.stack([top, bottom], 1) + down[:, None]).clamp(0, size[0])
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)

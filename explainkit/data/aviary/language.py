@@ -1,0 +1,345 @@
+"""Words for birds: captions whose every phrase knows what it speaks of, and names for the species.
+
+The same scene can be told in many ways (`paraphrase`); which one is a hash of the scene. A hard negative is the same
+sentence with one word changed, so that it is wrong in exactly one attribute of one part.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import combinations, product
+from string import Formatter
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import evolve
+
+from explainkit.data.aviary.grammar import (
+    ATTRIBUTES,
+    COLOURS,
+    PARTS,
+    PATTERNED,
+    PATTERNS,
+    SHAPES,
+    Codes,
+    Grammar,
+)
+from explainkit.data.aviary.scenes import PLUMAGES, THEMES, Floats, Scenes, chances
+from explainkit.data.keyed import keyed
+from explainkit.errors import InputError
+
+if TYPE_CHECKING:  # images.py brings torch
+    from explainkit.data.images import Caption, Phrase
+
+NOUNS = {
+    "beak": ("beak", "bill"),
+    "crest": ("crest", "crown", "tuft"),
+    "eye": ("eye", "eyes"),
+    "wing": ("wing", "wings"),
+    "breast": ("breast", "chest"),
+    "tail": ("tail", "tail feathers"),
+    "feet": ("feet", "legs"),
+}
+_PLURALS = {"eyes", "wings", "tail feathers", "feet", "legs"}
+COLOUR_WORDS = {
+    "red": ("red", "crimson", "scarlet"),
+    "yellow": ("yellow", "golden"),
+    "green": ("green", "emerald"),
+    "blue": ("blue", "azure"),
+    "purple": ("purple", "violet"),
+    "pink": ("pink", "rosy"),
+    "black": ("black", "dark"),
+}
+PATTERN_WORDS = {
+    "barred": ("barred", "banded"),
+    "spotted": ("spotted", "speckled"),
+    "streaked": ("streaked",),
+    "tipped": ("pale-tipped", "two-toned"),
+}
+SHAPE_WORDS = {
+    "beak": {
+        "cone": ("stubby", "conical"),
+        "dagger": ("dagger-like", "straight"),
+        "hooked": ("hooked",),
+        "curved": ("curved", "down-curved"),
+        "spoon": ("spoon-shaped", "flat"),
+        "toucan": ("huge", "massive"),
+    },
+    "crest": {
+        "spiky": ("spiky", "jagged"),
+        "mohawk": ("domed", "mohawk-like"),
+        "plume": ("plumed", "feathery"),
+        "cap": ("cap-like", "flat"),
+        "curl": ("curly", "curled"),
+    },
+    "eye": {
+        "ringed": ("ringed", "wide"),
+        "striped": ("masked", "striped"),
+        "cheeked": ("cheeked", "blushing"),
+    },
+    "wing": {
+        "round": ("rounded", "round"),
+        "pointed": ("pointed", "sharp"),
+        "feathered": ("fingered", "feathered"),
+        "angular": ("angular", "jagged"),
+    },
+    "breast": {
+        "round": ("rounded", "round"),
+        "bib": ("bibbed", "bib-shaped"),
+        "sash": ("sashed", "sash-like"),
+    },
+    "tail": {
+        "fork": ("forked", "swallow-like"),
+        "fan": ("fanned", "fan-shaped"),
+        "long": ("long", "slender"),
+        "wedge": ("wedge-shaped", "diamond-shaped"),
+        "square": ("square", "blunt"),
+        "plume": ("plumed", "lyre-shaped"),
+    },
+    "feet": {"perching": ("slender", "slim"), "webbed": ("webbed",), "boots": ("booted", "feathered")},
+}
+THEME_PHRASES = {
+    "meadow": ("in a meadow", "on a green hill"),
+    "forest": ("in a forest", "among trees"),
+    "lake": ("by a lake", "near the water"),
+    "desert": ("in the desert", "among dunes"),
+    "snow": ("in the snow", "in winter"),
+    "sunset": ("at sunset", "in the evening"),
+    "night": ("at night", "under the moon"),
+    "studio": ("against a plain wall", "in a studio"),
+}
+_FORMS = (
+    "{body} with {parts}.",
+    "This bird, seen {theme}, has {parts}.",
+    "Seen {theme}: a bird with {parts}.",
+    "Look for {parts} on {body}.",
+)
+_MENTIONS = ((1, 2, 0), (1, 2, 0), (1, 0), (1, 0), (1, 2), (2, 0), (1,), (0,))
+"""Which attributes a phrase tells, in order; where there is no pattern to tell, the rest."""
+
+
+_NO_PARTS = "{body}, seen {theme}."
+_ARTICLE = re.compile(r"(^|.*\W)an? $", re.DOTALL)
+_HEADS = {
+    "tail": {
+        "fork": "forktail",
+        "fan": "fantail",
+        "long": "longtail",
+        "wedge": "wedgetail",
+        "square": "bobtail",
+        "plume": "lyretail",
+    },
+    "beak": {
+        "cone": "finchbill",
+        "dagger": "daggerbill",
+        "hooked": "hookbill",
+        "curved": "sicklebill",
+        "spoon": "spoonbill",
+        "toucan": "greatbill",
+    },
+    "crest": {
+        "spiky": "spikecrest",
+        "mohawk": "domecrest",
+        "plume": "plumecrest",
+        "cap": "capcrest",
+        "curl": "curlcrest",
+    },
+}
+_WEARING = {
+    "wing": "winged",
+    "breast": "breasted",
+    "feet": "footed",
+    "eye": "eyed",
+    "beak": "billed",
+    "tail": "tailed",
+    "crest": "crested",
+}
+
+Choice = TypeVar("Choice")
+
+
+def captions(scenes: Scenes, paraphrase: int = 0, bird: int = 0) -> "tuple[Caption, ...]":
+    """One sentence a scene on two to four parts of a bird, and on its body or the background.
+
+    Parameters
+    ----------
+    paraphrase : int
+        Another number, another choice of words and parts.
+    """
+    dice = chances(keyed(scenes.keys, paraphrase), "caption", 48)
+    return tuple(_caption(scenes, row, bird, _Dice(dice[row])) for row in range(len(scenes)))
+
+
+def hard_negatives(
+    sentences: "Sequence[Caption]", scenes: Scenes, paraphrase: int = 0
+) -> "tuple[Caption, ...]":
+    """Each sentence with one attribute of one part told wrongly, chosen by the scene's hash."""
+    dice = chances(keyed(scenes.keys, paraphrase), "negative", 4)
+    return tuple(_wrong(sentence, _Dice(dice[row])) for row, sentence in enumerate(sentences))
+
+
+def contradicted(caption: "Caption", phrase: int, attribute: str, value: str) -> "Caption":
+    """`caption` with `attribute` of its phrase number `phrase` told as `value`; all else stands.
+
+    Raises
+    ------
+    InputError
+        Where the phrase does not tell that attribute.
+    """
+    from explainkit.data.images import Caption, Phrase
+
+    old = caption.phrases[phrase]
+    if old.part is None or attribute not in old.attributes:
+        raise InputError(f"Expected one of {sorted(old.attributes)} for {old.text!r}; got {attribute!r}.")
+    told = _words(old.part, attribute)
+    words = [told[value][0] if word in told[old.attributes[attribute]] else word for word in old.text.split()]
+    changed = evolve(old, text=" ".join(words), attributes={**old.attributes, attribute: value})
+    sentence, end = _Sentence(), 0
+    for i, each in enumerate(caption.phrases):
+        between = caption.text[end : each.start]
+        said = changed if i == phrase else each
+        sentence.say(_ARTICLE.sub(lambda found, first=said.text[0]: found[1] + _article(first), between))
+        sentence.tell(said.text, said.part, said.attributes)
+        end = each.end
+    sentence.say(caption.text[end:])
+    return sentence.caption()
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Every phrase that a caption can use."""
+    parts = (phrase for part in PARTS for phrase in _every_phrase(part))
+    bodies = (f"{plumage} bird" for plumage in PLUMAGES)
+    themes = (phrase for theme in THEMES for phrase in THEME_PHRASES[theme])
+    return tuple(dict.fromkeys([*parts, *bodies, *themes]))
+
+
+def species_names(grammar: Grammar) -> tuple[str, ...]:
+    """A name for every species, such as "yellow-winged forktail"; no two are the same."""
+    names: dict[str, None] = {}
+    for codes in grammar.codes:
+        names.setdefault(
+            next(name for name in _possible_names(codes, grammar.relevant[1]) if name not in names)
+        )
+    return tuple(names)
+
+
+class _Dice:
+    """Numbers of the hash, used one after the other."""
+
+    def __init__(self, values: Floats) -> None:
+        self._values: Iterator[float] = iter(values.tolist())
+
+    def pick(self, choices: Sequence[Choice]) -> Choice:
+        return choices[int(next(self._values) * len(choices))]
+
+    def shuffled(self, choices: Sequence[Choice]) -> list[Choice]:
+        order = sorted(range(len(choices)), key=lambda _: next(self._values))
+        return [choices[i] for i in order]
+
+
+class _Sentence:
+    """Text that grows, and the phrases in it."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._phrases: list[Phrase] = []
+
+    def say(self, text: str) -> None:
+        self._text += text
+
+    def tell(self, text: str, part: str | None, attributes: Mapping[str, str]) -> None:
+        from explainkit.data.images import Phrase
+
+        start = len(self._text)
+        self._text += text
+        self._phrases.append(
+            Phrase(text=text, start=start, end=len(self._text), part=part, attributes=dict(attributes))
+        )
+
+    def caption(self) -> "Caption":
+        from explainkit.data.images import Caption
+
+        return Caption(text=self._text, phrases=tuple(self._phrases))
+
+
+def _caption(scenes: Scenes, row: int, bird: int, dice: _Dice) -> "Caption":
+    codes, present = scenes.codes[row, bird], scenes.present[row, bird]
+    parts = dice.shuffled([p for p, there in enumerate(present.tolist()) if there])[: dice.pick((2, 3, 3, 4))]
+    form = dice.pick(_FORMS) if parts else _NO_PARTS
+    sentence = _Sentence()
+    for literal, slot, _, _ in Formatter().parse(form):
+        sentence.say(literal)
+        if slot == "theme":
+            sentence.tell(dice.pick(THEME_PHRASES[THEMES[scenes.themes[row]]]), None, {})
+        elif slot == "body":
+            plumage = PLUMAGES[scenes.plumages[row, bird]]
+            article = _article(plumage)
+            sentence.say(article if literal else article.capitalize())
+            sentence.tell(f"{plumage} bird", None, {"colour": plumage})
+        elif slot == "parts":
+            _list_parts(sentence, [(PARTS[p], codes[p].tolist()) for p in parts], dice)
+    return sentence.caption()
+
+
+def _list_parts(sentence: _Sentence, parts: list[tuple[str, list[int]]], dice: _Dice) -> None:
+    for i, (part, (shape, colour, pattern)) in enumerate(parts):
+        if i:
+            sentence.say(" and " if i == len(parts) - 1 else ", ")
+        values = SHAPES[part][shape], COLOURS[colour], PATTERNS[pattern]
+        noun, mention = dice.pick(NOUNS[part]), _sayable(dice.pick(_MENTIONS), values)
+        words = [dice.pick(_words(part, ATTRIBUTES[a])[values[a]]) for a in mention]
+        if noun not in _PLURALS:
+            sentence.say(_article(words[0]))
+        sentence.tell(" ".join([*words, noun]), part, {ATTRIBUTES[a]: values[a] for a in mention})
+
+
+def _sayable(mention: Sequence[int], values: Sequence[str]) -> list[int]:
+    return [a for a in mention if values[a] != "plain"]
+
+
+def _wrong(caption: "Caption", dice: _Dice) -> "Caption":
+    phrases = [i for i, phrase in enumerate(caption.phrases) if phrase.part]
+    if not phrases:
+        return caption
+    i = dice.pick(phrases)
+    phrase = caption.phrases[i]
+    attribute = dice.pick(list(phrase.attributes))
+    values = [value for value in _words(str(phrase.part), attribute) if value != phrase.attributes[attribute]]
+    return contradicted(caption, i, attribute, dice.pick(values))
+
+
+def _words(part: str, attribute: str) -> Mapping[str, tuple[str, ...]]:
+    """The words for each value of an attribute of a part."""
+    if attribute == "shape":
+        return SHAPE_WORDS[part]
+    if attribute == "colour":
+        return COLOUR_WORDS
+    return {PATTERNS[p]: PATTERN_WORDS[PATTERNS[p]] for p in PATTERNED.get(part, ()) if p}
+
+
+def _article(word: str) -> str:
+    return "an " if word[0] in "aeiou" else "a "
+
+
+def _every_phrase(part: str) -> Iterator[str]:
+    said = [
+        [word for words in _words(part, attribute).values() for word in words] for attribute in ATTRIBUTES
+    ]
+    for mention in dict.fromkeys(_MENTIONS):
+        for told in {mention, tuple(a for a in mention if a != 2)}:
+            for words in product(*[said[a] for a in told], NOUNS[part]):
+                yield " ".join(words)
+
+
+def _possible_names(codes: Codes, coloured: bool) -> Iterator[str]:
+    """Names from the plainest to the longest."""
+    worn = {part: (SHAPES[part][code[0]], COLOURS[code[1]]) for part, code in zip(PARTS, codes, strict=True)}
+    looks = {
+        part: COLOUR_WORDS[worn[part][1]][0] if coloured else SHAPE_WORDS[part][worn[part][0]][0]
+        for part in PARTS
+    }
+    for length in range(1, len(_WEARING) + 1):
+        for head, heads in _HEADS.items():
+            for parts in combinations([part for part in _WEARING if part != head], length):
+                wearing = " ".join(f"{looks[part]}-{_WEARING[part]}" for part in parts)
+                yield f"{wearing} {heads[worn[head][0]]}"

@@ -1,0 +1,122 @@
+"""From scenes to pixels, masks and key points."""
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from explainkit.data.aviary.backdrop import DISTRACTOR, draw_backdrop, draw_distractors, light_up
+from explainkit.data.aviary.birds import BODY, NEXT_BIRD, draw_birds
+from explainkit.data.aviary.canvas import Canvas
+from explainkit.data.aviary.grammar import PARTS
+from explainkit.data.aviary.scenes import BIRDS, Booleans, Floats, Scenes
+from explainkit.errors import InputError
+
+
+@frozen(eq=False)
+class Rendering:
+    """N drawn scenes.
+
+    Attributes
+    ----------
+    images : array, (N, 3, S, S), uint8
+    identities : array, (N, S, S), uint8
+        What is seen at each pixel: 0 the background, 1 … 7 the parts and 8 the body of the first bird, 16 more for each
+        further bird, 9 a distractor.
+    key_points : array, (N, I, P, 3)
+        x and y in pixels of each bird's parts, and 1 where the part is seen within a pixel of the point.
+    """
+
+    images: NDArray[np.uint8] = field(repr=False)
+    identities: NDArray[np.uint8] = field(repr=False)
+    key_points: Floats = field(repr=False)
+
+    @property
+    def masks(self) -> Booleans:
+        """(N, P, S, S): where each part is seen, of all birds together."""
+        return part_masks(self.identities)
+
+    @property
+    def birds(self) -> Booleans:
+        """(N, I, S, S): where each bird is seen."""
+        return np.stack([self._of(bird) for bird in range(BIRDS)], 1)
+
+    @property
+    def distractors(self) -> Booleans:
+        """(N, S, S): where a distractor is seen."""
+        return self.identities == DISTRACTOR
+
+    @property
+    def boxes(self) -> Floats:
+        """(N, 4): x0, y0, x1, y1 of all birds together, half-open; zeros where there is none."""
+        kind = self.identities % NEXT_BIRD
+        bird = (kind > 0) & (kind <= BODY)
+        edges = []
+        for axis in (1, 2):
+            line = bird.any(axis)
+            length = line.shape[1]
+            edges.append((line.argmax(1), np.where(line.any(1), length - line[:, ::-1].argmax(1), 0)))
+        (left, right), (top, bottom) = edges
+        return np.stack([left, top, right, bottom], 1).astype(np.float32)
+
+    def _of(self, bird: int) -> Booleans:
+        own = self.identities - np.uint8(NEXT_BIRD * bird)  # wraps round below 0
+        return (own > 0) & (own <= BODY)
+
+
+def part_masks(identities: NDArray[np.uint8]) -> Booleans:
+    """(N, P, S, S) from (N, S, S): where each part is seen."""
+    return (identities % NEXT_BIRD)[:, None] == np.arange(1, len(PARTS) + 1, dtype=np.uint8)[:, None, None]
+
+
+def render(scenes: Scenes, size: int = 64) -> Rendering:
+    """Draw `scenes`; each image is bit for bit the same in any order and in any company.
+
+    Parameters
+    ----------
+    size : int
+        Pixels a side, 32 … 224.
+    """
+    if not 32 <= size <= 224:
+        raise InputError(f"Expected images of 32 … 224 pixels a side; got {size}.")
+    count = len(scenes)
+    drawn = Rendering(
+        np.empty((count, 3, size, size), np.uint8),
+        np.empty((count, size, size), np.uint8),
+        np.zeros((count, BIRDS, len(PARTS), 3), np.float32),
+    )
+    chunk = 32 if size <= 96 else 8  # what stays in the cache
+    for start in range(0, count, chunk):
+        some = slice(start, start + chunk)
+        part = Rendering(drawn.images[some], drawn.identities[some], drawn.key_points[some])
+        _draw(scenes[some], part)
+    return drawn
+
+
+def _draw(scenes: Scenes, drawn: Rendering) -> None:
+    size = drawn.images.shape[-1]
+    canvas = Canvas.blank(len(scenes), size)
+    places = drawn.key_points[..., :2]
+    draw_backdrop(canvas, scenes)
+    draw_distractors(canvas, scenes)
+    draw_birds(canvas, scenes, places)
+    light_up(canvas, scenes)
+    canvas.pixels[:] *= np.float32(255)
+    canvas.pixels[:] += np.float32(0.5)
+    drawn.images[:] = np.clip(canvas.pixels, 0, 255, out=canvas.pixels)
+    drawn.identities[:] = canvas.identities
+    places *= np.float32(size)
+    drawn.key_points[..., 2] = _seen(drawn.identities, places)
+
+
+def _seen(identities: NDArray[np.uint8], places: Floats) -> Booleans:
+    """(N, I, P): whether a part is seen in the nine pixels about its point in `places` (N, I, P, 2)."""
+    size = identities.shape[-1]
+    x, y = np.moveaxis(np.floor(places).astype(np.int64), -1, 0)
+    rows = np.arange(len(identities))[:, None, None]
+    own = NEXT_BIRD * np.arange(BIRDS)[:, None] + np.arange(1, len(PARTS) + 1)
+    near = [
+        identities[rows, np.clip(y + down, 0, size - 1), np.clip(x + right, 0, size - 1)] == own
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    ]
+    return np.any(near, 0) & (x >= 0) & (x < size) & (y >= 0) & (y < size)
