@@ -92,14 +92,14 @@ def declared() -> list[tuple[PluginRow, EntryPoint]]:
         if (
             f"[{GROUP}]" in text
         ):  # parsing all metadata of all distributions would cost more than everything else
-            found.setdefault(_normal(str(distribution.name)), list(_entries(distribution)))
+            found.setdefault(_normal(str(distribution.name)), _entries(distribution))
     entries = [entry for of_one in found.values() for entry in of_one]
     return sorted(entries, key=lambda entry: (not entry[0].builtin, entry[0].name, entry[0].distribution))
 
 
 def load(row: PluginRow, entry: EntryPoint) -> Loaded:
     """The plugin with what it offers, or with its fault; never half of it."""
-    if row.status == "incompatible":
+    if row.status in ("failed", "incompatible"):
         return Loaded(row, fault=PluginError(row.cause))
     if row.status == "blocked":
         return Loaded(row)
@@ -142,15 +142,27 @@ def told(error: BaseException) -> str:
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
-def _entries(distribution: Distribution) -> Iterator[tuple[PluginRow, EntryPoint]]:
-    unmet = _unmet(distribution)
-    for entry in distribution.entry_points.select(group=GROUP):
-        row = PluginRow(name=entry.name, distribution=distribution.name, version=distribution.version)
-        if cause := _barred(row):
-            row = evolve(row, status="blocked", cause=cause)
-        elif unmet:
-            row = evolve(row, status="incompatible", cause=unmet)
-        yield row, entry
+def _entries(distribution: Distribution) -> list[tuple[PluginRow, EntryPoint]]:
+    """The plugins that one distribution declares; a row for itself if its files cannot be read."""
+    try:
+        unmet = _unmet(distribution)
+        entries = list(distribution.entry_points.select(group=GROUP))
+        return [(_row(entry, distribution, unmet), entry) for entry in entries]
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's metadata
+        cause = f"its metadata cannot be read: {told(error)}"
+        row = PluginRow(
+            name="?", distribution=str(distribution.name), version="?", status="failed", cause=cause
+        )
+        return [(row, EntryPoint("?", "", GROUP))]
+
+
+def _row(entry: EntryPoint, distribution: Distribution, unmet: str | None) -> PluginRow:
+    row = PluginRow(name=entry.name, distribution=distribution.name, version=distribution.version)
+    if cause := _barred(row):
+        return evolve(row, status="blocked", cause=cause)
+    return evolve(row, status="incompatible", cause=unmet) if unmet else row
 
 
 def _barred(row: PluginRow) -> str | None:
@@ -178,12 +190,9 @@ def _unmet(distribution: Distribution) -> str | None:
     for line in distribution.requires or []:
         if _normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) != HOST:
             continue
-        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.requirements import Requirement
 
-        try:
-            needed = Requirement(line)
-        except InvalidRequirement:
-            return f"its requirement {line!r} cannot be read"
+        needed = Requirement(line)
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
         if not needed.specifier.contains(__version__, prereleases=True):

@@ -169,13 +169,17 @@ def _contested(strangers: Sequence[Loaded]) -> dict[Key, list[PluginRow]]:
     sides: dict[Key, list[PluginRow]] = {}
     for one, other in combinations(strangers, 2):
         for key, rival in product(one.offers, other.offers):
-            if key == rival or (
-                key[0] == rival[0] and {_family(key[1]), _family(rival[1])} & {key[1], rival[1]}
-            ):
+            if _meet(key, rival):
                 for contested in (key, rival):
                     known = sides.setdefault(contested, [])
                     known += [row for row in (one.row, other.row) if row not in known]
     return sides
+
+
+def _meet(one: Key, other: Key) -> bool:
+    """Whether a name can be answered by both: they are one, or one is the family of the other."""
+    (kind, name), (rival_kind, rival) = one, other
+    return kind == rival_kind and (name == rival or name == _family(rival) or rival == _family(name))
 
 
 def _withdraw(plugin: Loaded, contested: Mapping[Key, Sequence[PluginRow]]) -> None:
