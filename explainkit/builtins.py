@@ -5,8 +5,12 @@ from explainkit.hookspecs import Offer, hookimpl
 
 @hookimpl
 def explainkit_backbones() -> list[Offer]:
-    """Small networks for 32 to 128 pixels."""
-    return [Offer("small", "Residual network for images of 32 to 128 pixels", "explainkit.backbones:small")]
+    """Small networks for 28 to 128 pixels, trained from scratch."""
+    return [
+        Offer("small", "Residual, stride 8, 96 channels: an 8 x 8 grid at 64 pixels", "explainkit.backbones:small"),
+        Offer("small-fine", "The same at stride 4: a 16 x 16 grid", "explainkit.backbones:small_fine"),
+        Offer("tiny", "Residual, stride 4, 32 channels, for 28 to 32 pixels", "explainkit.backbones:tiny"),
+    ]
 
 
 @hookimpl
@@ -16,6 +20,12 @@ def explainkit_datasets() -> list[Offer]:
         Offer("aviary", "Drawn birds with part masks and captions", "explainkit.data.aviary.dataset:aviary"),
         Offer("digits", "Handwritten digits of scikit-learn", "explainkit.data.digits:digits"),
     ]
+
+
+@hookimpl
+def explainkit_loggers() -> list[Offer]:
+    """Where epochs are told."""
+    return [Offer("csv", "One row an epoch in log.csv", "explainkit.training.logs:CSVLogger")]
 
 
 @hookimpl

@@ -1,6 +1,7 @@
 """Changed images to train on, and with them their masks, key points and boxes.
 
-What happens to an image is told by (seed, epoch, id) alone, never by its place in a batch or by a generator's state.
+What happens to an image is told by (seed, epoch, id) alone, never by its place in a batch or by the state of
+a generator.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 from torch.nn import functional
-from torchvision import tv_tensors
+from torchvision import tv_tensors  # type: ignore[import-untyped]
 
 from explainkit.data.images import Batch
 from explainkit.data.keyed import keyed, uniforms
@@ -65,8 +66,8 @@ class MirrorShiftLight:
 class PerSample:
     """Any transform of ``torchvision.transforms.v2``, one image at a time, under a generator keyed by its id.
 
-    Masks, boxes and key points go along as ``TVTensors``. The caller's random state is left as it was. A per-image
-    transform is ten to fifty times slower than `MirrorShiftLight`, so this is for small data and special wishes.
+    Masks, boxes and key points go along as ``TVTensors``. The caller's random state is left as it was. One
+    image at a time is some eight times slower than `MirrorShiftLight`: for small data and special wishes.
 
     Attributes
     ----------
@@ -87,7 +88,7 @@ class PerSample:
                 f"Expected images of {tuple(batch.images.shape)} from {self.transform!r}; "
                 f"got {tuple(columns['images'].shape)}. Use a transform that keeps the size."
             )
-        return evolve(batch, **columns)
+        return evolve(batch, **columns)  # type: ignore[arg-type]
 
     def _row(self, batch: Batch, row: int, key: int) -> dict[str, Tensor]:
         torch.manual_seed(key)

@@ -1,4 +1,4 @@
-"""Chance without a generator: numbers that are a pure function of what they are for (a seed, an epoch, an id …)."""
+"""Chance without a generator: numbers that are a pure function of what they are for (seed, epoch, id …)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

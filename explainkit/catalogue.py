@@ -1,0 +1,110 @@
+"""Things by name: explainers, backbones and data sets, whoever offers them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from explainkit import registry
+from explainkit.errors import BindError, InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from explainkit.backbones import Backbone
+    from explainkit.data.images import ImageData
+    from explainkit.interfaces import Explainer
+
+
+def explainer(
+    name: str,
+    *,
+    preset: str | None = None,
+    network: nn.Module | None = None,
+    classes: Sequence[str] | None = None,
+    **settings: Any,
+) -> Explainer:
+    """The explainer called `name`, to be fitted, or of a `network` that is trained already.
+
+    Parameters
+    ----------
+    name : str
+        As `explainkit.plugins` lists them: ``"cam"``, ``"captum/integrated-gradients"``.
+    preset : str or None
+        A named set of settings, ``"small"`` or ``"paper"``; `settings` override it.
+    network : nn.Module or None
+        What to explain; interpretable architectures check that they can read it.
+    classes : sequence of str or None
+        Names of the network's classes.
+    **settings
+        The explainer's own.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name, a preset or a setting that is not there; the message offers the nearest.
+    BindError
+        For a network that the explainer cannot read.
+    """
+    factory = registry.find("explainers", name)
+    values = {**_preset(name, factory, preset), **settings}
+    if network is None:
+        if classes is not None:
+            raise InputError(f"Expected classes=… only beside network=…; fit({name!r}) learns them from the data.")
+        return _called(name, factory, factory, values)
+    if not hasattr(factory, "bind"):
+        raise BindError(f"{name!r} cannot explain a network that it did not train.")
+    return _called(name, factory, factory.bind, {"network": network, "classes": classes, **values})
+
+
+def backbone(name: str, **settings: Any) -> Backbone:
+    """A feature extractor by name: ``"small"``, ``"timm/resnet18"``.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that no plugin offers, or a setting that it does not have.
+    """
+    factory = registry.find("backbones", name)
+    return _called(name, factory, factory, settings)
+
+
+def dataset(name: str, **settings: Any) -> ImageData:
+    """A data set by name: ``"aviary"``, ``"digits"``.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that no plugin offers, or a setting that it does not have.
+    """
+    factory = registry.find("datasets", name)
+    return _called(name, factory, factory, settings)
+
+
+def _preset(name: str, factory: Callable[..., Any], preset: str | None) -> Mapping[str, Any]:
+    if preset is None:
+        return {}
+    presets: Mapping[str, Mapping[str, Any]] = getattr(factory, "presets", {})
+    if preset not in presets:
+        raise UnknownNameError(f"{name!r} has no preset {preset!r}. There are: {', '.join(presets) or 'none'}.")
+    return presets[preset]
+
+
+def _called(name: str, factory: Callable[..., Any], call: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """`call` with `settings`, once each is known to be one."""
+    known = [*_keywords(call), *(_keywords(factory) if call is not factory else [])]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(call).parameters.values())
+    if not open_ended or call is not factory:
+        for setting in settings:
+            if setting not in known:
+                close = get_close_matches(setting, known, n=1)
+                hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
+                raise UnknownNameError(f"{name!r} has no setting {setting!r}. {hint}")
+    return call(**settings)
+
+
+def _keywords(call: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, p in inspect.signature(call).parameters.items() if p.kind in kinds]

@@ -1,0 +1,119 @@
+"""Pictures from files, PIL and arrays, as the tensors that networks take."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from explainkit.errors import InputError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""What counts as an image file when a folder is searched."""
+
+Readable = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
+"""A file, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4) of bytes or of floats in [0, 1], or a tensor (3, H, W)."""
+
+
+def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1], each resized to `size` (H, W) by antialiased bilinear interpolation.
+
+    Grey, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is obeyed.
+
+    Parameters
+    ----------
+    size : (int, int) or None
+        ``None`` takes images as they are; they must then agree.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, damaged, or no image, and for a picture of over 179 megapixels.
+    """
+    if not items:
+        raise InputError("Expected at least one image; got an empty list.")
+    images = [_to_tensor(_picture(item), size) for item in items]
+    shapes = {tuple(image.shape[-2:]) for image in images}
+    if len(shapes) > 1:
+        raise InputError(f"Expected images of one size; got {sorted(shapes)}. Give the size to resize them to.")
+    return torch.stack(images)
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """The picture in a file, upright and RGB.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, damaged, no image, or far too large to be a photograph.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"Expected an image file; there is none at {str(path)!r}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                return _upright_rgb(picture)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"Expected an image of ordinary size at {str(path)!r}: {error}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"Expected an image file; {str(path)!r} is none, or of an unknown format.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"Expected a whole image file; {str(path)!r} is damaged: {error}.") from None
+
+
+def _picture(item: Readable) -> Image.Image | Tensor:
+    if isinstance(item, str | Path):
+        return read_picture(item)
+    if isinstance(item, Image.Image):
+        return _upright_rgb(item)
+    if isinstance(item, Tensor):
+        if item.ndim != 3 or item.shape[0] != 3 or not item.is_floating_point():
+            raise InputError(f"Expected a float image of (3, H, W); got {item.dtype} {tuple(item.shape)}.")
+        return item
+    if isinstance(item, np.ndarray):
+        return _array_picture(item)
+    raise InputError(f"Expected a file, a PIL image or an array; got {type(item).__name__}.")
+
+
+def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise InputError(f"Expected an image array of (H, W), (H, W, 3) or (H, W, 4); got {array.shape}.")
+    if array.dtype == np.uint8:
+        return _upright_rgb(Image.fromarray(array))
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        raise InputError("Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255.")
+    rgb = np.repeat(array[..., None], 3, 2) if array.ndim == 2 else array[..., :3]
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    if picture.mode.startswith("I"):  # 16 or 32 bits of grey, which convert("RGB") would clip
+        grey = np.asarray(picture, dtype=np.float64)
+        top = 65535 if grey.max() > 255 else 255
+        return Image.fromarray((grey / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _to_tensor(picture: Image.Image | Tensor, size: tuple[int, int] | None) -> Tensor:
+    if isinstance(picture, Tensor):
+        if size is None or tuple(picture.shape[-2:]) == tuple(size):
+            return picture.float()
+        return torch.nn.functional.interpolate(
+            picture[None].float(), size=size, mode="bilinear", antialias=True, align_corners=False
+        )[0].clamp(0, 1)
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,202 @@
+"""The algebra: a logit as a sum of what the network found, and that sum poured over the image.
+
+    logit[n,c] = base[n,c] + sum_k weight[n,c,k] * (score[n,k] - reference[k]) + residual[n,c]
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+Pooling = Literal["mean", "sum", "max", "coupled", "none"]
+"""How a map became its score. ``coupled``: the score was read at the map's places, but is no pooling of it
+(attention); ``none``: the unit has no place."""
+
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""(rows (M,), targets (M,)) to weights (M, K): what each unit is worth to ``targets[m]`` in image ``rows[m]``."""
+
+
+@frozen(eq=False, kw_only=True)
+class Decomposition:
+    """All that one forward pass knows of N images, C classes and K units; it never validates.
+
+    Attributes
+    ----------
+    logits : Tensor, (N, C)
+    bias : Tensor, (C,) or (N, C)
+    scores : Tensor, (N, K)
+        How much of each unit is in the image.
+    weights : Tensor (C, K), or callable
+        What one unit of score is worth to a class; where that depends on the image, a function
+        ``(rows (M,), targets (M,)) -> (M, K)``, so that nothing of size N x C x K need exist.
+    maps : Tensor or None, (N, K, h, w)
+        Where the score came from, at the network's own resolution; never negative.
+    boxes : Tensor or None, (N, G, 4)
+        x0, y0, x1, y1 in pixels of the image: where the maps of group g lie. ``None``: the whole image.
+    """
+
+    logits: Tensor
+    bias: Tensor
+    scores: Tensor
+    weights: Tensor | Weigh = field(repr=False)
+    maps: Tensor | None = field(default=None, repr=False)
+    boxes: Tensor | None = field(default=None, repr=False)
+
+    def weights_for(self, targets: Tensor) -> Tensor:
+        """What each unit is worth to class ``targets[n]`` in image n, (N, K)."""
+        if isinstance(self.weights, Tensor):
+            return self.weights[targets]
+        return self.weights(torch.arange(len(targets), device=targets.device), targets)
+
+    def bias_for(self, targets: Tensor) -> Tensor:
+        """The bias of class ``targets[n]`` in image n, (N,)."""
+        if self.bias.ndim == 1:
+            return self.bias[targets]
+        return self.bias.gather(1, targets[:, None])[:, 0]
+
+    def rows(self, index: Tensor) -> "Decomposition":
+        """The same for the images of `index` (n,), in that order."""
+        weights = self.weights
+        return Decomposition(
+            logits=self.logits[index],
+            bias=self.bias if self.bias.ndim == 1 else self.bias[index],
+            scores=self.scores[index],
+            weights=weights if isinstance(weights, Tensor) else _reindexed(weights, index),
+            maps=None if self.maps is None else self.maps[index],
+            boxes=None if self.boxes is None else self.boxes[index],
+        )
+
+    def detach(self) -> "Decomposition":
+        """The same values, cut from the graph."""
+        weights = self.weights
+        return Decomposition(
+            logits=self.logits.detach(),
+            bias=self.bias.detach(),
+            scores=self.scores.detach(),
+            weights=weights.detach() if isinstance(weights, Tensor) else weights,
+            maps=None if self.maps is None else self.maps.detach(),
+            boxes=None if self.boxes is None else self.boxes.detach(),
+        )
+
+
+def join(parts: Sequence[Decomposition], maps: Tensor | None) -> Decomposition:
+    """Decompositions by one network, one after the other; `maps` are theirs, joined already."""
+    first = parts[0]
+    weighs = [part.weights for part in parts if not isinstance(part.weights, Tensor)]
+    boxes = [part.boxes for part in parts if part.boxes is not None]
+    return Decomposition(
+        logits=torch.cat([part.logits for part in parts]),
+        bias=first.bias if first.bias.ndim == 1 else torch.cat([part.bias for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
+        weights=_one_after_another(weighs, [len(part.logits) for part in parts]) if weighs else first.weights,
+        maps=maps,
+        boxes=torch.cat(boxes) if boxes else None,
+    )
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """`values` in float32 where autocast made them less; float64 stays. Heads sum in this."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def placed(maps: Tensor) -> Tensor:
+    """Which units have a place at all, (N, K): those whose map (N, K, h, w) is not zero everywhere."""
+    return maps.flatten(2).amax(2) > 0
+
+
+def pour(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
+    """Spread each contribution over its own map, cell by cell: (N, K, h, w), summing to the contribution.
+
+    In proportion to the map for ``mean``, ``sum`` and ``coupled``; onto the best cell alone for ``max``,
+    since all the evidence came from there. Units with a map of zeros have no place and receive nothing.
+    """
+    return contributions[:, :, None, None] * shares(maps, pooling)
+
+
+def pour_total(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
+    """`pour`, summed over the units without building them: (N, K) gives (N, h, w), (N, G, K) gives (N, G, h, w)."""
+    if pooling == "max":
+        return torch.einsum("n...k,nkhw->n...hw", contributions, shares(maps, pooling))
+    mass = maps.flatten(2).sum(2)
+    per_mass = torch.where(mass > 0, 1 / mass.where(mass > 0, torch.ones_like(mass)), 0)  # (N, K)
+    scaled = contributions * per_mass.view(len(maps), *[1] * (contributions.ndim - 2), -1)
+    return torch.einsum("n...k,nkhw->n...hw", scaled, maps)
+
+
+def shares(maps: Tensor, pooling: Pooling) -> Tensor:
+    """Each map (N, K, h, w) as shares of its unit's contribution, summing to 1, or 0 without a place."""
+    flat = maps.flatten(2)
+    if pooling == "max":
+        best = flat.argmax(2, keepdim=True)
+        share = torch.zeros_like(flat).scatter(2, best, 1.0) * placed(maps)[:, :, None]
+    else:
+        mass = flat.sum(2, keepdim=True)
+        share = torch.where(mass > 0, flat / mass.where(mass > 0, torch.ones_like(mass)), 0)
+    return share.view_as(maps)
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (..., h, w) on another grid (..., H, W), each with the same sum.
+
+    Enlarging is bilinear interpolation (pixel centres, as ``align_corners=False``) with every cell's share
+    brought to exactly 1; shrinking adds cells up. Both are linear, so that signed maps keep their sum too.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    rows = _spread(maps.shape[-2], size[0], maps)
+    columns = _spread(maps.shape[-1], size[1], maps)
+    return rows @ maps @ columns.T
+
+
+def place(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Maps (N, G, h, w) that lie in `boxes` (N, G, 4) of an image, on one grid over all of it: (N, H, W).
+
+    Boxes lie inside the image; then every map keeps its sum.
+    """
+    fine = resize(maps, [max(cells, pixels) for cells, pixels in zip(maps.shape[-2:], size, strict=True)])
+    rows = _overlap(boxes[..., 1], boxes[..., 3], fine.shape[-2], image_size[0], size[0])  # (N, G, H, h)
+    columns = _overlap(boxes[..., 0], boxes[..., 2], fine.shape[-1], image_size[1], size[1])
+    return (rows @ fine @ columns.mT).sum(1)
+
+
+def _reindexed(weigh: Weigh, index: Tensor) -> Weigh:
+    return lambda rows, targets: weigh(index[rows], targets)
+
+
+def _one_after_another(weighs: Sequence[Weigh], counts: Sequence[int]) -> Weigh:
+    def weigh(rows: Tensor, targets: Tensor) -> Tensor:
+        found, where, start = [], [], 0
+        for part, count in zip(weighs, counts, strict=True):
+            inside = ((rows >= start) & (rows < start + count)).nonzero()[:, 0]
+            found.append(part(rows[inside] - start, targets[inside]))
+            where.append(inside)
+            start += count
+        return torch.cat(found)[torch.cat(where).argsort()]
+
+    return weigh
+
+
+def _spread(cells: int, pixels: int, like: Tensor) -> Tensor:
+    """How much of each of `cells` falls on each of `pixels`: (pixels, cells), columns summing to 1."""
+    ends = torch.arange(pixels + 1, device=like.device, dtype=torch.float64) * cells / pixels
+    if pixels <= cells:
+        start = torch.arange(cells, device=like.device, dtype=torch.float64)
+        share = (torch.minimum(ends[1:, None], start + 1) - torch.maximum(ends[:-1, None], start)).clamp(min=0)
+    else:
+        centres = ((ends[1:] + ends[:-1]) / 2 - 0.5).clamp(0, cells - 1)
+        share = (1 - (centres[:, None] - torch.arange(cells, device=like.device)).abs()).clamp(min=0)
+    return (share / share.sum(0, keepdim=True)).to(like.dtype)
+
+
+def _overlap(start: Tensor, stop: Tensor, cells: int, extent: int, pixels: int) -> Tensor:
+    """Shares (N, G, pixels, cells) of the cells that divide [start, stop), over pixels that divide [0, extent)."""
+    steps = torch.arange(cells + 1, device=start.device, dtype=start.dtype) / cells
+    edges = start[..., None] + (stop - start)[..., None] * steps  # (N, G, cells + 1)
+    ends = torch.arange(pixels + 1, device=start.device, dtype=start.dtype) * extent / pixels
+    common = torch.minimum(ends[1:, None], edges[..., None, 1:]) - torch.maximum(
+        ends[:-1, None], edges[..., None, :-1]
+    )
+    share = common.clamp(min=0)
+    return share / share.sum(-2, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)

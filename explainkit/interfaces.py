@@ -1,0 +1,468 @@
+"""The contract: what every explainer does, and the two kinds there are."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import attrs
+import torch
+from attrs import define, field, frozen
+from torch import Tensor, nn
+
+from explainkit import registry
+from explainkit.data.images import Batch, ImageData
+from explainkit.data.reading import Readable, read_images
+from explainkit.decomposition import Decomposition
+from explainkit.errors import BindError, InputError, NotFittedError
+from explainkit.explanation import Claim, Explanations, Provenance, Units, class_indices, concatenate
+from explainkit.training import Epoch, Phase, Repeat, Trainer
+from explainkit.training.engine import evaluate
+from explainkit.training.logs import Logger
+from explainkit.version import __version__
+
+MAX_BATCH = 256
+"""How many images are explained at once unless told otherwise."""
+
+Images = Tensor | Batch | Readable | Sequence[Readable]
+"""A tensor (N, 3, H, W) in [0, 1], a `Batch`, or files, PIL images and arrays: one, or a sequence of them."""
+
+Targets = Tensor | Sequence[int | str] | int | str
+"""Classes by name or index: one an image, or one for all."""
+
+
+@frozen(kw_only=True)
+class Card:
+    """What an explainer is and claims; the conformance kit holds it to this.
+
+    Attributes
+    ----------
+    title, citation : str
+        Its name, and authors, venue and arXiv number of its source.
+    claim : {"exact", "approximate", "none"}
+        Whether contributions add up to the logit.
+    speaks : str
+        What its units are: ``"filters"``, ``"prototypes"``, ``"concepts"``, ``"parts"``, ``"pixels"`` …
+    """
+
+    title: str
+    citation: str
+    claim: Claim
+    speaks: str
+
+
+class InterpretableNetwork(Protocol):
+    """The one thing that an architecture must provide, beside being an `nn.Module` that returns logits."""
+
+    def decompose(self, images: Tensor) -> Decomposition:
+        """How the logits (N, C) of images (N, 3, H, W) come about."""
+        ...
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@define(eq=False, kw_only=True)
+class Explainer(ABC):
+    """Classifies images and says why.
+
+    Attributes
+    ----------
+    classes : tuple of str
+    size : (int, int) or None
+        Height and width that files are resized to; ``None`` leaves them as they are.
+    """
+
+    card: ClassVar[Card]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}}
+
+    classes: tuple[str, ...] = field(default=(), init=False)
+    size: tuple[int, int] | None = field(default=None, init=False)
+    _network: nn.Module | None = field(default=None, init=False, repr=False)
+    _seed: int | None = field(default=None, init=False, repr=False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier: images (N, 3, H, W) to logits (N, C)."""
+        if self._network is None:
+            raise NotFittedError(
+                f"{self.card.title} has no network yet: call fit(data), or load a folder with explainkit.load."
+            )
+        return self._network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return _like(self.network).device
+
+    @classmethod
+    @abstractmethod
+    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
+        """An explainer of a network that is trained already.
+
+        Raises
+        ------
+        BindError
+            For a network that this explainer cannot read.
+        """
+
+    @abstractmethod
+    def explain_batch(self, images: Tensor, targets: Tensor | None, against: Tensor | None) -> Explanations:
+        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode, outside inference mode."""
+
+    def explain(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        against: Targets | None = None,
+        max_batch: int = MAX_BATCH,
+    ) -> Explanations:
+        """Why each image gets the logit of its target; the network is left as it was.
+
+        Parameters
+        ----------
+        images
+            Tensor (N, 3, H, W) in [0, 1], a `Batch`, or files, PIL images and arrays.
+        targets
+            Classes by name or index, one an image or one for all; by default the predictions.
+        against
+            Explain the margin over these classes instead.
+        max_batch : int
+            How many images are explained at once.
+
+        Raises
+        ------
+        InputError
+            For images or targets of the wrong shape, type or range.
+        UnknownNameError
+            For a class that the network does not know.
+        NotFittedError
+            Where there is no network yet.
+        """
+        network = self.network
+        if max_batch < 1:
+            raise InputError(f"Expected max_batch of at least 1; got {max_batch}.")
+        with undisturbed(network):
+            ready = self.read(images)
+            wanted, rival = (
+                None if given is None else class_indices(given, self.classes, len(ready)).to(ready.device)
+                for given in (targets, against)
+            )
+            pieces = [
+                self.explain_batch(
+                    ready[start : start + max_batch],
+                    None if wanted is None else wanted[start : start + max_batch],
+                    None if rival is None else rival[start : start + max_batch],
+                )
+                for start in range(0, len(ready), max_batch)
+            ]
+        return concatenate(pieces)
+
+    def predict(self, images: Images, *, max_batch: int = MAX_BATCH) -> Tensor:
+        """Logits (N, C)."""
+        with undisturbed(self.network), torch.no_grad():
+            return torch.cat([self.network(chunk) for chunk in self.read(images).split(max_batch)])
+
+    def evaluate(self, data: ImageData, splits: Sequence[str] = ("train", "validation", "test")) -> dict[str, dict[str, float]]:
+        """Accuracy in [0, 1] and mean cross-entropy on each split, un-augmented."""
+        self._same_classes(data)
+        with undisturbed(self.network):
+            scores = {split: evaluate(self.network, data, split, self.device) for split in splits}
+        return {split: {"accuracy": accuracy, "loss": loss} for split, (accuracy, loss) in scores.items()}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same explainer, its network moved to `device`."""
+        self.network.to(device)
+        return self
+
+    def read(self, images: Images) -> Tensor:
+        """`images` as a valid tensor on the network's device, in its precision.
+
+        Raises
+        ------
+        InputError
+            For what no network of ours can take; the message says what to do.
+        """
+        if isinstance(images, Batch):
+            images = images.images
+        if not isinstance(images, Tensor):
+            single = isinstance(images, str | Path) or not isinstance(images, Sequence)
+            images = read_images([images] if single else images, self.size)  # type: ignore[list-item, arg-type]
+        check_images(images)
+        like = _like(self.network)
+        ready = images.detach().to(device=like.device, dtype=like.dtype)
+        return ready.clone() if ready.is_inference() else ready
+
+    def settings(self) -> dict[str, Any]:
+        """What the explainer was made with, by name."""
+        return {
+            item.name.lstrip("_"): getattr(self, item.name)
+            for item in attrs.fields(type(self))
+            if item.init and not isinstance(getattr(self, item.name), nn.Module)
+        }
+
+    def provenance(self) -> Provenance:
+        """Who says it, with what, now."""
+        network, like = self.network, _like(self.network)
+        return Provenance(
+            explainer=name_of(type(self)),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=_versions(type(self)),
+            settings=self.settings(),
+            seed=self._seed,
+            device=str(like.device),
+            dtype=str(like.dtype).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+            digest=lambda: state_digest(network),
+        )
+
+    def _same_classes(self, data: ImageData) -> None:
+        if self.classes and tuple(data.classes) != self.classes:
+            raise InputError(
+                f"Expected data of the {len(self.classes)} classes that the network knows "
+                f"({', '.join(self.classes[:3])}, …); {data.name} has {len(data.classes)} "
+                f"({', '.join(data.classes[:3])}, …)."
+            )
+
+
+@define(eq=False, kw_only=True)
+class InterpretableExplainer(Explainer, Generic[Network]):
+    """An architecture that explains its own decisions: settings, then `fit`.
+
+    A subclass has settings as attrs fields, a `card`, and three methods: `build` the network, the `phases` that
+    train it, and `describe` its units. Its network has `decompose`; every answer is derived from that.
+    """
+
+    bound: bool = field(default=False, init=False)
+    units: Units | None = field(default=None, init=False, repr=False)
+    history: list[Epoch] = field(factory=list, init=False, repr=False)
+
+    @abstractmethod
+    def build(self, classes: int) -> Network:
+        """A fresh network of `classes` logits, with `decompose` and `forward`."""
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase[Network] | Repeat[Network]]:
+        """How the network is trained, in order."""
+
+    @abstractmethod
+    def describe(self, network: Network) -> Units:
+        """What the K units of a trained network are."""
+
+    def fit(
+        self,
+        data: ImageData,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        loggers: Sequence[Logger] = (),
+        progress: bool | None = None,
+    ) -> Self:
+        """Build the network, train it on ``data.train`` and return this explainer.
+
+        Parameters
+        ----------
+        seed : int
+            Of the first weights, the order of images and their augmentation; the caller's random state is kept.
+        device : str
+            ``"auto"`` takes an accelerator where there is one.
+        loggers : sequence of Logger
+            Told of every epoch; `history` keeps them too.
+        progress : bool or None
+            A bar in the terminal; ``None``: where there is one.
+
+        Raises
+        ------
+        TrainingError
+            For a loss that is NaN or explodes, with phase, epoch and term.
+        """
+        if not len(data.train):
+            raise InputError(f"Expected training images; {data.name} has none.")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = self._built(len(data.classes))
+            trainer = Trainer(seed=seed, device=device, loggers=loggers, progress=progress)
+            self.history = trainer.run(network, data, self.phases())
+        self._seed = seed
+        return self._adopt(network, data.classes, data.size)
+
+    @classmethod
+    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
+        """An explainer of a network of this architecture, trained elsewhere."""
+        explainer = cls(**settings)
+        if not hasattr(network, "decompose"):
+            raise BindError(
+                f"Expected a network with decompose(images) for {cls.card.title}; got {type(network).__name__}. "
+                "Train one with fit(data)."
+            )
+        explainer.bound = True
+        return explainer._adopt(network, _named(network, classes), None)
+
+    def restore(
+        self, state: Mapping[str, Tensor], classes: Sequence[str], size: tuple[int, int] | None, units: Units | None
+    ) -> Self:
+        """Become what was saved: build the network and give it its `state`."""
+        with torch.random.fork_rng():
+            network = self._built(len(classes))
+        network.load_state_dict(dict(state))
+        self._adopt(network, classes, size)
+        self.units = units or self.units
+        return self
+
+    def explain_batch(self, images: Tensor, targets: Tensor | None, against: Tensor | None) -> Explanations:
+        """One `decompose`, and the algebra."""
+        if self._checks_range:
+            check_range(images)
+        with torch.no_grad():
+            parts: Decomposition = self.network.decompose(images)  # type: ignore[operator]
+            if targets is None:
+                targets = parts.logits.argmax(1)
+            weights, base = parts.weights_for(targets), parts.bias_for(targets)
+        units = self._units_on(images.device)
+        if units.reference is not None:
+            base = base + (weights * units.reference.to(weights.dtype)).sum(1)
+        told = Explanations(
+            logits=parts.logits, targets=targets, base=base, scores=parts.scores, weights=weights, maps=parts.maps,
+            boxes=parts.boxes, units=units, classes=self.classes, images=images, claim=self.card.claim,
+            provenance=self.provenance(), decomposition=parts.detach(),
+        )  # fmt: skip
+        return told if against is None else told.contrast(against)
+
+    @property
+    def _checks_range(self) -> bool:
+        """Whether images outside [0, 1] are refused: true of networks that were trained here."""
+        return True
+
+    def _built(self, classes: int) -> Network:
+        """The network in the memory format that is fastest, for training and explaining alike."""
+        return self.build(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, int] | None) -> Self:
+        self._network, self.classes, self.size = network, tuple(classes), size
+        self.units = self.describe(network)  # type: ignore[arg-type]
+        return self
+
+    def _units_on(self, device: torch.device) -> Units:
+        units = self.units or self.describe(self.network)  # type: ignore[arg-type]
+        if any(value is not None and value.device != device for value in (units.reference, units.group)):
+            units = units.to(device)
+        self.units = units
+        return units
+
+
+@define(eq=False, kw_only=True)
+class PostHocExplainer(Explainer):
+    """A method that explains somebody else's network."""
+
+    @classmethod
+    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
+        """An explainer of `network`."""
+        explainer = cls(**settings)
+        explainer._network = network
+        explainer.classes = _named(network, classes)
+        return explainer
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """`network` in eval mode, outside inference mode; afterwards modes, gradients and random state as before."""
+    modes = [module for module in network.modules() if module.training]
+    gradients = [(parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None]
+    like = _like(network)
+    devices = [like.device] if like.device.type == "cuda" else []
+    for module in modes:
+        module.training = False
+    try:
+        with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for module in modes:
+            module.training = True
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse, in words, what is not (N, 3, H, W), float and finite.
+
+    Raises
+    ------
+    InputError
+    """
+    shape, hint = tuple(images.shape), ""
+    if images.ndim == 3:
+        hint = " Add a batch dimension with image[None]."
+    elif images.ndim == 4 and shape[1] == 1:
+        hint = " Repeat the grey channel: images.expand(-1, 3, -1, -1)."
+    elif images.ndim == 4 and shape[3] == 3:
+        hint = " Move the channels first: images.permute(0, 3, 1, 2)."
+    elif not images.is_floating_point():
+        hint = " Divide bytes by 255: images.float() / 255."
+    if images.ndim != 4 or shape[1] != 3 or not images.is_floating_point():
+        raise InputError(f"Expected float images of (N, 3, H, W); got {images.dtype} {shape}.{hint}")
+    if 0 in shape:
+        raise InputError(f"Expected at least one image of at least one pixel; got {shape}.")
+    if not images.detach().sum().isfinite() and not images.isfinite().all():
+        where = tuple((~images.isfinite()).nonzero()[0].tolist())
+        raise InputError(f"Expected finite images; got {images[where].item()} at {where} (image, channel, row, column).")
+
+
+def check_range(images: Tensor) -> None:
+    """Refuse images outside [0, 1]: networks trained here normalise inside.
+
+    Raises
+    ------
+    InputError
+    """
+    low, high = (value.item() for value in images.aminmax())
+    if low < -1e-3 or high > 1 + 1e-3:
+        hint = "Divide by 255." if high > 16 else "Do not normalise them: the network does."
+        raise InputError(f"Expected images in [0, 1]; got {low:.3g} … {high:.3g}. {hint}")
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a network's state."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def name_of(kind: type[Explainer]) -> str:
+    """The name that an explainer's class is offered under, or where it lives if nothing offers it."""
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    offers = registry.offers("explainers")
+    return next((name for name, offer in offers.items() if offer.target == target), target)
+
+
+@cache
+def _versions(kind: type[Explainer]) -> dict[str, str]:
+    """Of explainkit, of torch, and of the distribution that brought the class."""
+    package = kind.__module__.partition(".")[0]
+    others = {name: version(name) for name in packages_distributions().get(package, [])}
+    return {"explainkit": __version__, "torch": torch.__version__, **others}
+
+
+def _named(network: nn.Module, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Class names, counted off where none are given and the last linear layer tells how many there are."""
+    if classes is not None:
+        return tuple(classes)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError("Expected classes=[…]: the network has no linear layer that tells how many there are.")
+    return tuple(f"class {index}" for index in range(linear[-1].out_features))
+
+
+def _like(network: nn.Module) -> Tensor:
+    """A tensor on the network's device and in its precision."""
+    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))

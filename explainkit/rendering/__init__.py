@@ -1,0 +1,1 @@
+"""How explanations look: figures, words, and one page that needs nothing else."""

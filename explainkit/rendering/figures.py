@@ -1,0 +1,93 @@
+"""Matplotlib figures of one explanation: its plugin's own drawing, or the generic one."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from explainkit import registry
+from explainkit.explanation import Evidence, Explanation
+from explainkit.rendering.pictures import common_grid, overlay, pixels, rounded_limit, spotlight
+
+FOR, AGAINST, NEUTRAL = "#b2182b", "#2166ac", "#71717a"
+
+
+def draw(explanation: Explanation, size: float = 3.0) -> Figure:
+    """A figure by the renderer of the explainer's plugin, where it is installed and has one."""
+    figure = Figure(figsize=(size * 3.6, size * 1.15), layout="constrained")
+    renderer = registry.renderer_for(explanation.batch.provenance.explainer) or generic
+    renderer(explanation, figure)
+    return figure
+
+
+def generic(explanation: Explanation, figure: Figure) -> None:
+    """The image, its evidence in place, and the sum as bars: right for any explainer."""
+    image, evidence, bars = figure.subplots(1, 3, width_ratios=[1, 1.2, 1.6])
+    show_image(explanation, image)
+    show_evidence(explanation, evidence)
+    show_sum(explanation, bars)
+
+
+def show_image(explanation: Explanation, axes: Axes) -> None:
+    """The image, titled with the class that is explained."""
+    axes.imshow(pixels(explanation.image))
+    rival = f"\nrather than {explanation.against_name}" if explanation.against_name else ""
+    axes.set_title(f"{explanation.target_name}{rival}", fontsize=9, parse_math=False)
+    axes.set_axis_off()
+
+
+def show_evidence(explanation: Explanation, axes: Axes) -> None:
+    """The saliency over the image, with numbers on its colour bar: logit per cell of an 8 x 8 grid."""
+    grid = common_grid(explanation.saliency())
+    limit = rounded_limit(grid)
+    axes.imshow(overlay(explanation.image, grid, limit))
+    axes.set_axis_off()
+    axes.set_title("evidence for (red) and against (blue)", fontsize=9)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = axes.figure.colorbar(
+        ScalarMappable(Normalize(-limit, limit), "RdBu_r"), ax=axes, shrink=0.8, ticks=[-limit, 0, limit]
+    )
+    bar.set_label("not in logits" if explanation.batch.claim == "none" else "logit per cell", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
+def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
+    """The strongest units, all others, the base and what is left: bars that add up to the logit."""
+    items = explanation.strongest(count)
+    others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
+    rows = [(item.words, item.contribution) for item in items]
+    if len(explanation.contributions) > len(items):
+        rows.append((f"{len(explanation.contributions) - len(items)} others", others))
+    if explanation.batch.claim != "none":
+        rows.append(("base", explanation.base))
+    if explanation.batch.claim == "approximate":
+        rows.append(("residual", explanation.residual or 0.0))
+    names, values = [name for name, _ in rows], [value for _, value in rows]
+    axes.barh(range(len(rows)), values, color=[FOR if value > 0 else AGAINST for value in values])
+    axes.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color=NEUTRAL, linewidth=0.8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    for row, value in enumerate(values):
+        axes.annotate(
+            f" {value:+.2f} ", (value, row), va="center", ha="left" if value >= 0 else "right", fontsize=7
+        )
+    axes.margins(x=0.25)
+    what = "margin" if explanation.against_name else "logit"
+    claim = explanation.batch.claim
+    axes.set_title(
+        "shares (claims no sum)" if claim == "none" else f"sum = {what} {explanation.total:.2f} ({claim})", fontsize=9
+    )
+
+
+def show_units(explanation: Explanation, axes: Sequence[Axes], items: Sequence[Evidence]) -> None:
+    """One picture a unit: where in the image it was found, and what it adds."""
+    for axis, item in zip(axes, items, strict=False):
+        axis.set_axis_off()
+        if item.map is not None:
+            axis.imshow(spotlight(explanation.image, item.map, side=128))
+        colour = FOR if item.contribution > 0 else AGAINST
+        axis.set_title(f"{item.words}\n{item.contribution:+.2f}", fontsize=8, color=colour, parse_math=False)

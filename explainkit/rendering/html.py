@@ -1,0 +1,176 @@
+"""One page that needs nothing else: a row an image, a column an explainer, sums that add up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+from jinja2 import Environment, PackageLoader
+
+from explainkit.errors import InputError
+from explainkit.explanation import Evidence, Explanation, Explanations
+from explainkit.rendering.pictures import (
+    common_grid, crop, data_uri, overlay, pixels, rounded_limit, spotlight,
+)  # fmt: skip
+from explainkit.version import __version__
+
+CLAIMS = {
+    "exact": "adds up to the logit by construction",
+    "approximate": "adds up to the logit but for the residual shown",
+    "none": "not in logits",
+}
+
+
+@frozen(kw_only=True)
+class Fact:
+    """A figure for the head of a page: ``Fact(name="held-out accuracy", value="98.3 %")``."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@frozen(kw_only=True)
+class TableView:
+    """A table for the foot of a page.
+
+    Attributes
+    ----------
+    title, note : str
+    columns : sequence of str
+    rows : sequence of (str, sequence of str, bool)
+        Name, cells, and whether the row is a trivial baseline.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str], bool]]
+    note: str = ""
+    notes: Mapping[str, str] = field(factory=dict)
+
+
+def report(
+    told: Explanations | Sequence[Explanations],
+    path: str | Path,
+    *,
+    title: str = "Why these decisions",
+    labels: Sequence[str] | None = None,
+    facts: Sequence[Fact] = (),
+    tables: Sequence[TableView] = (),
+) -> Path:
+    """Write explanations of the same images, a column an explainer, to one HTML file; return its path.
+
+    Parameters
+    ----------
+    labels : sequence of str or None
+        What the images truly show, where it is known.
+    facts, tables
+        Figures above the images, and tables below them.
+
+    Raises
+    ------
+    InputError
+        For explanations of different numbers of images, and for a path that cannot be written.
+    """
+    columns = [told] if isinstance(told, Explanations) else list(told)
+    if not columns or len({len(column) for column in columns}) > 1:
+        raise InputError(f"Expected explanations of the same images; got {[len(column) for column in columns]}.")
+    text = page(columns, title, labels, facts, tables)
+    path = Path(path)
+    half = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, path)
+    except OSError as error:
+        raise InputError(f"Expected a path that can be written; got {str(path)!r}: {error.strerror}.") from None
+    return path
+
+
+def page(
+    columns: Sequence[Explanations],
+    title: str,
+    labels: Sequence[str] | None = None,
+    facts: Sequence[Fact] = (),
+    tables: Sequence[TableView] = (),
+) -> str:
+    """The page as a text."""
+    rows = [_row([column[index] for column in columns], labels[index] if labels else None) for index in range(len(columns[0]))]
+    heads = [{"name": column.provenance.explainer, "claim": column.claim} for column in columns]
+    template = _templates().get_template("page.html.jinja")
+    return template.render(
+        title=title, rows=rows, heads=heads, facts=facts, tables=tables, claims=CLAIMS, version=__version__
+    )
+
+
+def fragment(explanation: Explanation) -> str:
+    """One explanation as HTML for a notebook: markup and style, no script."""
+    template = _templates().get_template("fragment.html.jinja")
+    return template.render(row=_row([explanation], None), claims=CLAIMS)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("explainkit.rendering"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _row(explanations: Sequence[Explanation], label: str | None) -> dict[str, Any]:
+    """All that the template shows of one image; claims of sums share one scale."""
+    first = explanations[0]
+    grids = [common_grid(item.saliency().detach().cpu()) for item in explanations]
+    shared = [grid for grid, item in zip(grids, explanations, strict=True) if item.batch.claim != "none"]
+    limit = max((rounded_limit(grid) for grid in shared), default=1.0)
+    return {
+        "image": data_uri(pixels(first.image)),
+        "label": label,
+        "predicted": first.batch.classes[first.prediction],
+        "right": label is None or label == first.batch.classes[first.prediction],
+        "cards": [
+            _card(item, grid, limit if item.batch.claim != "none" else rounded_limit(grid))
+            for item, grid in zip(explanations, grids, strict=True)
+        ],
+    }
+
+
+def _card(explanation: Explanation, grid: Any, limit: float, count: int = 6) -> dict[str, Any]:
+    """One explainer's answer for one image."""
+    items = explanation.strongest(count)
+    others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
+    sums = {"others": others, "base": explanation.base, "residual": explanation.residual or 0.0}
+    longest = max([abs(item.contribution) for item in items] + [abs(value) for value in sums.values()] + [1e-12])
+    return {
+        "explainer": explanation.batch.provenance.explainer,
+        "claim": explanation.batch.claim,
+        "picture": data_uri(overlay(explanation.image, grid, limit)),
+        "limit": limit,
+        "target": explanation.target_name,
+        "against": explanation.against_name,
+        "sentence": explanation.sentence(),
+        "total": explanation.total,
+        "unplaced": explanation.batch.unplaced[explanation.index].item(),
+        "kind": explanation.batch.units.kind,
+        "more": len(explanation.contributions) - len(items),
+        "items": [_unit(explanation, item, longest) for item in items],
+        "sums": sums,
+        "longest": longest,
+    }
+
+
+def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
+    exemplar = next((found for found in item.exemplars if found.image is not None), None)
+    return {
+        "words": item.words,
+        "name": item.name,
+        "score": item.score,
+        "weight": item.weight,
+        "contribution": item.contribution,
+        "share": abs(item.contribution) / longest,
+        "where": data_uri(spotlight(explanation.image, item.map, side=72)) if item.map is not None else None,
+        "exemplar": data_uri(crop(exemplar.image, exemplar.box, side=72)) if exemplar and exemplar.image is not None else None,
+    }

@@ -1,0 +1,91 @@
+"""Pictures as bytes: an image, an image under its evidence, an image cut to a region."""
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor
+
+from explainkit.decomposition import resize
+from explainkit.regions import boxes, enlarge, regions
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+GRID = (8, 8)
+"""The common grid on which maps of different methods are compared: logit per cell."""
+
+
+def pixels(image: Tensor, side: int = 224) -> Pixels:
+    """An image (3, H, W) in [0, 1] as (side', side'', 3) bytes, its longer edge at least `side`."""
+    height, width = image.shape[-2:]
+    grow = max(1.0, side / max(height, width))
+    size = (round(height * grow), round(width * grow))
+    picture = Image.fromarray((image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC) if grow > 1 else picture)
+
+
+def common_grid(saliency: Tensor, grid: tuple[int, int] = GRID) -> Tensor:
+    """Saliency (..., H, W) summed to the cells of `grid`: what a shared colour scale measures."""
+    return resize(saliency, grid)
+
+
+def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixels:
+    """Evidence (h, w) over a greyed image: red for, blue against, stronger where there is more of it.
+
+    Parameters
+    ----------
+    grid : Tensor, (h, w)
+        Signed.
+    limit : float
+        The value that is drawn in full colour, shared by whatever is to be compared.
+    """
+    ground = pixels(image, side).astype(np.float64) / 255
+    grey = (ground @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.75 + 0.2
+    values = enlarge(grid.detach().cpu().double()[None], ground.shape[:2])[0].numpy()
+    strength = np.clip(values / limit, -1, 1) if limit > 0 else np.zeros_like(values)
+    colour = colormaps["RdBu_r"](strength / 2 + 0.5)[..., :3]
+    cover = (np.abs(strength) ** 0.7 * 0.85)[..., None]
+    return np.asarray((grey * (1 - cover) + colour * cover).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def spotlight(image: Tensor, map: Tensor, side: int = 96, threshold: float = 0.5) -> Pixels:
+    """An image with all but the region of `map` (h, w) faded, and the region's box drawn in."""
+    ground = pixels(image, side).astype(np.float64)
+    region = regions(map[None].float(), ground.shape[:2], threshold)[0]
+    faded = ground * 0.25 + 255 * 0.6
+    picture = np.where(region.numpy()[..., None], ground, faded)
+    x0, y0, x1, y1 = boxes(region).tolist()
+    edge = max(1, side // 64)
+    frame = np.zeros(picture.shape[:2], dtype=bool)
+    frame[y0:y1, x0:x1] = True
+    frame[y0 + edge : y1 - edge, x0 + edge : x1 - edge] = False
+    picture[frame] = (24, 24, 27)
+    return picture.round().astype(np.uint8)
+
+
+def crop(image: Tensor, box: tuple[int, int, int, int], side: int = 96) -> Pixels:
+    """The part of an image (3, H, W), bytes or [0, 1], inside `box`."""
+    x0, y0, x1, y1 = box
+    values = image.float() / 255 if image.dtype == torch.uint8 else image
+    return pixels(values[:, y0:y1, x0:x1], side)
+
+
+def data_uri(picture: Pixels) -> str:
+    """A picture as a PNG inside a text, for pages that need no other file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def rounded_limit(values: Tensor) -> float:
+    """The largest |value|, rounded up to one significant digit and a half, for the ends of a colour bar."""
+    top = float(values.abs().max()) if values.numel() else 0.0
+    if top <= 0 or not math.isfinite(top):
+        return 1.0
+    unit = 10 ** math.floor(math.log10(top))
+    return math.ceil(top / unit * 2) / 2 * unit

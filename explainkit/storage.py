@@ -1,0 +1,353 @@
+"""Files: safetensors and canonical JSON, whole or not at all. Nothing is unpickled; no name in a file is imported.
+
+A saved explainer is a folder of ``explainer.json`` (what it is) and ``network.safetensors`` (what it learned).
+Saved explanations are one safetensors file with one metadata key.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import asdict, evolve
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from explainkit import registry
+from explainkit.catalogue import explainer as explainer_by_name
+from explainkit.decomposition import Decomposition, pour_total
+from explainkit.errors import FormatError, InputError, NotFittedError
+from explainkit.explanation import Exemplar, Explanations, Provenance, Units
+from explainkit.interfaces import Explainer, InterpretableExplainer, name_of
+from explainkit.version import __version__
+
+SCHEMA = "1.0"
+"""Files of the same major number can be read; a higher minor number only adds."""
+
+KEY = "explainkit"
+"""The one metadata key: with several, safetensors writes them in random order and bytes differ from run to run."""
+
+
+def save(explainer: Explainer, folder: str | Path) -> Path:
+    """Write a fitted explainer to `folder`, whole or not at all, and return it.
+
+    An explainer of this kind that is there already is replaced; any other folder that is not empty is left alone.
+
+    Raises
+    ------
+    InputError
+        For a post-hoc explainer, which has learned nothing, and for a folder that cannot be written.
+    NotFittedError
+        Before `fit`.
+    """
+    if not isinstance(explainer, InterpretableExplainer):
+        raise InputError(f"{explainer.card.title} has learned nothing: save its network, and bind it again.")
+    folder = Path(folder)
+    if folder.exists() and not (folder / "explainer.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"Expected an empty or new folder, or a saved explainer; {str(folder)!r} is something else.")
+    network, units = explainer.network, explainer.units
+    if units is None:
+        raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(data).")
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    about, extra = _units_to_json(units)
+    weights = _pack(tensors | extra, {})
+    name = name_of(type(explainer))
+    facts = {
+        "schema": f"explainkit.explainer/{SCHEMA}",
+        "explainer": name,
+        "settings": explainer.settings(),
+        "classes": explainer.classes,
+        "size": explainer.size,
+        "seed": explainer._seed,
+        "bound": explainer.bound,
+        "units": about,
+        "versions": explainer.provenance().versions,
+        "history": [asdict(epoch) for epoch in explainer.history],
+        "digest": hashlib.sha256(weights).hexdigest(),
+    }
+    with _new_folder(folder) as half:
+        (half / "network.safetensors").write_bytes(weights)
+        (half / "explainer.json").write_text(_canonical(facts, indent=1), encoding="utf-8")
+    return folder
+
+
+def load(
+    folder: str | Path, *, device: torch.device | str = "cpu", network: nn.Module | None = None
+) -> InterpretableExplainer[Any]:
+    """The explainer that `save` wrote to `folder`, on `device`.
+
+    Parameters
+    ----------
+    network : nn.Module or None
+        For an explainer that was bound to somebody's network: a network of the same form, to take the weights.
+
+    Raises
+    ------
+    FormatError
+        For a folder that is damaged, foreign, or of another schema version.
+    UnknownNameError
+        Where no installed plugin offers the explainer's name.
+    """
+    folder = Path(folder)
+    facts = _read_json(folder / "explainer.json")
+    _check_schema(facts, "explainkit.explainer", folder)
+    path = folder / "network.safetensors"
+    weights = _read(path)
+    if hashlib.sha256(weights).hexdigest() != facts.get("digest"):
+        raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
+    tensors, _ = _unpack(weights, path)
+    try:
+        name, settings = facts["explainer"], _tuples(facts["settings"])
+        classes, size = facts["classes"], tuple(facts["size"]) if facts["size"] else None
+        units = _units_from_json(facts["units"], tensors)
+        bound = facts["bound"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has: {error!r}.") from None
+    state = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+    if bound and network is None:
+        raise InputError(
+            f"{str(folder)!r} holds an explainer bound to somebody's network: give one of the same form, "
+            "load(folder, network=…)."
+        )
+    try:
+        explainer = (
+            explainer_by_name(name, network=network, classes=classes, **settings)
+            if network is not None
+            else explainer_by_name(name, **settings)
+        )
+        assert isinstance(explainer, InterpretableExplainer)
+        if network is not None:
+            explainer.network.load_state_dict(state)
+            explainer.units, explainer.size = units, size
+        else:
+            explainer.restore(state, classes, size, units)
+    except RuntimeError as error:  # load_state_dict, for names or shapes that do not fit
+        raise FormatError(f"{str(path)!r} does not fit the network of {name!r}: {error}") from None
+    explainer._seed = facts.get("seed")
+    explainer.network.eval()
+    return explainer.to(device)
+
+
+def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
+    """`Explanations.save`."""
+    if maps is not None and told.maps is not None and told.map_units is None and maps < told.maps.shape[1]:
+        told = _strongest_maps(told, maps)
+    about, tensors = _units_to_json(told.units)
+    for name in ("logits", "targets", "base", "scores", "weights", "boxes", "against", "map_units", "rest"):
+        if isinstance(value := getattr(told, name), Tensor):
+            tensors[name] = value
+    if told.maps is not None:
+        tensors |= _narrowed(told.maps, dtype)
+    tensors["images"] = _as_bytes(told.images)
+    parts = told.decomposition
+    if parts is not None and isinstance(parts.weights, Tensor):
+        tensors |= {"decomposition.weights": parts.weights, "decomposition.bias": parts.bias}
+    origin = asdict(told.provenance) | {"digest": told.provenance.model_digest}
+    facts = {
+        "schema": f"explainkit.explanations/{SCHEMA}",
+        "classes": told.classes,
+        "claim": told.claim,
+        "units": about,
+        "provenance": origin,
+    }
+    _write(path, _pack(tensors, facts))
+    return path
+
+
+def load_explanations(path: Path) -> Explanations:
+    """`Explanations.load`."""
+    tensors, facts = _unpack(_read(path), path)
+    _check_schema(facts, "explainkit.explanations", path)
+    try:
+        origin = facts["provenance"]
+        digest = origin.pop("digest")
+        logits = tensors["logits"]
+        decomposition = None
+        if "decomposition.weights" in tensors:
+            decomposition = Decomposition(
+                logits=logits, bias=tensors["decomposition.bias"], scores=tensors["scores"],
+                weights=tensors["decomposition.weights"], boxes=tensors.get("boxes"),
+            )  # fmt: skip
+        optional = ("boxes", "against", "map_units", "rest")
+        return Explanations(
+            logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
+            weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype), classes=facts["classes"], claim=facts["claim"],
+            units=_units_from_json(facts["units"], tensors), decomposition=decomposition,
+            maps=_widened(tensors, logits.dtype),
+            provenance=Provenance(**origin, digest=lambda: digest),
+            **{name: tensors.get(name) for name in optional},
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{str(path)!r} lacks what saved explanations have: {error!r}.") from None
+    except InputError as error:
+        raise FormatError(f"{str(path)!r} breaks a rule of explanations: {error}") from None
+
+
+def _strongest_maps(told: Explanations, count: int) -> Explanations:
+    """The same with the maps of the `count` strongest units of each image; the others poured into `rest`."""
+    maps = told.maps
+    if maps is None:
+        return told
+    chosen = told.top(count).unit
+    index = chosen[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+    kept = torch.zeros_like(told.contributions, dtype=torch.bool).scatter(1, chosen, True)
+    others = told.contributions.masked_fill(kept, 0)
+    if told.boxes is None:
+        rest = pour_total(others, maps, told.units.pooling)
+    else:  # what lies in boxes is poured over the image, a pixel a cell
+        rest = told.saliency() - evolve(told, maps=maps.gather(1, index), map_units=chosen).saliency()
+    return evolve(told, maps=maps.gather(1, index), map_units=chosen, rest=rest)
+
+
+def _narrowed(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Maps in `dtype`, each as shares of its peak, so that its range is no matter."""
+    if dtype == maps.dtype:
+        return {"maps": maps}
+    peak = maps.flatten(2).amax(2)
+    scale = peak.where(peak > 0, torch.ones_like(peak))[:, :, None, None]
+    return {"maps": (maps / scale).to(dtype), "maps.peak": peak}
+
+
+def _widened(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor | None:
+    if "maps" not in tensors or "maps.peak" not in tensors:
+        return tensors.get("maps")
+    return tensors["maps"].to(dtype) * tensors["maps.peak"][:, :, None, None]
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    """Images that came from bytes as bytes again, others as they are: either way without loss."""
+    levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return levels if torch.equal(levels.to(images.dtype) / 255, images) else images
+
+
+def _from_bytes(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images
+
+
+def _units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A vocabulary as JSON, and its tensors."""
+    tensors: dict[str, Tensor] = {}
+    for name in ("group", "reference", "range"):
+        if isinstance(value := getattr(units, name), Tensor):
+            tensors[f"units.{name}"] = value
+    exemplars = None
+    if units.exemplars is not None:
+        exemplars = []
+        for k, found in enumerate(units.exemplars):
+            exemplars.append([asdict(item, filter=lambda field, _: field.name != "image") for item in found])
+            for i, item in enumerate(found):
+                if item.image is not None:
+                    tensors[f"units.exemplar.{k}.{i}"] = item.image
+    return {
+        "kind": units.kind, "names": units.names, "pooling": units.pooling, "phrases": units.phrases,
+        "exemplars": exemplars,
+    }, tensors  # fmt: skip
+
+
+def _units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Units:
+    exemplars = None
+    if facts["exemplars"] is not None:
+        exemplars = tuple(
+            tuple(
+                Exemplar(**_tuples(item), image=tensors.get(f"units.exemplar.{k}.{i}"))
+                for i, item in enumerate(found)
+            )
+            for k, found in enumerate(facts["exemplars"])
+        )
+    return Units(
+        kind=facts["kind"], names=facts["names"], pooling=facts["pooling"],
+        phrases=tuple(facts["phrases"]) if facts["phrases"] is not None else None, exemplars=exemplars,
+        **{name: tensors.get(f"units.{name}") for name in ("group", "reference", "range")},
+    )  # fmt: skip
+
+
+def _pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+    ready = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return to_bytes(ready, metadata={KEY: _canonical(facts)})
+
+
+def _unpack(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        return from_bytes(content), json.loads(header["__metadata__"][KEY])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"{str(path)!r} is damaged, or not a file of explainkit: {error}") from None
+
+
+def _check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
+    schema = str(facts.get("schema", "")) if isinstance(facts, Mapping) else ""
+    found, _, number = schema.partition("/")
+    if found != kind:
+        raise FormatError(f"Expected {kind} at {str(path)!r}; got {schema or 'no schema'!r}.")
+    if number.partition(".")[0] != SCHEMA.partition(".")[0]:
+        raise FormatError(
+            f"{str(path)!r} has schema {number}; explainkit {__version__} reads {SCHEMA.partition('.')[0]}.x. "
+            "Read it with the release that wrote it."
+        )
+
+
+def _canonical(facts: Mapping[str, Any], indent: int | None = None) -> str:
+    """One text for equal facts: sorted keys, no NaN."""
+    return json.dumps(facts, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, default=list)
+
+
+def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were before JSON made lists of tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Expected a file of explainkit at {str(path)!r}: {error.strerror}.") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{str(path)!r} is damaged: {error}") from None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file under its name, or nothing."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        half.write_bytes(content)
+        os.replace(half, path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise InputError(f"Expected a path that can be written; got {str(path)!r}: {error.strerror}.") from None
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder` when it is full."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}.") from None
+    try:
+        yield half
+        half.chmod(0o755)
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(half, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(half, ignore_errors=True)

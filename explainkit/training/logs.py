@@ -1,0 +1,97 @@
+"""What is told while a network learns: a bar in the terminal, rows in files."""
+
+import csv
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from explainkit.errors import InputError
+from explainkit.training.phases import Epoch
+
+
+class Logger(Protocol):
+    """Told of every epoch as it ends."""
+
+    def log(self, epoch: Epoch) -> None:
+        """Keep what the epoch gave."""
+        ...
+
+    def close(self) -> None:
+        """No more epochs will come."""
+        ...
+
+
+class CSVLogger:
+    """One row an epoch in ``folder/log.csv``, always a whole file; a column for every term seen so far."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "log.csv"
+        self._rows: list[dict[str, Any]] = []
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Expected a folder for logs that can be written; got {str(folder)!r}: {error}.") from None
+
+    def log(self, epoch: Epoch) -> None:
+        """Add the epoch's row."""
+        self._rows.append(row(epoch))
+        columns = list(dict.fromkeys(name for entry in self._rows for name in entry))
+        half = self.path.with_suffix(".csv.part")
+        with half.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        os.replace(half, self.path)
+
+    def close(self) -> None:
+        """Nothing is left to do: every row is on disk."""
+
+
+def row(epoch: Epoch) -> dict[str, Any]:
+    """An epoch as a flat row, terms prefixed with ``train/``."""
+    return {
+        "phase": epoch.phase,
+        "epoch": epoch.epoch,
+        "validation/accuracy": epoch.accuracy,
+        "validation/loss": epoch.loss,
+        **{f"train/{name}": value for name, value in epoch.terms.items()},
+        "seconds": epoch.seconds,
+    }
+
+
+class Progress:
+    """A bar for one phase, where there is a terminal to show it; silent elsewhere."""
+
+    def __init__(self, phase: str, epochs: int, shown: bool | None) -> None:
+        self._shown = sys.stderr.isatty() if shown is None else shown
+        self._phase, self._epochs = phase, epochs
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._shown and self._epochs:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
+                TimeElapsedColumn(), console=Console(stderr=True),
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task(self._phase, total=float(self._epochs), told="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, epoch: int, share: float, terms: Mapping[str, float]) -> None:
+        """`share` of epoch number `epoch` is done; `terms` are those of the last step."""
+        if self._bar is not None:
+            told = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            self._bar.update(self._task, completed=epoch - 1 + share, told=f"{epoch}/{self._epochs} {told}")

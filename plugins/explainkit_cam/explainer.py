@@ -1,0 +1,140 @@
+"""What CAM says: how strongly each filter responded, where, and what that is worth to the class."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
+
+from attrs import define
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit import regions
+from explainkit_cam.binding import BoundNetwork, bind
+from explainkit_cam.model import CAMNetwork
+from explainkit_cam.trainer import cross_entropy
+
+
+@define(eq=False, kw_only=True)
+class CAM(ek.InterpretableExplainer[nn.Module]):
+    """Class activation mapping.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of a feature extractor, as in `explainkit.backbone`.
+    epochs, batch_size : int
+    rate, decay : float
+        Peak learning rate of a one-cycle schedule, and AdamW's weight decay.
+    smoothing : float
+        Of the labels.
+    dropout : float
+        Before the linear layer.
+    precision : str
+        Of training, as Lightning Fabric names it.
+    """
+
+    card: ClassVar[ek.Card] = ek.Card(
+        title="CAM",
+        citation="Zhou, Khosla, Lapedriza, Oliva, Torralba; CVPR 2016; arXiv:1512.04150",
+        claim="exact",
+        speaks="filters",
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {},
+        "digits": {"backbone": "tiny", "epochs": 10, "smoothing": 0.0},
+    }
+
+    backbone: str = "small"
+    epochs: int = 12
+    batch_size: int = 64
+    rate: float = 4e-3
+    decay: float = 0.05
+    smoothing: float = 0.05
+    dropout: float = 0.0
+    precision: str = "32-true"
+
+    def build(self, classes: int) -> CAMNetwork:
+        """The network of model.py."""
+        return CAMNetwork(ek.backbone(self.backbone), classes, self.dropout)
+
+    def phases(self) -> list[ek.Phase[Any]]:
+        """One phase, all parameters."""
+        return [
+            ek.Phase(
+                "all", self.epochs, partial(cross_entropy, smoothing=self.smoothing), {"": self.rate},
+                decay=self.decay, options={"betas": (0.9, 0.99)}, schedule="one-cycle",
+                batch_size=self.batch_size, precision=self.precision,
+            )
+        ]  # fmt: skip
+
+    def describe(self, network: nn.Module) -> ek.Units:
+        """A unit a filter; two where filters go below zero."""
+        if isinstance(network, BoundNetwork):
+            count = network._parts[1].in_features
+            names = [f"filter {k}" for k in range(count)]
+            if network.signed:
+                names = [f"{name} above zero" for name in names] + [f"{name} below zero" for name in names]
+        else:
+            names = [f"filter {k}" for k in range(network.head.in_features)]  # type: ignore[union-attr, arg-type]
+        return ek.Units(kind="filter", names=names, pooling="mean")
+
+    @classmethod
+    def bind(
+        cls,
+        network: nn.Module,
+        *,
+        classes: Sequence[str] | None = None,
+        features: nn.Module | None = None,
+        head: nn.Linear | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: tuple[int, int] = (224, 224),
+        **settings: Any,
+    ) -> Self:
+        """CAM of any network that ends in global average pooling and one linear layer, as torchvision's do.
+
+        Parameters
+        ----------
+        network : nn.Module
+            Left as it is; its parameters are shared, not copied.
+        classes : sequence of str or None
+            Counted off where not given.
+        features, head : nn.Module, nn.Linear
+            The module that gives the (N, D, h, w) before pooling, and the linear layer; found by tracing where
+            not given.
+        mean, std : sequence of three floats or None
+            For networks trained on normalised images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224, 0.225)`` for
+            torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
+        size : (int, int)
+            That the identity is checked at, and that files are resized to.
+
+        Raises
+        ------
+        BindError
+            Where the logits are not the pooled features through the linear layer.
+        """
+        explainer = cls(**settings)
+        bound = network if isinstance(network, CAMNetwork) else bind(network, features, head, mean, std, size)
+        named = classes or [f"class {c}" for c in range(_head(bound).out_features)]
+        explainer.bound = True
+        return explainer._adopt(bound, named, size)
+
+    @property
+    def _checks_range(self) -> bool:
+        return not isinstance(self._network, BoundNetwork)
+
+
+def boxes(explanations: ek.Explanations, threshold: float = 0.2) -> Tensor:
+    """Where the object is, by the paper's rule (section 3.2): (N, 4) as x0, y0, x1, y1 in pixels, half-open.
+
+    The class activation map at the image's size, cut at `threshold` of its maximum; the box of the largest piece.
+    """
+    size = explanations.images.shape[-2:]
+    if explanations.maps is None:
+        raise ek.InputError("Expected explanations with maps; these have none.")
+    native = explanations.saliency(explanations.maps.shape[-2:])
+    return regions.boxes(regions.regions(native, size, threshold, keep="largest"))
+
+
+def _head(network: nn.Module) -> nn.Linear:
+    return network._parts[1] if isinstance(network, BoundNetwork) else network.head  # type: ignore[return-value]

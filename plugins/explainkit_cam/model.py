@@ -1,0 +1,44 @@
+"""The network: a backbone, the mean of each filter, one linear layer."""
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.backbones import Backbone
+from explainkit.decomposition import Decomposition, full_precision
+
+
+class CAMNetwork(nn.Module):
+    """Logits from how strongly each filter responds on average (section 2 of the paper).
+
+    The paper pools by the sum and leaves the bias out; real networks take the mean and have one, and so does this.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    classes : int
+    dropout : float
+        Share of filters silenced in training, between pooling and the linear layer.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.channels, classes)
+
+    def decompose(self, images: Tensor) -> Decomposition:
+        """The filters' maps (N, K, h, w), their means, and what each is worth."""
+        return pooled(full_precision(self.backbone(images)), self.head, self.dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of images (N, 3, H, W)."""
+        return self.decompose(images).logits
+
+
+def pooled(maps: Tensor, head: nn.Linear, dropout: nn.Module | None = None) -> Decomposition:
+    """What global average pooling and `head` make of maps (N, K, h, w)."""
+    with torch.autocast(maps.device.type, enabled=False):
+        scores = maps.mean((2, 3))
+        logits = head(scores if dropout is None else dropout(scores))
+    bias = head.bias if head.bias is not None else logits.new_zeros(logits.shape[1])
+    return Decomposition(logits=logits, bias=bias, scores=scores, weights=head.weight, maps=maps)
