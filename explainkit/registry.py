@@ -168,6 +168,8 @@ def _contested(strangers: Sequence[Loaded]) -> dict[Key, list[PluginRow]]:
     """The names that more than one plugin gives, and which plugins do."""
     sides: dict[Key, list[PluginRow]] = {}
     for one, other in combinations(strangers, 2):
+        if one.row.name != other.row.name:
+            continue  # a plugin's name is before all of its offers'
         for key, rival in product(one.offers, other.offers):
             if _meet(key, rival):
                 for contested in (key, rival):
