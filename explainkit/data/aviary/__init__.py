@@ -1,4 +1,4 @@
-"""Aviary: drawn birds made of seven parts, with exact masks, words, and the same scene with one thing changed.
+"""Aviary: drawn birds of seven parts, with exact masks, words, and the same scene with one thing changed.
 
 No file is read or written: an image is a pure function of its seed and its index.
 
@@ -6,7 +6,7 @@ No file is read or written: an image is a pure function of its seed and its inde
 - `grammar`: which species there are and how far apart;
 - `scenes`: what is in an image, as numbers; `interventions`: the same scene with one thing changed;
 - `canvas`, `rendering`: from scenes to pixels and masks;
-- `language`: captions, and the names of species;
+- `language`: captions, and the names of species; `words`: what they are made of;
 - `observer`: the ideal observer, an exactly additive oracle;
 - `dataset`: all of it as `ImageData`; `preview`: a contact sheet.
 """

@@ -32,7 +32,7 @@ def draw_birds(canvas: Canvas, scenes: Scenes, key_points: Floats) -> None:
 
 @frozen(eq=False, kw_only=True)
 class _Bird:
-    """The bird number `number` of n scenes; its own frame has x to the front, y up, and `unit` as its length."""
+    """Bird `number` of n scenes; its own frame has x to the front, y up, and `unit` as its length."""
 
     canvas: Canvas
     scenes: Scenes
@@ -170,7 +170,7 @@ class _Bird:
     def _body(self) -> None:
         """An ellipse and a circle, smoothly joined (Quilez's polynomial minimum)."""
         unit, size = self.unit, self.canvas.size
-        middle = self._on_image(np.float32(0.12), np.float32(0.18))
+        middle = self._on_image(self._each(0.12), self._each(0.18))
         window = self.canvas.window_about(self.rows, *middle, unit * 1.30)
         ahead = (window.columns / size - self.x[:, None]) * (self.facing / unit)[:, None]
         above = (self.y[:, None] - window.lines / size) / unit[:, None]

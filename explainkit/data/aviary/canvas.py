@@ -1,8 +1,10 @@
 """A pen for many images at once: a stroke of it lands on every image of a batch, each in its own place.
 
-Distances become coverage, ink and fill; there is no loop over images. Only plain multiplications and additions are
-used, for the rounding of matrix products depends on the size of the batch.
+Distances become coverage, ink and fill; there is no loop over images. Only plain multiplications and
+additions are used, for the rounding of matrix products depends on the size of the batch.
 """
+
+from typing import TypeVar
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -24,6 +26,9 @@ _PATTERNS = np.array(
     ],
     np.float32,
 )
+
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @frozen(eq=False, kw_only=True)
@@ -62,7 +67,7 @@ class Sprites:
     shade: float = 0.16
 
     def __getitem__(self, chosen: Booleans | Integers) -> "Sprites":
-        columns = "rows shapes x y half_width half_height angle colours mirrored".split()
+        columns = ["rows", "shapes", "x", "y", "half_width", "half_height", "angle", "colours", "mirrored"]
         if self.patterns is not None:
             columns.append("patterns")
         return evolve(self, **{name: getattr(self, name)[chosen] for name in columns})
@@ -149,7 +154,7 @@ class Canvas:
         coverage = np.clip(distance, 0, 1)
         if clipped:
             coverage *= _view(self.body, window)[window.rows, window.top, window.left]
-        layers = []
+        layers: list[tuple[Floats, Floats]] = []
         fill = coverage
         if sprites.ink:
             distance -= np.float32(sprites.ink) * self.outline
@@ -186,7 +191,7 @@ class Canvas:
         self._lay(window, coverage, [(np.atleast_2d(colours), coverage)], identity)
 
     def fill(self, window: Window, distance: Floats, colours: Floats, light: Floats, identity: int) -> None:
-        """Draw whatever has `distance` pixels (n, height, width) to its inside, and remember it as the body."""
+        """Draw what lies `distance` pixels (n, height, width) inside its edge, and keep it as the body."""
         coverage = np.clip(distance + np.float32(0.5), 0, 1)
         inside = np.clip(distance + (np.float32(0.5) - self.outline), 0, 1)
         self._lay(window, coverage, [(INK[None], coverage - inside), (colours, light * inside)], identity)
@@ -229,13 +234,13 @@ def cosine_sine(angle: ArrayLike) -> tuple[Floats, Floats]:
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def _view(array: NDArray[np.generic], window: Window) -> NDArray[np.generic]:
+def _view(array: NDArray[Scalar], window: Window) -> NDArray[Scalar]:
     """Every rectangle of the window's size, as a writeable view."""
     return sliding_window_view(array, (window.height, window.width), axis=(-2, -1), writeable=True)
 
 
 def _look_up(u: Floats, v: Floats, shapes: Integers) -> Floats:
-    """Distances at texels (u, v) from the centre of `shapes` (n,), the nearest at hand beyond their border."""
+    """Distances at texels (u, v) from the centre of `shapes` (n,); beyond the border, those of the border."""
     half = np.float32(RESOLUTION / 2)
     last = np.float32(RESOLUTION - 1)
     texels = np.clip(v + half, 0, last).astype(np.int32)

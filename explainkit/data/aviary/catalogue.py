@@ -8,8 +8,8 @@ A shape is the union of strokes of the pen, separated by semicolons:
 - ``stroke u v u v thickness [thickness]``: a line with round ends, of one thickness or from one to the other;
 - ``fan n``, ``flower n``, ``star n``: n feathers, petals, points.
 
-u points right and v up, within [-0.92, 0.92]. Beaks, tails and wings begin at u = -0.85 and point to the right, crests
-grow up from v = -0.7, legs hang from v = 0.85, breasts are clipped by the body.
+u points right and v up, within [-0.92, 0.92]. Beaks, tails and wings begin at u = -0.85 and point to the
+right, crests grow up from v = -0.7, legs hang from v = 0.85, breasts are clipped by the body.
 """
 
 CATALOGUE = {

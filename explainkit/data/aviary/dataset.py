@@ -1,4 +1,4 @@
-"""Aviary as `ImageData`: splits that draw themselves when first asked, and every scene at hand for a second look."""
+"""Aviary as `ImageData`: splits that draw themselves when first asked, and scenes to draw again, changed."""
 
 from collections.abc import Mapping
 
@@ -173,8 +173,8 @@ def aviary(
     seed : int
         Of the scenes. The species stay the same: they follow `class_seed`.
     train, validation, test : int
-        Images of each split. A fourth split, ``mixed``, has as many as ``test``: every bird in it has one part of
-        another species and lacks up to two others, so that importance varies within a class.
+        Images of each split. A fourth split, ``mixed``, has as many as ``test``: every bird in it has one
+        part of another species and lacks up to two others, so that importance varies within a class.
     placement : {"centred", "free"}
         Free: birds 30 … 60 % of the frame long, and up to 25 % off its centre.
     birds : int

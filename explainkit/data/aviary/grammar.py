@@ -1,8 +1,8 @@
 """Which birds there are: a species is a word over seven parts, and words lie a known distance apart.
 
-A part has a shape, a colour and a pattern. A species joins a *shape word* (a variant of every part) with a *colour
-word* (which part wears which of the same seven colours). Every species wears every colour once, so that the colours of
-an image alone say little, and neither does its silhouette.
+A part has a shape, a colour and a pattern. A species joins a *shape word* (a variant of every part) with a
+*colour word* (which part wears which of the same seven colours). Every species wears every colour once, so
+that the colours of an image alone say little, and neither does its silhouette.
 """
 
 from functools import cached_property
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from explainkit.errors import InputError, UnknownNameError
 
 Codes = NDArray[np.int16]
-"""(…, P, 3): per part the index of its shape in `SHAPES[part]`, of its colour in `COLOURS`, of its pattern in `PATTERNS`."""
+"""(…, P, 3): for each part its row in `SHAPES[part]`, in `COLOURS` and in `PATTERNS`."""
 
 PARTS = ("beak", "crest", "eye", "wing", "breast", "tail", "feet")
 ATTRIBUTES = ("shape", "colour", "pattern")
@@ -108,7 +108,7 @@ class Grammar:
         return (codes == others)[..., self.relevant].all(-1)
 
     def matches(self, codes: Codes, present: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """(N, C): how many of the parts `present` (N, P) each species would wear too, for birds of `codes` (N, P, 3)."""
+        """(N, C): how many parts `present` (N, P) of birds of `codes` (N, P, 3) each species wears too."""
         return (self.same(codes[:, None], self.codes[None]) & present[:, None]).sum(-1)
 
     @cached_property
@@ -188,7 +188,7 @@ def _colour_words(settings: Preset, rng: np.random.Generator) -> NDArray[np.int6
 def _far_apart(
     count: int, words: NDArray[np.int64], distance: int, siblings: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """`count` of `words` that differ in `distance` places or, where there are too few, in as many as can be."""
+    """`count` of `words` that differ in `distance` places or, failing that, in as many as can be."""
     for lower in range(distance, 0, -1):
         for _ in range(30):
             chosen = _greedy(count, words[rng.permutation(len(words))], lower, siblings)

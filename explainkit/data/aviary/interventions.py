@@ -19,7 +19,7 @@ def remove(scenes: Scenes, parts: str | Sequence[str], bird: int = 0) -> Scenes:
 
 
 def keep(scenes: Scenes, parts: Booleans, bird: int = 0) -> Scenes:
-    """With only those parts of one bird for which `parts` (P,) or (N, P) is true; what is missing stays missing."""
+    """With only those parts of one bird for which `parts` (P,) or (N, P) is true, if they are there."""
     present = scenes.present.copy()
     present[:, bird] &= parts
     return evolve(scenes, present=present)

@@ -1,7 +1,7 @@
 """Words for birds: captions whose every phrase knows what it speaks of, and names for the species.
 
-The same scene can be told in many ways (`paraphrase`); which one is a hash of the scene. A hard negative is the same
-sentence with one word changed, so that it is wrong in exactly one attribute of one part.
+The same scene can be told in many ways (`paraphrase`); which one is a hash of the scene. A hard negative is
+the same sentence with one word changed, so that it is wrong in exactly one attribute of one part.
 """
 
 import re
@@ -24,89 +24,22 @@ from explainkit.data.aviary.grammar import (
     Grammar,
 )
 from explainkit.data.aviary.scenes import PLUMAGES, THEMES, Floats, Scenes, chances
+from explainkit.data.aviary.words import (
+    COLOUR_WORDS,
+    NOUNS,
+    PATTERN_WORDS,
+    PLURALS,
+    SHAPE_WORDS,
+    SPECIES_ADJECTIVES,
+    SPECIES_NOUNS,
+    THEME_PHRASES,
+)
 from explainkit.data.keyed import keyed
 from explainkit.errors import InputError
 
 if TYPE_CHECKING:  # images.py brings torch
     from explainkit.data.images import Caption, Phrase
 
-NOUNS = {
-    "beak": ("beak", "bill"),
-    "crest": ("crest", "crown", "tuft"),
-    "eye": ("eye", "eyes"),
-    "wing": ("wing", "wings"),
-    "breast": ("breast", "chest"),
-    "tail": ("tail", "tail feathers"),
-    "feet": ("feet", "legs"),
-}
-_PLURALS = {"eyes", "wings", "tail feathers", "feet", "legs"}
-COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet"),
-    "yellow": ("yellow", "golden"),
-    "green": ("green", "emerald"),
-    "blue": ("blue", "azure"),
-    "purple": ("purple", "violet"),
-    "pink": ("pink", "rosy"),
-    "black": ("black", "dark"),
-}
-PATTERN_WORDS = {
-    "barred": ("barred", "banded"),
-    "spotted": ("spotted", "speckled"),
-    "streaked": ("streaked",),
-    "tipped": ("pale-tipped", "two-toned"),
-}
-SHAPE_WORDS = {
-    "beak": {
-        "cone": ("stubby", "conical"),
-        "dagger": ("dagger-like", "straight"),
-        "hooked": ("hooked",),
-        "curved": ("curved", "down-curved"),
-        "spoon": ("spoon-shaped", "flat"),
-        "toucan": ("huge", "massive"),
-    },
-    "crest": {
-        "spiky": ("spiky", "jagged"),
-        "mohawk": ("domed", "mohawk-like"),
-        "plume": ("plumed", "feathery"),
-        "cap": ("cap-like", "flat"),
-        "curl": ("curly", "curled"),
-    },
-    "eye": {
-        "ringed": ("ringed", "wide"),
-        "striped": ("masked", "striped"),
-        "cheeked": ("cheeked", "blushing"),
-    },
-    "wing": {
-        "round": ("rounded", "round"),
-        "pointed": ("pointed", "sharp"),
-        "feathered": ("fingered", "feathered"),
-        "angular": ("angular", "jagged"),
-    },
-    "breast": {
-        "round": ("rounded", "round"),
-        "bib": ("bibbed", "bib-shaped"),
-        "sash": ("sashed", "sash-like"),
-    },
-    "tail": {
-        "fork": ("forked", "swallow-like"),
-        "fan": ("fanned", "fan-shaped"),
-        "long": ("long", "slender"),
-        "wedge": ("wedge-shaped", "diamond-shaped"),
-        "square": ("square", "blunt"),
-        "plume": ("plumed", "lyre-shaped"),
-    },
-    "feet": {"perching": ("slender", "slim"), "webbed": ("webbed",), "boots": ("booted", "feathered")},
-}
-THEME_PHRASES = {
-    "meadow": ("in a meadow", "on a green hill"),
-    "forest": ("in a forest", "among trees"),
-    "lake": ("by a lake", "near the water"),
-    "desert": ("in the desert", "among dunes"),
-    "snow": ("in the snow", "in winter"),
-    "sunset": ("at sunset", "in the evening"),
-    "night": ("at night", "under the moon"),
-    "studio": ("against a plain wall", "in a studio"),
-}
 _FORMS = (
     "{body} with {parts}.",
     "This bird, seen {theme}, has {parts}.",
@@ -118,42 +51,7 @@ _MENTIONS = ((1, 2, 0), (1, 2, 0), (1, 0), (1, 0), (1, 2), (2, 0), (1,), (0,))
 
 
 _NO_PARTS = "{body}, seen {theme}."
-_ARTICLE = re.compile(r"(^|.*\W)an? $", re.DOTALL)
-_HEADS = {
-    "tail": {
-        "fork": "forktail",
-        "fan": "fantail",
-        "long": "longtail",
-        "wedge": "wedgetail",
-        "square": "bobtail",
-        "plume": "lyretail",
-    },
-    "beak": {
-        "cone": "finchbill",
-        "dagger": "daggerbill",
-        "hooked": "hookbill",
-        "curved": "sicklebill",
-        "spoon": "spoonbill",
-        "toucan": "greatbill",
-    },
-    "crest": {
-        "spiky": "spikecrest",
-        "mohawk": "domecrest",
-        "plume": "plumecrest",
-        "cap": "capcrest",
-        "curl": "curlcrest",
-    },
-}
-_WEARING = {
-    "wing": "winged",
-    "breast": "breasted",
-    "feet": "footed",
-    "eye": "eyed",
-    "beak": "billed",
-    "tail": "tailed",
-    "crest": "crested",
-}
-
+_ARTICLE = re.compile(r"\ban? $")
 Choice = TypeVar("Choice")
 
 
@@ -185,8 +83,6 @@ def contradicted(caption: "Caption", phrase: int, attribute: str, value: str) ->
     InputError
         Where the phrase does not tell that attribute.
     """
-    from explainkit.data.images import Caption, Phrase
-
     old = caption.phrases[phrase]
     if old.part is None or attribute not in old.attributes:
         raise InputError(f"Expected one of {sorted(old.attributes)} for {old.text!r}; got {attribute!r}.")
@@ -197,7 +93,7 @@ def contradicted(caption: "Caption", phrase: int, attribute: str, value: str) ->
     for i, each in enumerate(caption.phrases):
         between = caption.text[end : each.start]
         said = changed if i == phrase else each
-        sentence.say(_ARTICLE.sub(lambda found, first=said.text[0]: found[1] + _article(first), between))
+        sentence.say(_ARTICLE.sub(_article(said.text), between))
         sentence.tell(said.text, said.part, said.attributes)
         end = each.end
     sentence.say(caption.text[end:])
@@ -288,7 +184,7 @@ def _list_parts(sentence: _Sentence, parts: list[tuple[str, list[int]]], dice: _
         values = SHAPES[part][shape], COLOURS[colour], PATTERNS[pattern]
         noun, mention = dice.pick(NOUNS[part]), _sayable(dice.pick(_MENTIONS), values)
         words = [dice.pick(_words(part, ATTRIBUTES[a])[values[a]]) for a in mention]
-        if noun not in _PLURALS:
+        if noun not in PLURALS:
             sentence.say(_article(words[0]))
         sentence.tell(" ".join([*words, noun]), part, {ATTRIBUTES[a]: values[a] for a in mention})
 
@@ -338,8 +234,8 @@ def _possible_names(codes: Codes, coloured: bool) -> Iterator[str]:
         part: COLOUR_WORDS[worn[part][1]][0] if coloured else SHAPE_WORDS[part][worn[part][0]][0]
         for part in PARTS
     }
-    for length in range(1, len(_WEARING) + 1):
-        for head, heads in _HEADS.items():
-            for parts in combinations([part for part in _WEARING if part != head], length):
-                wearing = " ".join(f"{looks[part]}-{_WEARING[part]}" for part in parts)
+    for length in range(1, len(SPECIES_ADJECTIVES) + 1):
+        for head, heads in SPECIES_NOUNS.items():
+            for parts in combinations([part for part in SPECIES_ADJECTIVES if part != head], length):
+                wearing = " ".join(f"{looks[part]}-{SPECIES_ADJECTIVES[part]}" for part in parts)
                 yield f"{wearing} {heads[worn[head][0]]}"

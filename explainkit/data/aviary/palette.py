@@ -1,12 +1,9 @@
 """The colours of aviary, as RGB in [0, 1]."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from explainkit.data.aviary.grammar import COLOURS
-from explainkit.data.aviary.scenes import PLUMAGES, THEMES
-
-Floats = NDArray[np.float32]
+from explainkit.data.aviary.scenes import PLUMAGES, THEMES, Floats
 
 
 def _table(names: tuple[str, ...], colours: dict[str, str]) -> Floats:
@@ -56,7 +53,7 @@ LANDSCAPES = _table(  # top and bottom of the sky, far hills, near hills, plants
 PAPER = np.array([0.97, 0.94, 0.88], np.float32)
 """The second colour of every pattern: it must not tell the part's own."""
 INK = np.array([0.23, 0.19, 0.22], np.float32)
-"""The one colour of every outline: outlines in the part's own would tell its perimeter to a colour histogram."""
+"""The one colour of every outline: one in the part's own would tell its perimeter to a colour histogram."""
 EYE_WHITE = np.array([0.99, 0.98, 0.96], np.float32)
 PUPIL = np.array([0.09, 0.08, 0.12], np.float32)
 SUN = np.array([1.0, 0.93, 0.70], np.float32)

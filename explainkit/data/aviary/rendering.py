@@ -20,8 +20,8 @@ class Rendering:
     ----------
     images : array, (N, 3, S, S), uint8
     identities : array, (N, S, S), uint8
-        What is seen at each pixel: 0 the background, 1 … 7 the parts and 8 the body of the first bird, 16 more for each
-        further bird, 9 a distractor.
+        What is seen at each pixel: 0 the background, 1 … 7 the parts and 8 the body of the first bird, 16
+        more for each further bird, 9 a distractor.
     key_points : array, (N, I, P, 3)
         x and y in pixels of each bird's parts, and 1 where the part is seen within a pixel of the point.
     """
@@ -50,17 +50,18 @@ class Rendering:
         """(N, 4): x0, y0, x1, y1 of all birds together, half-open; zeros where there is none."""
         kind = self.identities % NEXT_BIRD
         bird = (kind > 0) & (kind <= BODY)
-        edges = []
-        for axis in (1, 2):
-            line = bird.any(axis)
-            length = line.shape[1]
-            edges.append((line.argmax(1), np.where(line.any(1), length - line[:, ::-1].argmax(1), 0)))
-        (left, right), (top, bottom) = edges
+        (left, right), (top, bottom) = (_ends(np.asarray(bird.any(axis))) for axis in (1, 2))
         return np.stack([left, top, right, bottom], 1).astype(np.float32)
 
     def _of(self, bird: int) -> Booleans:
         own = self.identities - np.uint8(NEXT_BIRD * bird)  # wraps round below 0
         return (own > 0) & (own <= BODY)
+
+
+def _ends(line: Booleans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the true values of lines (N, S) begin, and where they have ended."""
+    length = line.shape[1]
+    return line.argmax(1), np.where(line.any(1), length - line[:, ::-1].argmax(1), 0)
 
 
 def part_masks(identities: NDArray[np.uint8]) -> Booleans:

@@ -1,6 +1,6 @@
-"""What is in an image, as numbers: every one of them a hash of (seed, split, index), so that nothing depends on order."""
+"""What is in an image, as numbers: each is a hash of (seed, split, index); nothing depends on order."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from attrs import evolve, field, fields, frozen
@@ -10,7 +10,7 @@ from explainkit.data.aviary.grammar import COLOURS, PARTS, PATTERNED, SHAPES, Co
 from explainkit.data.keyed import Keys, keyed, uniforms
 from explainkit.errors import InputError
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
@@ -59,8 +59,8 @@ class Scenes:
         Shape, colour and pattern of each part, as `grammar.Codes`.
     present : array, (N, I, P), bool
     place : array, (N, I, 4)
-        x and y of the body's centre and the unit of length as shares of the image, and 1 or -1 as the bird looks right
-        or left.
+        x and y of the body's centre and the unit of length as shares of the image, and 1 or -1 as the bird
+        looks right or left.
     stance : array, (N, I, 11)
         `STANCE`, each within [-1, 1].
     sizes : array, (N, I, P)
@@ -223,7 +223,7 @@ def _place(keys: Keys, birds: Integers, placement: Placement) -> Floats:
 
 
 def _dress(grammar: Grammar, keys: Keys, labels: Integers, casting: Casting) -> tuple[Codes, Booleans]:
-    """(N, P, 3) and (N, P): the parts of each scene, varied so far that the species still is the nearest one."""
+    """(N, P, 3) and (N, P): the parts of each scene, varied only so far that its species stays nearest."""
     species = grammar.codes[labels]
     if not grammar.relevant[1]:
         species = species.copy()

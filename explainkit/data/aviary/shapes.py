@@ -1,7 +1,9 @@
 """Shapes as signed-distance textures: drawn once from the catalogue, stamped for ever after."""
 
 import math
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from attrs import field, frozen
@@ -35,7 +37,7 @@ class Atlas:
     """
 
     rows: dict[str, int]
-    textures: NDArray[np.float32] = field(repr=False)
+    textures: NDArray[np.floating[Any]] = field(repr=False)
 
 
 @cache
@@ -61,7 +63,8 @@ def _pen(tool: str, values: str) -> Distance:
         return _ellipse(*numbers)
     if tool == "stroke":
         return _stroke(*numbers)
-    return {"fan": _fan, "flower": _flower, "star": _star}[tool](int(numbers[0]))
+    repeated: dict[str, Callable[[int], Distance]] = {"fan": _fan, "flower": _flower, "star": _star}
+    return repeated[tool](int(numbers[0]))
 
 
 def _cut_corners(points: list[str], rounds: int) -> list[Point]:

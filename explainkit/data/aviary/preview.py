@@ -1,0 +1,173 @@
+"""A contact sheet: what aviary is, on one page."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from attrs import evolve
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from explainkit.data.aviary import interventions
+from explainkit.data.aviary.birds import BODY, NEXT_BIRD
+from explainkit.data.aviary.dataset import Aviary
+from explainkit.data.aviary.grammar import COLOURS, PARTS, SHAPES
+from explainkit.data.aviary.rendering import Rendering
+from explainkit.data.aviary.scenes import THEMES, Casting, Scenes, compose
+from explainkit.data.images import Caption
+
+COLUMNS = 8
+_PAGE, _TEXT, _FAINT = (251, 248, 241), (58, 48, 56), (140, 128, 132)
+_PART_COLOURS = ("#d1495b", "#8e5bb5", "#2a7f9e", "#2e8b57", "#c4861b", "#3a5fcd", "#b5527f")  # as in PARTS
+_GREYS = {BODY: (206, 200, 196), 9: (228, 222, 214)}
+
+
+def contact_sheet(data: Aviary, *, first: int = 0) -> Image.Image:
+    """Species, one scene with one thing changed, masks and captions; birds from the test split, from id `first` on."""
+    sheet = _Sheet(data.size[0])
+    sheet.title("aviary", f"{len(data.classes)} species of seven parts, {data.size[0]} pixels")
+    shown = min(len(data.classes), 2 * COLUMNS)
+    species = compose(data.grammar, first + np.arange(shown), Casting(seed=1), species=np.arange(shown))
+    sheet.heading("Species", "told apart by which parts they have and what colours these wear")
+    sheet.tiles(data.draw(species).images, data.classes[:shown])
+    scene = data.scenes("test", [first])
+    sheet.heading("The same scene with one thing changed", "every other pixel stays as it was")
+    edited = list(_edits(data, scene))
+    pictures = data.draw(interventions.joined([changed for _, changed in edited])).images
+    sheet.tiles(pictures, [name for name, _ in edited])
+    sheet.heading("Anywhere, and in company", "with exact masks of every part of every bird")
+    several = _company(data, first)
+    drawn = data.draw(several)
+    tiles = np.stack([drawn.images, part_map(drawn)], 1).reshape(-1, *drawn.images.shape[1:])
+    sheet.tiles(tiles, [""] * len(tiles))
+    sheet.heading("In words", "each phrase knows its part")
+    told = data.scenes("test", first + 1 + np.arange(COLUMNS // 2))
+    pictures = data.draw(told)
+    sheet.captions(pictures.images, part_map(pictures), data.captions(told))
+    return sheet.image()
+
+
+def part_map(drawn: Rendering) -> NDArray[np.uint8]:
+    """(N, 3, S, S): each part in its own colour, body and distractors in grey."""
+    table = np.full((NEXT_BIRD, 3), 244, np.uint8)
+    for identity, grey in _GREYS.items():
+        table[identity] = grey
+    table[1 : len(PARTS) + 1] = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in _PART_COLOURS]
+    return np.moveaxis(table[drawn.identities % NEXT_BIRD], -1, 1)
+
+
+def _edits(data: Aviary, scene: Scenes) -> Iterator[tuple[str, Scenes]]:
+    """Names of edits and the scene after them: two rows of the sheet."""
+    yield "as it is", scene
+    for part in PARTS:
+        yield f"no {part}", interventions.remove(scene, part)
+    shape, colour, _ = scene.codes[0, 0, PARTS.index("crest")]
+    other = COLOURS[(colour + 3) % len(COLOURS)]
+    yield f"{other} crest", interventions.recolour(scene, "crest", other)
+    reshaped = SHAPES["crest"][(shape + 1) % len(SHAPES["crest"])]
+    yield f"{reshaped} crest", interventions.reshape(scene, "crest", reshaped)
+    rival = int(data.grammar.distances[scene.labels[0]].argmax())
+    yield "another's beak", interventions.swap(scene, "beak", data.codes[rival])
+    yield "another's parts", interventions.swap(scene, PARTS, data.codes[rival])
+    theme = THEMES[(int(scene.themes[0]) + 3) % len(THEMES)]
+    yield f"{theme}", interventions.with_theme(scene, theme)
+    yield "tan body", interventions.with_plumage(scene, "tan")
+    yield "no clutter", interventions.without_distractors(scene)
+    yield "no bird", interventions.without_bird(scene, 0)
+
+
+def _company(data: Aviary, first: int) -> Scenes:
+    """Half a row: two scenes with a bird anywhere, two with up to three."""
+    index = first + np.arange(2)
+    free = compose(data.grammar, index, Casting(seed=2, placement="free"))
+    many = compose(data.grammar, index, Casting(seed=3, birds=3), species=np.arange(6).reshape(2, 3))
+    many = evolve(many, shown=np.array([[True, True, False], [True, True, True]]))
+    return interventions.joined([free, many])
+
+
+class _Sheet:
+    """A page that grows downwards."""
+
+    def __init__(self, size: int) -> None:
+        self._scale = max(1, round(128 / size))  # whole pixels stay whole
+        self._tile = size * self._scale
+        self._gap = max(6, self._tile // 16)
+        self._margin = 3 * self._gap
+        self._small = max(10.0, self._tile / 11)
+        self._line = math.ceil(1.3 * self._small)
+        self._width = 2 * self._margin + COLUMNS * (self._tile + self._gap) - self._gap
+        self._strips: list[Image.Image] = []
+
+    def image(self) -> Image.Image:
+        height = sum(strip.height for strip in self._strips) + self._margin
+        page = Image.new("RGB", (self._width, height), _PAGE)
+        top = 0
+        for strip in self._strips:
+            page.paste(strip, (0, top))
+            top += strip.height
+        return page
+
+    def title(self, text: str, remark: str) -> None:
+        self._say(text, remark, 3.2 * self._small)
+
+    def heading(self, text: str, remark: str) -> None:
+        self._say(text, remark, 1.6 * self._small)
+
+    def tiles(self, images: NDArray[np.uint8], names: Sequence[str]) -> None:
+        """Rows of images (N, 3, S, S) with their names beneath."""
+        beneath = 2 * self._line if any(len(name) > 14 for name in names) else self._line if any(names) else 0
+        for start in range(0, len(images), COLUMNS):
+            strip, draw = self._strip(self._tile + beneath + self._gap)
+            for column, (image, name) in enumerate(
+                zip(images[start:][:COLUMNS], names[start:], strict=False)
+            ):
+                left = self._left(column)
+                strip.paste(self._picture(image), (left, 0))
+                lines = name.replace(" ", "\n") if len(name) > 14 else name
+                middle = left + self._tile / 2, self._tile + 0.15 * self._line
+                font = ImageFont.load_default(self._small)
+                draw.multiline_text(middle, lines, _TEXT, font, anchor="ma", align="center", spacing=1)
+
+    def captions(
+        self, images: NDArray[np.uint8], maps: NDArray[np.uint8], captions: Sequence[Caption]
+    ) -> None:
+        """Image, part map and sentence, two a row; phrases in the colours of the map."""
+        for start in range(0, len(images), 2):
+            strip, draw = self._strip(self._tile + self._gap)
+            for column in range(min(2, len(images) - start)):
+                i, left = start + column, self._left(column * COLUMNS // 2)
+                strip.paste(self._picture(images[i]), (left, 0))
+                strip.paste(self._picture(maps[i]), (left + self._tile + self._gap, 0))
+                self._sentence(draw, captions[i], left + 2 * (self._tile + self._gap))
+
+    def _sentence(self, draw: ImageDraw.ImageDraw, caption: Caption, left: int) -> None:
+        font = ImageFont.load_default(1.15 * self._small)
+        right, space = left + 2 * self._tile, draw.textlength(" ", font)
+        x, y, at = float(left), 0.0, 0
+        for word in caption.text.split(" "):
+            speaks = [p for p in caption.phrases if p.start <= at < p.end and p.part]
+            colour = _PART_COLOURS[PARTS.index(str(speaks[0].part))] if speaks else _TEXT
+            if x + draw.textlength(word, font) > right:
+                x, y = float(left), y + 1.4 * self._line
+            draw.text((x, y), word, colour, font, stroke_width=0)
+            x += draw.textlength(word, font) + space
+            at += len(word) + 1
+
+    def _say(self, text: str, remark: str, size: float) -> None:
+        strip, draw = self._strip(math.ceil(1.9 * size))
+        font, level = ImageFont.load_default(size), 1.45 * size
+        draw.text((self._margin, level), text, _TEXT, font, anchor="ls")
+        beside = self._margin + draw.textlength(text, font) + self._gap * 1.5
+        draw.text((beside, level), remark, _FAINT, ImageFont.load_default(1.2 * self._small), anchor="ls")
+
+    def _strip(self, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+        strip = Image.new("RGB", (self._width, height), _PAGE)
+        self._strips.append(strip)
+        return strip, ImageDraw.Draw(strip)
+
+    def _left(self, column: int) -> int:
+        return self._margin + column * (self._tile + self._gap)
+
+    def _picture(self, image: NDArray[np.uint8]) -> Image.Image:
+        picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1)))
+        return picture.resize((self._tile, self._tile), Image.Resampling.NEAREST)
