@@ -7,7 +7,11 @@ from explainkit.hookspecs import Offer, hookimpl
 def explainkit_backbones() -> list[Offer]:
     """Small networks for 28 to 128 pixels, trained from scratch."""
     return [
-        Offer("small", "Residual, stride 8, 96 channels: an 8 x 8 grid at 64 pixels", "explainkit.backbones:small"),
+        Offer(
+            "small",
+            "Residual, stride 8, 96 channels: an 8 x 8 grid at 64 pixels",
+            "explainkit.backbones:small",
+        ),
         Offer("small-fine", "The same at stride 4: a 16 x 16 grid", "explainkit.backbones:small_fine"),
         Offer("tiny", "Residual, stride 4, 32 channels, for 28 to 32 pixels", "explainkit.backbones:tiny"),
     ]
@@ -32,6 +36,9 @@ def explainkit_loggers() -> list[Offer]:
 def explainkit_commands() -> list[Offer]:
     """One line a command; each is a file in `explainkit.cli`."""
     return [
+        Offer("demo", "Train CAM, explain some images, write a page", "explainkit.cli.demo:demo"),
+        Offer("train", "Train an explainer and save it", "explainkit.cli.train:train"),
+        Offer("explain", "Explain images with a saved model", "explainkit.cli.explain:explain"),
         Offer("plugins", "What is installed, and what is broken and why", "explainkit.cli.plugins:plugins"),
         Offer(
             "doctor",

@@ -52,7 +52,9 @@ def explainer(
     values = {**_preset(name, factory, preset), **settings}
     if network is None:
         if classes is not None:
-            raise InputError(f"Expected classes=… only beside network=…; fit({name!r}) learns them from the data.")
+            raise InputError(
+                f"Expected classes=… only beside network=…; fit({name!r}) learns them from the data."
+            )
         return _called(name, factory, factory, values)
     if not hasattr(factory, "bind"):
         raise BindError(f"{name!r} cannot explain a network that it did not train.")
@@ -88,11 +90,15 @@ def _preset(name: str, factory: Callable[..., Any], preset: str | None) -> Mappi
         return {}
     presets: Mapping[str, Mapping[str, Any]] = getattr(factory, "presets", {})
     if preset not in presets:
-        raise UnknownNameError(f"{name!r} has no preset {preset!r}. There are: {', '.join(presets) or 'none'}.")
+        raise UnknownNameError(
+            f"{name!r} has no preset {preset!r}. There are: {', '.join(presets) or 'none'}."
+        )
     return presets[preset]
 
 
-def _called(name: str, factory: Callable[..., Any], call: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+def _called(
+    name: str, factory: Callable[..., Any], call: Callable[..., Any], settings: Mapping[str, Any]
+) -> Any:
     """`call` with `settings`, once each is known to be one."""
     known = [*_keywords(call), *(_keywords(factory) if call is not factory else [])]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(call).parameters.values())

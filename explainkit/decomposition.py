@@ -1,6 +1,6 @@
 """The algebra: a logit as a sum of what the network found, and that sum poured over the image.
 
-    logit[n,c] = base[n,c] + sum_k weight[n,c,k] * (score[n,k] - reference[k]) + residual[n,c]
+logit[n,c] = base[n,c] + sum_k weight[n,c,k] * (score[n,k] - reference[k]) + residual[n,c]
 """
 
 from collections.abc import Callable, Sequence
@@ -183,7 +183,9 @@ def _spread(cells: int, pixels: int, like: Tensor) -> Tensor:
     ends = torch.arange(pixels + 1, device=like.device, dtype=torch.float64) * cells / pixels
     if pixels <= cells:
         start = torch.arange(cells, device=like.device, dtype=torch.float64)
-        share = (torch.minimum(ends[1:, None], start + 1) - torch.maximum(ends[:-1, None], start)).clamp(min=0)
+        share = (torch.minimum(ends[1:, None], start + 1) - torch.maximum(ends[:-1, None], start)).clamp(
+            min=0
+        )
     else:
         centres = ((ends[1:] + ends[:-1]) / 2 - 0.5).clamp(0, cells - 1)
         share = (1 - (centres[:, None] - torch.arange(cells, device=like.device)).abs()).clamp(min=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -79,7 +79,9 @@ class Units:
 
     def __attrs_post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
-            raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {self.pooling!r}.")
+            raise InputError(
+                f"Expected units.pooling to be one of {get_args(Pooling)}; got {self.pooling!r}."
+            )
         for name in ("group", "reference", "phrases", "exemplars"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self):
@@ -287,11 +289,7 @@ class Explanations:
                 raise IndexError(f"Expected an index of {len(self)} explanations; got {index}.")
             return Explanation(batch=self, index=index % len(self))
         rows = torch.arange(len(self), device=self.logits.device)[index]
-        kept = {
-            name: value[rows]
-            for name in _PER_IMAGE
-            if isinstance(value := getattr(self, name), Tensor)
-        }
+        kept = {name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)}
         parts = self.decomposition
         if parts is not None:  # the maps are shared, not copied twice
             parts = evolve(evolve(parts, maps=None).rows(rows), maps=kept.get("maps"))
@@ -367,14 +365,14 @@ class Explanations:
         base = parts.bias_for(self.targets) - parts.bias_for(against)
         if self.units.reference is not None:
             base = base + (weights * self.units.reference).sum(1)
-        return evolve(self, weights=weights, base=base, against=against, rest=None)  # poured with other weights
+        return evolve(
+            self, weights=weights, base=base, against=against, rest=None
+        )  # poured with other weights
 
     def to(self, device: torch.device | str) -> Explanations:
         """The same explanations with their tensors on `device`; the decomposition of all classes stays behind."""
         moved = {
-            name: value.to(device)
-            for name in _PER_IMAGE
-            if isinstance(value := getattr(self, name), Tensor)
+            name: value.to(device) for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
         return evolve(self, **moved, units=self.units.to(device), decomposition=None)
 
@@ -557,7 +555,8 @@ def class_indices(
         if targets.dtype.is_floating_point or targets.dtype == torch.bool:
             raise InputError(f"Expected targets as integers; got {targets.dtype}.")
         targets = targets.tolist()
-    listed = [targets] * count if isinstance(targets, int | str) else list(targets)
+    single = isinstance(targets, str) or not isinstance(targets, Iterable)
+    listed = [targets] * count if single else list(targets)
     if len(listed) != count:
         raise InputError(f"Expected one target an image, ({count},); got {len(listed)}.")
     return torch.tensor([class_index(classes, _plain(target)) for target in listed], dtype=torch.long)
@@ -598,7 +597,7 @@ def _listed(items: Sequence[Evidence]) -> str:
 
 def _signed(value: float) -> str:
     """Two significant digits with a sign, never in scientific notation unless tiny."""
-    if value == 0 or abs(value) >= 1:
+    if value == 0 or abs(value) >= 0.95:
         return f"{value:+.1f}"
     digits = max(2, 1 - math.floor(math.log10(abs(value))))
     return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"

@@ -171,7 +171,9 @@ class Explainer(ABC):
         with undisturbed(self.network), torch.no_grad():
             return torch.cat([self.network(chunk) for chunk in self.read(images).split(max_batch)])
 
-    def evaluate(self, data: ImageData, splits: Sequence[str] = ("train", "validation", "test")) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, data: ImageData, splits: Sequence[str] = ("train", "validation", "test")
+    ) -> dict[str, dict[str, float]]:
         """Accuracy in [0, 1] and mean cross-entropy on each split, un-augmented."""
         self._same_classes(data)
         with undisturbed(self.network):
@@ -307,7 +309,11 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         return explainer._adopt(network, _named(network, classes), None)
 
     def restore(
-        self, state: Mapping[str, Tensor], classes: Sequence[str], size: tuple[int, int] | None, units: Units | None
+        self,
+        state: Mapping[str, Tensor],
+        classes: Sequence[str],
+        size: tuple[int, int] | None,
+        units: Units | None,
     ) -> Self:
         """Become what was saved: build the network and give it its `state`."""
         with torch.random.fork_rng():
@@ -375,7 +381,9 @@ class PostHocExplainer(Explainer):
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode, outside inference mode; afterwards modes, gradients and random state as before."""
     modes = [module for module in network.modules() if module.training]
-    gradients = [(parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None]
+    gradients = [
+        (parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None
+    ]
     like = _like(network)
     devices = [like.device] if like.device.type == "cuda" else []
     for module in modes:
@@ -412,7 +420,9 @@ def check_images(images: Tensor) -> None:
         raise InputError(f"Expected at least one image of at least one pixel; got {shape}.")
     if not images.detach().sum().isfinite() and not images.isfinite().all():
         where = tuple((~images.isfinite()).nonzero()[0].tolist())
-        raise InputError(f"Expected finite images; got {images[where].item()} at {where} (image, channel, row, column).")
+        raise InputError(
+            f"Expected finite images; got {images[where].item()} at {where} (image, channel, row, column)."
+        )
 
 
 def check_range(images: Tensor) -> None:
@@ -459,7 +469,9 @@ def _named(network: nn.Module, classes: Sequence[str] | None) -> tuple[str, ...]
         return tuple(classes)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise InputError("Expected classes=[…]: the network has no linear layer that tells how many there are.")
+        raise InputError(
+            "Expected classes=[…]: the network has no linear layer that tells how many there are."
+        )
     return tuple(f"class {index}" for index in range(linear[-1].out_features))
 
 

@@ -50,9 +50,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
     """
     if not isinstance(explainer, InterpretableExplainer):
         raise InputError(f"{explainer.card.title} has learned nothing: save its network, and bind it again.")
-    folder = Path(folder)
-    if folder.exists() and not (folder / "explainer.json").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"Expected an empty or new folder, or a saved explainer; {str(folder)!r} is something else.")
+    folder = check_folder(folder)
     network, units = explainer.network, explainer.units
     if units is None:
         raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(data).")
@@ -76,6 +74,26 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
     with _new_folder(folder) as half:
         (half / "network.safetensors").write_bytes(weights)
         (half / "explainer.json").write_text(_canonical(facts, indent=1), encoding="utf-8")
+    return folder
+
+
+def check_folder(folder: str | Path) -> Path:
+    """`folder`, once it is found to be one that `save` may fill: new, empty, or a saved explainer.
+
+    Raises
+    ------
+    InputError
+        For a folder of something else; for an explainer to be saved, that is better known before training.
+    """
+    folder = Path(folder)
+    if (
+        folder.exists()
+        and not (folder / "explainer.json").is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
+        raise InputError(
+            f"Expected an empty or new folder, or a saved explainer; {str(folder)!r} is something else."
+        )
     return folder
 
 
@@ -110,8 +128,12 @@ def load(
         units = _units_from_json(facts["units"], tensors)
         bound = facts["bound"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has: {error!r}.") from None
-    state = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+        raise FormatError(
+            f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has: {error!r}."
+        ) from None
+    state = {
+        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
+    }
     if bound and network is None:
         raise InputError(
             f"{str(folder)!r} holds an explainer bound to somebody's network: give one of the same form, "
@@ -328,7 +350,9 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(half, path)
     except OSError as error:
         half.unlink(missing_ok=True)
-        raise InputError(f"Expected a path that can be written; got {str(path)!r}: {error.strerror}.") from None
+        raise InputError(
+            f"Expected a path that can be written; got {str(path)!r}: {error.strerror}."
+        ) from None
 
 
 @contextmanager
@@ -338,7 +362,9 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     except OSError as error:
-        raise InputError(f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}.") from None
+        raise InputError(
+            f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}."
+        ) from None
     try:
         yield half
         half.chmod(0o755)
@@ -348,6 +374,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         os.replace(half, folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}.") from None
+        raise InputError(
+            f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}."
+        ) from None
     finally:
         shutil.rmtree(half, ignore_errors=True)

@@ -179,7 +179,9 @@ class ImageData:
     def _has_the_usual_splits(self, _: object, splits: Mapping[str, Split]) -> None:
         missing = {"train", "validation", "test"} - set(splits)
         if missing:
-            raise InputError(f"Expected splits 'train', 'validation' and 'test'; {sorted(missing)} are missing.")
+            raise InputError(
+                f"Expected splits 'train', 'validation' and 'test'; {sorted(missing)} are missing."
+            )
 
     @property
     def train(self) -> Split:
@@ -231,7 +233,11 @@ def class_index(classes: Sequence[str], target: str | int) -> int:
         if target in classes:
             return list(classes).index(target)
         close = get_close_matches(target, classes, n=3)
-        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else f" There are {len(classes)} classes."
+        hint = (
+            f" Did you mean {', '.join(map(repr, close))}?"
+            if close
+            else f" There are {len(classes)} classes."
+        )
         raise UnknownNameError(f"No class is called {target!r}.{hint}")
     if not 0 <= target < len(classes):
         raise InputError(f"Expected a class index in 0 … {len(classes) - 1}; got {target}.")

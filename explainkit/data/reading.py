@@ -39,7 +39,9 @@ def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tens
     images = [_to_tensor(_picture(item), size) for item in items]
     shapes = {tuple(image.shape[-2:]) for image in images}
     if len(shapes) > 1:
-        raise InputError(f"Expected images of one size; got {sorted(shapes)}. Give the size to resize them to.")
+        raise InputError(
+            f"Expected images of one size; got {sorted(shapes)}. Give the size to resize them to."
+        )
     return torch.stack(images)
 
 
@@ -90,7 +92,9 @@ def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-        raise InputError("Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255.")
+        raise InputError(
+            "Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255."
+        )
     rgb = np.repeat(array[..., None], 3, 2) if array.ndim == 2 else array[..., :3]
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
 

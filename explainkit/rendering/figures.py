@@ -79,7 +79,8 @@ def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
     what = "margin" if explanation.against_name else "logit"
     claim = explanation.batch.claim
     axes.set_title(
-        "shares (claims no sum)" if claim == "none" else f"sum = {what} {explanation.total:.2f} ({claim})", fontsize=9
+        "shares (claims no sum)" if claim == "none" else f"sum = {what} {explanation.total:.2f} ({claim})",
+        fontsize=9,
     )
 
 

@@ -78,7 +78,9 @@ def report(
     """
     columns = [told] if isinstance(told, Explanations) else list(told)
     if not columns or len({len(column) for column in columns}) > 1:
-        raise InputError(f"Expected explanations of the same images; got {[len(column) for column in columns]}.")
+        raise InputError(
+            f"Expected explanations of the same images; got {[len(column) for column in columns]}."
+        )
     text = page(columns, title, labels, facts, tables)
     path = Path(path)
     half = path.with_name(f".{path.name}.part")
@@ -87,7 +89,9 @@ def report(
         half.write_text(text, encoding="utf-8")
         os.replace(half, path)
     except OSError as error:
-        raise InputError(f"Expected a path that can be written; got {str(path)!r}: {error.strerror}.") from None
+        raise InputError(
+            f"Expected a path that can be written; got {str(path)!r}: {error.strerror}."
+        ) from None
     return path
 
 
@@ -99,7 +103,10 @@ def page(
     tables: Sequence[TableView] = (),
 ) -> str:
     """The page as a text."""
-    rows = [_row([column[index] for column in columns], labels[index] if labels else None) for index in range(len(columns[0]))]
+    rows = [
+        _row([column[index] for column in columns], labels[index] if labels else None)
+        for index in range(len(columns[0]))
+    ]
     heads = [{"name": column.provenance.explainer, "claim": column.claim} for column in columns]
     template = _templates().get_template("page.html.jinja")
     return template.render(
@@ -143,7 +150,9 @@ def _card(explanation: Explanation, grid: Any, limit: float, count: int = 6) -> 
     items = explanation.strongest(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
     sums = {"others": others, "base": explanation.base, "residual": explanation.residual or 0.0}
-    longest = max([abs(item.contribution) for item in items] + [abs(value) for value in sums.values()] + [1e-12])
+    longest = max(
+        [abs(item.contribution) for item in items] + [abs(value) for value in sums.values()] + [1e-12]
+    )
     return {
         "explainer": explanation.batch.provenance.explainer,
         "claim": explanation.batch.claim,
@@ -172,5 +181,7 @@ def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str,
         "contribution": item.contribution,
         "share": abs(item.contribution) / longest,
         "where": data_uri(spotlight(explanation.image, item.map, side=72)) if item.map is not None else None,
-        "exemplar": data_uri(crop(exemplar.image, exemplar.box, side=72)) if exemplar and exemplar.image is not None else None,
+        "exemplar": data_uri(crop(exemplar.image, exemplar.box, side=72))
+        if exemplar and exemplar.image is not None
+        else None,
     }

@@ -25,7 +25,9 @@ def pixels(image: Tensor, side: int = 224) -> Pixels:
     height, width = image.shape[-2:]
     grow = max(1.0, side / max(height, width))
     size = (round(height * grow), round(width * grow))
-    picture = Image.fromarray((image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+    picture = Image.fromarray(
+        (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    )
     return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC) if grow > 1 else picture)
 
 

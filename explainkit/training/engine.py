@@ -169,7 +169,9 @@ class Trainer:
 
     def _checked(self, terms: Mapping[str, Tensor], phase: str, epoch: int) -> dict[str, float]:
         """The terms as numbers, once they are found to be sane."""
-        values = dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).tolist(), strict=True))
+        values = dict(
+            zip(terms, torch.stack([term.detach().float() for term in terms.values()]).tolist(), strict=True)
+        )
         for name, value in values.items():
             first = self._first.setdefault(name, value)
             if not math.isfinite(value):

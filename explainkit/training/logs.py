@@ -33,7 +33,9 @@ class CSVLogger:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"Expected a folder for logs that can be written; got {str(folder)!r}: {error}.") from None
+            raise InputError(
+                f"Expected a folder for logs that can be written; got {str(folder)!r}: {error}."
+            ) from None
 
     def log(self, epoch: Epoch) -> None:
         """Add the epoch's row."""

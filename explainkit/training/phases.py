@@ -165,7 +165,9 @@ def _by_parameter(network: nn.Module, settings: Mapping[str, float], what: str) 
         named = [name for name in names if prefix in ("", name) or name.startswith(f"{prefix}.")]
         if not named:
             children = ", ".join(name for name, _ in network.named_children())
-            raise TrainingError(f"{what} {prefix!r}, but no parameter bears that name. There are: {children}.")
+            raise TrainingError(
+                f"{what} {prefix!r}, but no parameter bears that name. There are: {children}."
+            )
         for name in named:
             if name in found:
                 raise TrainingError(f"{what} {name!r} twice, by {owner[name]!r} and by {prefix!r}. Keep one.")

@@ -14,7 +14,17 @@ from explainkit_cam.model import pooled
 
 HOW = "CAM reads networks that end in global average pooling and one linear layer, as ResNet and DenseNet do."
 
-_PASSES = {F.dropout, F.dropout1d, F.dropout2d, torch.flatten, torch.squeeze, "flatten", "view", "reshape", "squeeze"}
+_PASSES = {
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    torch.flatten,
+    torch.squeeze,
+    "flatten",
+    "view",
+    "reshape",
+    "squeeze",
+}
 _PASSING_MODULES = (nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity)
 
 
@@ -136,7 +146,9 @@ def _traced(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     node = _skip(node, modules)
     head = modules.get(str(node.target)) if node is not None and node.op == "call_module" else None
     if node is None or not isinstance(head, nn.Linear):
-        raise BindError(f"Expected a linear layer at the end; {type(network).__name__} ends in {_named(node, modules)}. {HOW}")
+        raise BindError(
+            f"Expected a linear layer at the end; {type(network).__name__} ends in {_named(node, modules)}. {HOW}"
+        )
     node = _skip(_argument(node), modules)
     if node is None or not _pools(node, modules):
         raise BindError(

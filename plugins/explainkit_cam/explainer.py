@@ -41,7 +41,8 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "digits": {"backbone": "tiny", "epochs": 10, "smoothing": 0.0},
+        "digits": {"backbone": "tiny", "epochs": 25, "decay": 0.2},
+        "tiny": {"backbone": "tiny", "epochs": 2},
     }
 
     backbone: str = "small"

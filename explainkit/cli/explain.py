@@ -1,0 +1,58 @@
+"""``explainkit explain``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from explainkit.cli.options import image_files
+
+
+def explain(
+    model: Path,
+    images: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    target: str | None = None,
+    against: str | None = None,
+    out: Path = Path("why.html"),
+    save: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Say why a saved model decides as it does, on one page and in words.
+
+    Parameters
+    ----------
+    model
+        Folder of a saved explainer.
+    images
+        Image files, and folders of them.
+    target
+        Class to explain, by name or index; the prediction unless given.
+    against
+        Explain the margin over this class instead.
+    out
+        The page.
+    save
+        Also keep the explanations in this safetensors file.
+    device
+        cpu, cuda …
+
+    Examples
+    --------
+    explainkit explain model photo.jpg folder-of-images --out why.html
+    """
+    import explainkit as ek
+
+    files = image_files(images)
+    explainer = ek.load(model, device=device)
+    told = explainer.explain(files, _class(target), against=_class(against))
+    if save is not None:
+        told.save(save)
+    for file, item in zip(files, told, strict=True):
+        print(f"{file}: {item.sentence()}")
+    print(f"page: {ek.report(told, out).resolve()}")
+
+
+def _class(given: str | None) -> str | int | None:
+    return int(given) if given is not None and given.lstrip("-").isdigit() else given

@@ -1,0 +1,53 @@
+"""What several commands take alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from explainkit.errors import InputError
+
+
+def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``["epochs=3", "backbone=tiny"]`` as settings; values are JSON where they can be, words otherwise.
+
+    Raises
+    ------
+    InputError
+        For a pair without an equals sign.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"Expected a setting as name=value; got {pair!r}.")
+        try:
+            found[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[name.replace("-", "_")] = value
+    return found
+
+
+def image_files(paths: Sequence[Path], limit: int | None = None) -> list[Path]:
+    """The image files among `paths`, folders searched in order of name.
+
+    Raises
+    ------
+    InputError
+        For a path that is not there, and where no image is found.
+    """
+    from explainkit.data.reading import SUFFIXES
+
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f"Expected an image or a folder; there is none at {str(path)!r}.")
+    if not found:
+        raise InputError(f"Expected images; found none in {', '.join(map(str, paths))}.")
+    return found if limit is None else found[:limit]
