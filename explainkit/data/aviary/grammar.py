@@ -107,9 +107,13 @@ class Grammar:
         """(…, P): whether parts agree in all relevant attributes; shapes broadcast."""
         return (codes == others)[..., self.relevant].all(-1)
 
+    def evidence(self, codes: Codes, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(N, P, C): which parts `present` (N, P) of birds of `codes` (N, P, 3) each species has too."""
+        return np.moveaxis(self.same(codes[:, None], self.codes[None]) & present[:, None], 1, 2)
+
     def matches(self, codes: Codes, present: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """(N, C): how many parts `present` (N, P) of birds of `codes` (N, P, 3) each species wears too."""
-        return (self.same(codes[:, None], self.codes[None]) & present[:, None]).sum(-1)
+        """(N, C): how many parts speak for each species; the logits of the ideal observer."""
+        return self.evidence(codes, present).sum(1)
 
     @cached_property
     def distances(self) -> NDArray[np.int64]:

@@ -112,10 +112,9 @@ def vocabulary() -> tuple[str, ...]:
 def species_names(grammar: Grammar) -> tuple[str, ...]:
     """A name for every species, such as "yellow-winged forktail"; no two are the same."""
     names: dict[str, None] = {}
-    for codes in grammar.codes:
-        names.setdefault(
-            next(name for name in _possible_names(codes, grammar.relevant[1]) if name not in names)
-        )
+    for species, codes in enumerate(grammar.codes):
+        possible = _possible_names(codes, grammar.relevant[1], species % len(SPECIES_NOUNS))
+        names.setdefault(next(name for name in possible if name not in names))
     return tuple(names)
 
 
@@ -227,15 +226,16 @@ def _every_phrase(part: str) -> Iterator[str]:
                 yield " ".join(words)
 
 
-def _possible_names(codes: Codes, coloured: bool) -> Iterator[str]:
-    """Names from the plainest to the longest."""
+def _possible_names(codes: Codes, coloured: bool, turn: int) -> Iterator[str]:
+    """Names from the plainest to the longest, taking turns in what they are called after."""
+    heads = list(SPECIES_NOUNS)[turn:] + list(SPECIES_NOUNS)[:turn]
     worn = {part: (SHAPES[part][code[0]], COLOURS[code[1]]) for part, code in zip(PARTS, codes, strict=True)}
     looks = {
         part: COLOUR_WORDS[worn[part][1]][0] if coloured else SHAPE_WORDS[part][worn[part][0]][0]
         for part in PARTS
     }
     for length in range(1, len(SPECIES_ADJECTIVES) + 1):
-        for head, heads in SPECIES_NOUNS.items():
+        for head in heads:
             for parts in combinations([part for part in SPECIES_ADJECTIVES if part != head], length):
                 wearing = " ".join(f"{looks[part]}-{SPECIES_ADJECTIVES[part]}" for part in parts)
-                yield f"{wearing} {heads[worn[head][0]]}"
+                yield f"{wearing} {SPECIES_NOUNS[head][worn[head][0]]}"

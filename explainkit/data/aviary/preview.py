@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from attrs import evolve
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,14 +21,14 @@ _PART_COLOURS = ("#d1495b", "#8e5bb5", "#2a7f9e", "#2e8b57", "#c4861b", "#3a5fcd
 _GREYS = {BODY: (206, 200, 196), 9: (228, 222, 214)}
 
 
-def contact_sheet(data: Aviary, *, first: int = 0) -> Image.Image:
-    """Species, one scene with one thing changed, masks and captions; birds from the test split, from id `first` on."""
+def contact_sheet(data: Aviary, *, first: int = 12) -> Image.Image:
+    """Species, one scene with one thing changed, masks and captions; of test images from id `first` on."""
     sheet = _Sheet(data.size[0])
     sheet.title("aviary", f"{len(data.classes)} species of seven parts, {data.size[0]} pixels")
-    shown = min(len(data.classes), 2 * COLUMNS)
-    species = compose(data.grammar, first + np.arange(shown), Casting(seed=1), species=np.arange(shown))
-    sheet.heading("Species", "told apart by which parts they have and what colours these wear")
-    sheet.tiles(data.draw(species).images, data.classes[:shown])
+    count = min(len(data.classes), 2 * COLUMNS)
+    species = compose(data.grammar, first + np.arange(count), Casting(seed=1), species=np.arange(count))
+    sheet.heading("Species", "told apart by the shapes of their parts and the colours that these wear")
+    sheet.tiles(data.draw(species).images, data.classes[:count])
     scene = data.scenes("test", [first])
     sheet.heading("The same scene with one thing changed", "every other pixel stays as it was")
     edited = list(_edits(data, scene))
@@ -40,10 +39,11 @@ def contact_sheet(data: Aviary, *, first: int = 0) -> Image.Image:
     drawn = data.draw(several)
     tiles = np.stack([drawn.images, part_map(drawn)], 1).reshape(-1, *drawn.images.shape[1:])
     sheet.tiles(tiles, [""] * len(tiles))
-    sheet.heading("In words", "each phrase knows its part")
+    sheet.heading("In words", "each phrase knows its part; beneath, the same with one word wrong")
     told = data.scenes("test", first + 1 + np.arange(COLUMNS // 2))
-    pictures = data.draw(told)
-    sheet.captions(pictures.images, part_map(pictures), data.captions(told))
+    shown = data.draw(told)
+    wrong = data.hard_negatives(told)
+    sheet.captions(shown.images, part_map(shown), list(zip(data.captions(told), wrong, strict=True)))
     return sheet.image()
 
 
@@ -68,7 +68,7 @@ def _edits(data: Aviary, scene: Scenes) -> Iterator[tuple[str, Scenes]]:
     yield f"{reshaped} crest", interventions.reshape(scene, "crest", reshaped)
     rival = int(data.grammar.distances[scene.labels[0]].argmax())
     yield "another's beak", interventions.swap(scene, "beak", data.codes[rival])
-    yield "another's parts", interventions.swap(scene, PARTS, data.codes[rival])
+    yield "another's all", interventions.swap(scene, PARTS, data.codes[rival])
     theme = THEMES[(int(scene.themes[0]) + 3) % len(THEMES)]
     yield f"{theme}", interventions.with_theme(scene, theme)
     yield "tan body", interventions.with_plumage(scene, "tan")
@@ -77,12 +77,13 @@ def _edits(data: Aviary, scene: Scenes) -> Iterator[tuple[str, Scenes]]:
 
 
 def _company(data: Aviary, first: int) -> Scenes:
-    """Half a row: two scenes with a bird anywhere, two with up to three."""
-    index = first + np.arange(2)
-    free = compose(data.grammar, index, Casting(seed=2, placement="free"))
-    many = compose(data.grammar, index, Casting(seed=3, birds=3), species=np.arange(6).reshape(2, 3))
-    many = evolve(many, shown=np.array([[True, True, False], [True, True, True]]))
-    return interventions.joined([free, many])
+    """Half a row: two scenes with a bird anywhere, one with two birds and one with three."""
+    index = first + np.arange(40)
+    free = compose(data.grammar, index[:2], Casting(seed=2, placement="free"))
+    several = np.stack([index, index + 1, index + 2], 1) % len(data.classes)
+    many = compose(data.grammar, index, Casting(seed=3, birds=3), species=several)
+    birds = many.shown.sum(1)
+    return interventions.joined([free, many[(birds == 2).argmax()], many[(birds == 3).argmax()]])
 
 
 class _Sheet:
@@ -115,46 +116,48 @@ class _Sheet:
 
     def tiles(self, images: NDArray[np.uint8], names: Sequence[str]) -> None:
         """Rows of images (N, 3, S, S) with their names beneath."""
-        beneath = 2 * self._line if any(len(name) > 14 for name in names) else self._line if any(names) else 0
+        font = ImageFont.load_default(self._small)
+        lines = [name.replace(" ", "\n") if font.getlength(name) > self._tile else name for name in names]
+        beneath = max(len(text.split("\n")) * self._line if text else 0 for text in lines)
         for start in range(0, len(images), COLUMNS):
             strip, draw = self._strip(self._tile + beneath + self._gap)
-            for column, (image, name) in enumerate(
-                zip(images[start:][:COLUMNS], names[start:], strict=False)
-            ):
+            for column, i in enumerate(range(start, min(start + COLUMNS, len(images)))):
                 left = self._left(column)
-                strip.paste(self._picture(image), (left, 0))
-                lines = name.replace(" ", "\n") if len(name) > 14 else name
+                strip.paste(self._picture(images[i]), (left, 0))
                 middle = left + self._tile / 2, self._tile + 0.15 * self._line
-                font = ImageFont.load_default(self._small)
-                draw.multiline_text(middle, lines, _TEXT, font, anchor="ma", align="center", spacing=1)
+                draw.multiline_text(middle, lines[i], _TEXT, font, anchor="ma", align="center", spacing=1)
 
     def captions(
-        self, images: NDArray[np.uint8], maps: NDArray[np.uint8], captions: Sequence[Caption]
+        self, images: NDArray[np.uint8], maps: NDArray[np.uint8], captions: Sequence[tuple[Caption, ...]]
     ) -> None:
-        """Image, part map and sentence, two a row; phrases in the colours of the map."""
+        """Image, part map and sentences, two a row; phrases in the colours of the map."""
         for start in range(0, len(images), 2):
             strip, draw = self._strip(self._tile + self._gap)
             for column in range(min(2, len(images) - start)):
                 i, left = start + column, self._left(column * COLUMNS // 2)
                 strip.paste(self._picture(images[i]), (left, 0))
                 strip.paste(self._picture(maps[i]), (left + self._tile + self._gap, 0))
-                self._sentence(draw, captions[i], left + 2 * (self._tile + self._gap))
+                top = 0.0
+                for caption in captions[i]:
+                    top = self._sentence(draw, caption, left + 2 * (self._tile + self._gap), top)
 
-    def _sentence(self, draw: ImageDraw.ImageDraw, caption: Caption, left: int) -> None:
-        font = ImageFont.load_default(1.15 * self._small)
+    def _sentence(self, draw: ImageDraw.ImageDraw, caption: Caption, left: int, top: float) -> float:
+        """Where the next one begins."""
+        font = ImageFont.load_default(1.05 * self._small)
         right, space = left + 2 * self._tile, draw.textlength(" ", font)
-        x, y, at = float(left), 0.0, 0
+        x, y, at = float(left), top, 0
         for word in caption.text.split(" "):
             speaks = [p for p in caption.phrases if p.start <= at < p.end and p.part]
             colour = _PART_COLOURS[PARTS.index(str(speaks[0].part))] if speaks else _TEXT
             if x + draw.textlength(word, font) > right:
-                x, y = float(left), y + 1.4 * self._line
-            draw.text((x, y), word, colour, font, stroke_width=0)
+                x, y = float(left), y + 1.2 * self._line
+            draw.text((x, y), word, colour, font)
             x += draw.textlength(word, font) + space
             at += len(word) + 1
+        return y + 1.7 * self._line
 
     def _say(self, text: str, remark: str, size: float) -> None:
-        strip, draw = self._strip(math.ceil(1.9 * size))
+        _, draw = self._strip(math.ceil(1.9 * size))
         font, level = ImageFont.load_default(size), 1.45 * size
         draw.text((self._margin, level), text, _TEXT, font, anchor="ls")
         beside = self._margin + draw.textlength(text, font) + self._gap * 1.5
