@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from explainkit import registry
 from explainkit.errors import BindError, InputError, UnknownNameError
@@ -15,9 +15,20 @@ if TYPE_CHECKING:
 
     from explainkit.backbones import Backbone
     from explainkit.data.images import ImageData
-    from explainkit.interfaces import Explainer
+    from explainkit.interfaces import Explainer, InterpretableExplainer
 
 
+@overload
+def explainer(
+    name: str,
+    *,
+    network: nn.Module,
+    classes: Sequence[str] | None = None,
+    preset: str | None = None,
+    **settings: Any,
+) -> Explainer: ...
+@overload
+def explainer(name: str, *, preset: str | None = None, **settings: Any) -> InterpretableExplainer[Any]: ...
 def explainer(
     name: str,
     *,
@@ -55,6 +66,8 @@ def explainer(
             raise InputError(
                 f"Expected classes=… only beside network=…; fit({name!r}) learns them from the data."
             )
+        if not hasattr(factory, "fit"):
+            raise InputError(f"Expected network=…: {name!r} explains a network that is trained already.")
         return _called(name, factory, factory, values)
     if not hasattr(factory, "bind"):
         raise BindError(f"{name!r} cannot explain a network that it did not train.")

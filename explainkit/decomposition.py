@@ -15,7 +15,7 @@ Pooling = Literal["mean", "sum", "max", "coupled", "none"]
 (attention); ``none``: the unit has no place."""
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
-"""(rows (M,), targets (M,)) to weights (M, K): what each unit is worth to ``targets[m]`` in image ``rows[m]``."""
+"""(rows (M,), targets (M,)) to weights (M, K): what units are worth to that class in that image."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -116,7 +116,7 @@ def pour(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
 
 
 def pour_total(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
-    """`pour`, summed over the units without building them: (N, K) gives (N, h, w), (N, G, K) gives (N, G, h, w)."""
+    """`pour`, summed over units without building them: (N, K) to (N, h, w), or (N, G, K) to (N, G, h, w)."""
     if pooling == "max":
         return torch.einsum("n...k,nkhw->n...hw", contributions, shares(maps, pooling))
     mass = maps.flatten(2).sum(2)
@@ -193,7 +193,7 @@ def _spread(cells: int, pixels: int, like: Tensor) -> Tensor:
 
 
 def _overlap(start: Tensor, stop: Tensor, cells: int, extent: int, pixels: int) -> Tensor:
-    """Shares (N, G, pixels, cells) of the cells that divide [start, stop), over pixels that divide [0, extent)."""
+    """Shares (N, G, pixels, cells) of cells dividing [start, stop) among pixels dividing [0, extent)."""
     steps = torch.arange(cells + 1, device=start.device, dtype=start.dtype) / cells
     edges = start[..., None] + (stop - start)[..., None] * steps  # (N, G, cells + 1)
     ends = torch.arange(pixels + 1, device=start.device, dtype=start.dtype) * extent / pixels

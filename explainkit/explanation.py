@@ -12,7 +12,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from explainkit.data.images import class_index
+from explainkit.data.images import class_index, words
 from explainkit.decomposition import Decomposition, Pooling, join, place, placed, pour_total, resize
 from explainkit.errors import AlgebraError, InputError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Claim = Literal["exact", "approximate", "none"]
-"""Whether the contributions add up to the logit: by construction, up to a residual that is shown, or not at all."""
+"""Whether contributions add up to the logit: by construction, up to a residual shown, or not at all."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -69,7 +69,7 @@ class Units:
     """
 
     kind: str
-    names: tuple[str, ...] = field(converter=tuple, repr=lambda names: f"<{len(names)} names>")
+    names: tuple[str, ...] = field(converter=words, repr=lambda names: f"<{len(names)} names>")
     pooling: Pooling
     group: Tensor | None = field(default=None, repr=False)
     reference: Tensor | None = field(default=None, repr=False)
@@ -92,7 +92,7 @@ class Units:
 
     def to(self, device: torch.device | str) -> Units:
         """The same vocabulary with its tensors on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device)
             for name in ("group", "reference", "range")
             if isinstance(value := getattr(self, name), Tensor)
@@ -175,8 +175,8 @@ class Top:
 class Explanations:
     """Why each of N images got the logit that its target has: a sum over K units.
 
-    ``logits[n, targets[n]] = base[n] + contributions[n].sum() + residual[n]``; with `against`, the left side is
-    the margin over that class.
+    ``logits[n, targets[n]] = base[n] + contributions[n].sum() + residual[n]``; with `against`, the left side
+    is the margin over that class.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class Explanations:
     scores: Tensor
     weights: Tensor
     units: Units
-    classes: tuple[str, ...] = field(converter=tuple)
+    classes: tuple[str, ...] = field(converter=words)
     images: Tensor = field(repr=False)
     claim: Claim
     provenance: Provenance = field(repr=False)
@@ -234,7 +234,8 @@ class Explanations:
 
     def __repr__(self) -> str:
         images, units = self.scores.shape
-        return f"<{images} explanations by {self.provenance.explainer}: {units} {self.units.kind} units, {self.claim}>"
+        who, kind = self.provenance.explainer, self.units.kind
+        return f"<{images} explanations by {who}: {units} {kind} units, {self.claim}>"
 
     @cached_property
     def contributions(self) -> Tensor:
@@ -289,7 +290,9 @@ class Explanations:
                 raise IndexError(f"Expected an index of {len(self)} explanations; got {index}.")
             return Explanation(batch=self, index=index % len(self))
         rows = torch.arange(len(self), device=self.logits.device)[index]
-        kept = {name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)}
+        kept: dict[str, Any] = {
+            name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+        }
         parts = self.decomposition
         if parts is not None:  # the maps are shared, not copied twice
             parts = evolve(evolve(parts, maps=None).rows(rows), maps=kept.get("maps"))
@@ -314,10 +317,11 @@ class Explanations:
         worst = (residual.abs() - 1e-4 * scale).argmax() if len(self) else None
         if worst is not None and residual[worst].abs() > 1e-4 * scale[worst]:
             total, gap = self.totals[worst].item(), residual[worst].item()
+            what = "logit" if self.against is None else "margin"
             raise AlgebraError(
                 f"Image {int(worst)}: base and contributions come to {total - gap:.6g}, the "
-                f"{'logit' if self.against is None else 'margin'} is {total:.6g}; the residual {gap:.3g} is over "
-                f"1e-4 of {scale[worst].item():.3g} (claim {self.claim!r}, {self.logits.dtype}, {self.logits.device})."
+                f"{what} is {total:.6g}; the residual {gap:.3g} is over "
+                f"1e-4 of {scale[worst].item():.3g} (claim {self.claim!r}, {self.logits.dtype})."
             )
         return self
 
@@ -340,7 +344,7 @@ class Explanations:
         return total if self.rest is None else total + resize(self.rest, size)
 
     def top(self, k: int) -> Top:
-        """The `k` units with the largest \\|contribution\\| of each image, and the sum of all others."""
+        """The `k` largest contributions of each image, for or against, and the sum of all others."""
         k = min(k, self.contributions.shape[1])
         unit = self.contributions.abs().topk(k, dim=1).indices
         chosen = self.contributions.gather(1, unit)
@@ -370,8 +374,8 @@ class Explanations:
         )  # poured with other weights
 
     def to(self, device: torch.device | str) -> Explanations:
-        """The same explanations with their tensors on `device`; the decomposition of all classes stays behind."""
-        moved = {
+        """The same with tensors on `device`; the decomposition of all classes stays behind."""
+        moved: dict[str, Any] = {
             name: value.to(device) for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
         return evolve(self, **moved, units=self.units.to(device), decomposition=None)
@@ -555,8 +559,10 @@ def class_indices(
         if targets.dtype.is_floating_point or targets.dtype == torch.bool:
             raise InputError(f"Expected targets as integers; got {targets.dtype}.")
         targets = targets.tolist()
-    single = isinstance(targets, str) or not isinstance(targets, Iterable)
-    listed = [targets] * count if single else list(targets)
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        listed = [targets] * count
+    else:
+        listed = list(targets)
     if len(listed) != count:
         raise InputError(f"Expected one target an image, ({count},); got {len(listed)}.")
     return torch.tensor([class_index(classes, _plain(target)) for target in listed], dtype=torch.long)
@@ -566,7 +572,7 @@ def concatenate(pieces: Sequence[Explanations]) -> Explanations:
     """Explanations by one explainer, one after the other."""
     if len(pieces) == 1:
         return pieces[0]
-    joined = {
+    joined: dict[str, Any] = {
         name: torch.cat([getattr(piece, name) for piece in pieces])
         for name in _PER_IMAGE
         if isinstance(getattr(pieces[0], name), Tensor)
@@ -577,7 +583,8 @@ def concatenate(pieces: Sequence[Explanations]) -> Explanations:
 
 
 _PER_IMAGE = (
-    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "against", "map_units", "rest",
+    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "against", "map_units",
+    "rest",
 )  # fmt: skip
 
 
@@ -622,7 +629,7 @@ def _check(told: Explanations) -> None:
             raise InputError(f"Expected {name} of {shape}; got {tuple(getattr(told, name).shape)}.")
     for name in ("targets", "against"):
         targets = getattr(told, name)
-        if targets is not None and images and not (0 <= targets.min() and targets.max() < classes):
+        if targets is not None and images and not (targets.min() >= 0 and targets.max() < classes):
             raise InputError(f"Expected {name} in 0 … {classes - 1}; got {targets.tolist()}.")
     if told.images.ndim != 4 or len(told.images) != images:
         raise InputError(f"Expected {images} images of (N, 3, H, W); got {tuple(told.images.shape)}.")

@@ -93,7 +93,7 @@ class Explainer(ABC):
         """The classifier: images (N, 3, H, W) to logits (N, C)."""
         if self._network is None:
             raise NotFittedError(
-                f"{self.card.title} has no network yet: call fit(data), or load a folder with explainkit.load."
+                f"{self.card.title} has no network yet: call fit(data), or explainkit.load(folder)."
             )
         return self._network
 
@@ -115,7 +115,7 @@ class Explainer(ABC):
 
     @abstractmethod
     def explain_batch(self, images: Tensor, targets: Tensor | None, against: Tensor | None) -> Explanations:
-        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode, outside inference mode."""
+        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode."""
 
     def explain(
         self,
@@ -239,8 +239,8 @@ class Explainer(ABC):
 class InterpretableExplainer(Explainer, Generic[Network]):
     """An architecture that explains its own decisions: settings, then `fit`.
 
-    A subclass has settings as attrs fields, a `card`, and three methods: `build` the network, the `phases` that
-    train it, and `describe` its units. Its network has `decompose`; every answer is derived from that.
+    A subclass has settings as attrs fields, a `card`, and three methods: `build` the network, the `phases`
+    that train it, and `describe` its units. Its network has `decompose`; every answer is derived from that.
     """
 
     bound: bool = field(default=False, init=False)
@@ -273,7 +273,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         Parameters
         ----------
         seed : int
-            Of the first weights, the order of images and their augmentation; the caller's random state is kept.
+            Of the first weights, the order of images and their augmentation; the caller's random state is
+            kept.
         device : str
             ``"auto"`` takes an accelerator where there is one.
         loggers : sequence of Logger
@@ -302,8 +303,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         explainer = cls(**settings)
         if not hasattr(network, "decompose"):
             raise BindError(
-                f"Expected a network with decompose(images) for {cls.card.title}; got {type(network).__name__}. "
-                "Train one with fit(data)."
+                f"Expected a network with decompose(images) for {cls.card.title}; "
+                f"got {type(network).__name__}. Train one with fit(data)."
             )
         explainer.bound = True
         return explainer._adopt(network, _named(network, classes), None)
@@ -336,7 +337,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         if units.reference is not None:
             base = base + (weights * units.reference.to(weights.dtype)).sum(1)
         told = Explanations(
-            logits=parts.logits, targets=targets, base=base, scores=parts.scores, weights=weights, maps=parts.maps,
+            logits=parts.logits, targets=targets, base=base, scores=parts.scores, weights=weights,
+            maps=parts.maps,
             boxes=parts.boxes, units=units, classes=self.classes, images=images, claim=self.card.claim,
             provenance=self.provenance(), decomposition=parts.detach(),
         )  # fmt: skip
@@ -349,7 +351,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
     def _built(self, classes: int) -> Network:
         """The network in the memory format that is fastest, for training and explaining alike."""
-        return self.build(classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self.build(classes).to(memory_format=torch.channels_last)
 
     def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, int] | None) -> Self:
         self._network, self.classes, self.size = network, tuple(classes), size
@@ -379,7 +381,7 @@ class PostHocExplainer(Explainer):
 
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """`network` in eval mode, outside inference mode; afterwards modes, gradients and random state as before."""
+    """`network` in eval mode, outside inference mode; then modes, gradients and random state as before."""
     modes = [module for module in network.modules() if module.training]
     gradients = [
         (parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None

@@ -1,8 +1,10 @@
 """How a unit's map becomes a region of the image: decided here, once.
 
-A map (h, w) is enlarged to the image by bilinear interpolation (pixel centres, ``align_corners=False``), and the
-region is where it reaches `threshold` times its own maximum. Of the connected pieces (eight neighbours), the one
-with the peak is kept; CAM's paper keeps the largest. The box is the tightest one around the region, half-open,
+A map (h, w) is enlarged to the image by bilinear interpolation (pixel centres, ``align_corners=False``), and
+the
+region is where it reaches `threshold` times its own maximum. Of the connected pieces (eight neighbours), the
+one with the peak is kept; CAM's paper keeps the largest. The box is the tightest one around the region,
+half-open,
 x0, y0, x1, y1 in pixels. A map without a peak (zero or constant) has the whole image as its region.
 """
 
@@ -63,7 +65,7 @@ def boxes(masks: Tensor) -> Tensor:
 
 
 def _one_piece(masks: Tensor, grown: Tensor, keep: Keep) -> Tensor:
-    """The piece of each mask (M, H, W) with the peak of `grown`, or the largest; all maps in one labelling."""
+    """The piece of each mask (M, H, W) with the peak of `grown`, or the largest; all in one labelling."""
     within_a_map = np.zeros((3, 3, 3), dtype=int)
     within_a_map[1] = 1
     labels = torch.from_numpy(ndimage.label(masks.numpy(), structure=within_a_map)[0]).long()  # (M, H, W)

@@ -1,7 +1,7 @@
-"""Files: safetensors and canonical JSON, whole or not at all. Nothing is unpickled; no name in a file is imported.
+"""Files: safetensors and canonical JSON, whole or not at all; no pickle, no import of a name in a file.
 
-A saved explainer is a folder of ``explainer.json`` (what it is) and ``network.safetensors`` (what it learned).
-Saved explanations are one safetensors file with one metadata key.
+A saved explainer is a folder of ``explainer.json`` (what it is) and ``network.safetensors`` (what it
+learned). Saved explanations are one safetensors file with one metadata key.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from explainkit import registry
 from explainkit.catalogue import explainer as explainer_by_name
 from explainkit.decomposition import Decomposition, pour_total
 from explainkit.errors import FormatError, InputError, NotFittedError
@@ -33,13 +32,14 @@ SCHEMA = "1.0"
 """Files of the same major number can be read; a higher minor number only adds."""
 
 KEY = "explainkit"
-"""The one metadata key: with several, safetensors writes them in random order and bytes differ from run to run."""
+"""The one metadata key: several are written in random order, so that bytes would differ from run to run."""
 
 
 def save(explainer: Explainer, folder: str | Path) -> Path:
     """Write a fitted explainer to `folder`, whole or not at all, and return it.
 
-    An explainer of this kind that is there already is replaced; any other folder that is not empty is left alone.
+    An explainer of this kind that is there already is replaced; any other folder that is not empty is left
+    alone.
 
     Raises
     ------
@@ -105,7 +105,8 @@ def load(
     Parameters
     ----------
     network : nn.Module or None
-        For an explainer that was bound to somebody's network: a network of the same form, to take the weights.
+        For an explainer that was bound to somebody's network: a network of the same form, to take the
+        weights.
 
     Raises
     ------
@@ -201,7 +202,8 @@ def load_explanations(path: Path) -> Explanations:
         optional = ("boxes", "against", "map_units", "rest")
         return Explanations(
             logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
-            weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype), classes=facts["classes"], claim=facts["claim"],
+            weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
+            classes=facts["classes"], claim=facts["claim"],
             units=_units_from_json(facts["units"], tensors), decomposition=decomposition,
             maps=_widened(tensors, logits.dtype),
             provenance=Provenance(**origin, digest=lambda: digest),
@@ -312,8 +314,8 @@ def _check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
         raise FormatError(f"Expected {kind} at {str(path)!r}; got {schema or 'no schema'!r}.")
     if number.partition(".")[0] != SCHEMA.partition(".")[0]:
         raise FormatError(
-            f"{str(path)!r} has schema {number}; explainkit {__version__} reads {SCHEMA.partition('.')[0]}.x. "
-            "Read it with the release that wrote it."
+            f"{str(path)!r} has schema {number}; explainkit {__version__} reads "
+            f"{SCHEMA.partition('.')[0]}.x. Read it with the release that wrote it."
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import evolve
@@ -84,7 +85,7 @@ def the_same_call_says_the_same(explainer: Explainer, images: Tensor) -> None:
 
 
 def everything_is_left_as_it_was(explainer: Explainer, images: Tensor) -> None:
-    """Mode, gradients, hooks, buffers, random state and images; also after an exception and in inference mode."""
+    """Mode, gradients, hooks, buffers, random state, images; also after an exception, in inference mode."""
     network = explainer.network
     with _unchanged(network, images, "explaining"):
         explainer.explain(images)
@@ -151,12 +152,13 @@ def targets_go_by_name_and_index(explainer: Explainer, images: Tensor) -> None:
         torch.equal(predicted.targets, predicted.logits.argmax(1)), "the prediction where no target is given"
     )
     wrong = (last + 1, -1, "no such class", [0] * (count + 1), torch.zeros(count + 1, dtype=torch.long))
-    for given in (*wrong, torch.zeros(count), 0.5):
+    refused: list[Any] = [*wrong, torch.zeros(count), 0.5]
+    for target in refused:
         try:
-            explainer.explain(images, given)  # type: ignore[arg-type]
+            explainer.explain(images, target)
         except (InputError, UnknownNameError):
             continue
-        _hold(False, f"a refusal in words of targets={given!r}")
+        _hold(False, f"a refusal in words of targets={target!r}")
 
 
 def saved_and_loaded_says_the_same(explainer: Explainer, images: Tensor) -> None:
@@ -295,8 +297,8 @@ def tiny_images() -> Tensor:
 def specimen(name: str) -> Explainer:
     """The registered explainer called `name`, ready to explain `tiny_data`.
 
-    One that learns is fitted, with its preset ``"tiny"`` where it has one; a post-hoc one is bound to a network
-    with ReLU modules and a linear end.
+    One that learns is fitted, with its preset ``"tiny"`` where it has one; a post-hoc one is bound to a
+    network with ReLU modules and a linear end.
     """
     factory = registry.find("explainers", name)
     if isinstance(factory, type) and issubclass(factory, InterpretableExplainer):

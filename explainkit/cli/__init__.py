@@ -68,7 +68,7 @@ def _offered(chosen: str | None, tokens: Sequence[str]) -> dict[str, Offer]:
 
 def _found(name: str) -> Callable[..., Any]:
     if name in COMMANDS:
-        return resolve_name(COMMANDS[name].target)  # type: ignore[no-any-return]
+        return resolve_name(COMMANDS[name].target)
     from explainkit.registry import find
 
     return find("commands", name)

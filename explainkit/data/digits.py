@@ -21,7 +21,8 @@ def digits(*, size: int = 32, seed: int = 0) -> ImageData:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingPackageError(
-            "The digits come inside scikit-learn, which is not installed: pip install 'explainkit-sdk[digits]'."
+            "The digits come inside scikit-learn, which is not installed: "
+            "pip install 'explainkit-sdk[digits]'."
         ) from error
     if size < 8:
         raise InputError(f"Expected a size of at least 8 pixels; got {size}.")

@@ -1,13 +1,18 @@
 """Labelled images, as every part of explainkit receives them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import InputError, UnknownNameError
+
+
+def words(values: Iterable[str]) -> tuple[str, ...]:
+    """Names as a tuple: the converter of every field that holds some."""
+    return tuple(values)
 
 
 @frozen(kw_only=True)
@@ -99,7 +104,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device)
             for name in ("images", "labels", "ids", "masks", "key_points", "boxes")
             if isinstance(value := getattr(self, name), Tensor)
@@ -168,7 +173,7 @@ class ImageData:
     """
 
     name: str
-    classes: tuple[str, ...] = field(converter=tuple)
+    classes: tuple[str, ...] = field(converter=words)
     size: tuple[int, int]
     splits: Mapping[str, Split] = field(repr=False)
     parts: tuple[str, ...] = ()

@@ -16,13 +16,14 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 """What counts as an image file when a folder is searched."""
 
 Readable = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
-"""A file, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4) of bytes or of floats in [0, 1], or a tensor (3, H, W)."""
+"""A file, a PIL image, a tensor (3, H, W), or an array (H, W), (H, W, 3), (H, W, 4) of bytes or of [0, 1]."""
 
 
 def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tensor:
     """Images (N, 3, H, W) in [0, 1], each resized to `size` (H, W) by antialiased bilinear interpolation.
 
-    Grey, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is obeyed.
+    Grey, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is
+    obeyed.
 
     Parameters
     ----------

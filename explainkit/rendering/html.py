@@ -14,7 +14,13 @@ from jinja2 import Environment, PackageLoader
 from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
 from explainkit.rendering.pictures import (
-    common_grid, crop, data_uri, overlay, pixels, rounded_limit, spotlight,
+    common_grid,
+    crop,
+    data_uri,
+    overlay,
+    pixels,
+    rounded_limit,
+    spotlight,
 )  # fmt: skip
 from explainkit.version import __version__
 

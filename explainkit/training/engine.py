@@ -17,7 +17,13 @@ from explainkit.data.images import Batch, ImageData
 from explainkit.errors import TrainingError
 from explainkit.training.logs import Logger, Progress
 from explainkit.training.phases import (
-    Epoch, Network, Phase, Repeat, optimiser, scheduler, set_modes,
+    Epoch,
+    Network,
+    Phase,
+    Repeat,
+    optimiser,
+    scheduler,
+    set_modes,
 )  # fmt: skip
 
 EXPLODED = 1e4
@@ -51,7 +57,7 @@ class Trainer:
     def run(
         self, network: Network, data: ImageData, plan: Sequence[Phase[Network] | Repeat[Network]]
     ) -> list[Epoch]:
-        """Run `plan` in order and return what each epoch cost; the network ends in eval mode, all of it trainable.
+        """Run `plan` in order and return what each epoch cost; the network ends in eval mode, all trainable.
 
         Raises
         ------

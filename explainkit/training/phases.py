@@ -55,7 +55,8 @@ class Phase(Generic[Network]):
     loss : Loss or None
     rates : mapping of str to float
         Learning rate by parameter name, or by a prefix of whole dotted words: ``"backbone"`` means
-        ``backbone.stem.0.weight`` and not ``backbone2.weight``; ``""`` means all. What nothing names is frozen.
+        ``backbone.stem.0.weight`` and not ``backbone2.weight``; ``""`` means all. What nothing names is
+        frozen.
     decay : float or mapping of str to float
         Weight decay: a number for every learning parameter of two or more axes, or by name as `rates`.
     optimiser : {"adamw", "adam", "sgd"}

@@ -1,31 +1,15 @@
 """Reads CAM's parts out of a network that somebody else wrote, and checks that they make its logits."""
 
-import operator
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from explainkit.decomposition import Decomposition, full_precision
 from explainkit.errors import BindError
 from explainkit.interfaces import undisturbed
+from explainkit.tracing import HOW, split_at_pooling
 from explainkit_cam.model import pooled
-
-HOW = "CAM reads networks that end in global average pooling and one linear layer, as ResNet and DenseNet do."
-
-_PASSES = {
-    F.dropout,
-    F.dropout1d,
-    F.dropout2d,
-    torch.flatten,
-    torch.squeeze,
-    "flatten",
-    "view",
-    "reshape",
-    "squeeze",
-}
-_PASSING_MODULES = (nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity)
 
 
 class BoundNetwork(nn.Module):
@@ -41,6 +25,8 @@ class BoundNetwork(nn.Module):
         What the network wants its images normalised by.
     """
 
+    mean: Tensor
+    std: Tensor
     signed: bool
 
     def __init__(
@@ -100,7 +86,7 @@ def bind(
         raise BindError("Expected both features=… and head=…, or neither; got one of them.")
     with undisturbed(network):
         if features is None or head is None:
-            features, head = _traced(network)
+            features, head = split_at_pooling(network)
         bound = BoundNetwork(network, features, head, mean, std)
         bound.eval()
         _check(bound, features, size)
@@ -119,94 +105,18 @@ def _check(bound: BoundNetwork, features: Callable[[Tensor], Tensor], size: tupl
             raise BindError(f"Expected a network that returns logits (N, C); got {_told(logits)}. {HOW}")
         if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.shape[1] != bound._parts[1].in_features:
             raise BindError(
-                f"Expected features of (N, {bound._parts[1].in_features}, h, w) before pooling; got {_told(maps)}. {HOW}"
+                f"Expected features of (N, {bound._parts[1].in_features}, h, w) before pooling; "
+                f"got {_told(maps)}. {HOW}"
             )
         read = bound.decompose(images).logits
     scale = max(logits.abs().max().item(), 1e-6)
     gap = (read - logits).abs().max().item() if read.shape == logits.shape else float("nan")
     if not gap <= 1e-4 * scale:
         raise BindError(
-            f"Expected the pooled features through the linear layer to be the network's logits; they differ by "
-            f"{gap:.3g} where logits reach {scale:.3g}: something stands between. {HOW}"
+            "Expected the pooled features through the linear layer to be the network's logits; they differ "
+            f"by {gap:.3g} where logits reach {scale:.3g}: something stands between. {HOW}"
         )
     bound.signed = bool((maps < 0).any())
-
-
-def _traced(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """The part of the network up to the tensor that it pools, and its linear layer."""
-    try:
-        graph = fx.Tracer().trace(network)
-    except Exception as error:  # tracing runs the stranger's code on symbols, which can fail in any way
-        raise BindError(
-            f"{type(network).__name__} could not be traced ({error}). Name its parts: features=<module that gives "
-            "the (N, D, h, w) before pooling>, head=<its linear layer>."
-        ) from error
-    modules = dict(network.named_modules())
-    node = _argument(next(node for node in graph.nodes if node.op == "output"))
-    node = _skip(node, modules)
-    head = modules.get(str(node.target)) if node is not None and node.op == "call_module" else None
-    if node is None or not isinstance(head, nn.Linear):
-        raise BindError(
-            f"Expected a linear layer at the end; {type(network).__name__} ends in {_named(node, modules)}. {HOW}"
-        )
-    node = _skip(_argument(node), modules)
-    if node is None or not _pools(node, modules):
-        raise BindError(
-            f"Expected global average pooling before the linear layer; {type(network).__name__} has "
-            f"{_named(node, modules)}. {HOW}"
-        )
-    pooled_from = _argument(node)
-    if pooled_from is None:
-        raise BindError(f"Expected a tensor before the pooling of {type(network).__name__}; got none. {HOW}")
-    return _up_to(network, graph, pooled_from), head
-
-
-def _up_to(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:
-    """The network, ending at the node `last`."""
-    shorter = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        copied[node] = shorter.node_copy(node, lambda old: copied[old])
-        if node is last:
-            break
-    shorter.output(copied[last])
-    shorter.eliminate_dead_code()
-    return fx.GraphModule(network, shorter)
-
-
-def _argument(node: fx.Node) -> fx.Node | None:
-    """The first tensor that a node takes."""
-    return node.all_input_nodes[0] if node.all_input_nodes else None
-
-
-def _skip(node: fx.Node | None, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """Back over what changes no number in eval mode: dropout, flattening."""
-    while node is not None:
-        passes = (
-            isinstance(modules[str(node.target)], _PASSING_MODULES)
-            if node.op == "call_module"
-            else node.op in ("call_function", "call_method") and node.target in _PASSES
-        )
-        if not passes:
-            break
-        node = _argument(node)
-    return node
-
-
-def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a node is global average pooling; the identity check has the last word."""
-    if node.op == "call_module":
-        module = modules[str(node.target)]
-        return isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d)
-    return node.target in (F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, "mean", operator.getitem)
-
-
-def _named(node: fx.Node | None, modules: dict[str, nn.Module]) -> str:
-    if node is None:
-        return "nothing"
-    if node.op == "call_module":
-        return f"{type(modules[str(node.target)]).__name__} ({node.target})"
-    return f"{getattr(node.target, '__name__', node.target)}()"
 
 
 def _told(value: object) -> str:

@@ -101,11 +101,11 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         classes : sequence of str or None
             Counted off where not given.
         features, head : nn.Module, nn.Linear
-            The module that gives the (N, D, h, w) before pooling, and the linear layer; found by tracing where
-            not given.
+            The module that gives the (N, D, h, w) before pooling, and the linear layer; found by tracing
+            where not given.
         mean, std : sequence of three floats or None
-            For networks trained on normalised images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224, 0.225)`` for
-            torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
+            For networks trained on normalised images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224,
+            0.225)`` for torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
         size : (int, int)
             That the identity is checked at, and that files are resized to.
 
@@ -128,7 +128,8 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
 def boxes(explanations: ek.Explanations, threshold: float = 0.2) -> Tensor:
     """Where the object is, by the paper's rule (section 3.2): (N, 4) as x0, y0, x1, y1 in pixels, half-open.
 
-    The class activation map at the image's size, cut at `threshold` of its maximum; the box of the largest piece.
+    The class activation map at the image's size, cut at `threshold` of its maximum; the box of the largest
+    piece.
     """
     size = explanations.images.shape[-2:]
     if explanations.maps is None:

@@ -10,7 +10,8 @@ from explainkit.decomposition import Decomposition, full_precision
 class CAMNetwork(nn.Module):
     """Logits from how strongly each filter responds on average (section 2 of the paper).
 
-    The paper pools by the sum and leaves the bias out; real networks take the mean and have one, and so does this.
+    The paper pools by the sum and leaves the bias out; real networks take the mean and have one, and so does
+    this.
 
     Parameters
     ----------

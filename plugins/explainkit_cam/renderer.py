@@ -10,7 +10,8 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     """Image, map and bars; below them the four strongest filters, each where it responded."""
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height * 1.7)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1, 0.7])
+    halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 0.7])
+    upper, lower = halves[0, 0], halves[1, 0]
     image, evidence, bars = upper.subplots(1, 3, width_ratios=[1, 1.2, 1.6])
     show_image(explanation, image)
     show_evidence(explanation, evidence)
