@@ -69,13 +69,13 @@ class Decomposition:
         )
 
     def detach(self) -> "Decomposition":
-        """The same values, cut from the graph."""
+        """The same values, cut from the graph, and from parameters that may learn on."""
         weights = self.weights
         return Decomposition(
             logits=self.logits.detach(),
-            bias=self.bias.detach(),
+            bias=self.bias.detach().clone(),
             scores=self.scores.detach(),
-            weights=weights.detach() if isinstance(weights, Tensor) else weights,
+            weights=weights.detach().clone() if isinstance(weights, Tensor) else weights,
             maps=None if self.maps is None else self.maps.detach(),
             boxes=None if self.boxes is None else self.boxes.detach(),
         )
@@ -101,9 +101,13 @@ def full_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+FAINTEST = 1e-30
+"""A map whose peak is below this counts as zero: dividing by it would leave the range of float32."""
+
+
 def placed(maps: Tensor) -> Tensor:
     """Which units have a place at all, (N, K): those whose map (N, K, h, w) is not zero everywhere."""
-    return maps.flatten(2).amax(2) > 0
+    return maps.flatten(2).amax(2) > FAINTEST
 
 
 def pour(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
@@ -119,21 +123,21 @@ def pour_total(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
     """`pour`, summed over units without building them: (N, K) to (N, h, w), or (N, G, K) to (N, G, h, w)."""
     if pooling == "max":
         return torch.einsum("n...k,nkhw->n...hw", contributions, shares(maps, pooling))
-    mass = maps.flatten(2).sum(2)
-    per_mass = torch.where(mass > 0, 1 / mass.where(mass > 0, torch.ones_like(mass)), 0)  # (N, K)
-    scaled = contributions * per_mass.view(len(maps), *[1] * (contributions.ndim - 2), -1)
+    mass, somewhere = maps.flatten(2).sum(2), placed(maps)
+    per_mass = torch.where(somewhere, 1 / mass.where(somewhere, torch.ones_like(mass)), 0)  # (N, K)
+    scaled = contributions * (per_mass if contributions.ndim == 2 else per_mass[:, None])
     return torch.einsum("n...k,nkhw->n...hw", scaled, maps)
 
 
 def shares(maps: Tensor, pooling: Pooling) -> Tensor:
     """Each map (N, K, h, w) as shares of its unit's contribution, summing to 1, or 0 without a place."""
-    flat = maps.flatten(2)
+    flat, somewhere = maps.flatten(2), placed(maps)[:, :, None]
     if pooling == "max":
         best = flat.argmax(2, keepdim=True)
-        share = torch.zeros_like(flat).scatter(2, best, 1.0) * placed(maps)[:, :, None]
+        share = torch.zeros_like(flat).scatter(2, best, 1.0) * somewhere
     else:
         mass = flat.sum(2, keepdim=True)
-        share = torch.where(mass > 0, flat / mass.where(mass > 0, torch.ones_like(mass)), 0)
+        share = torch.where(somewhere, flat / mass.where(somewhere, torch.ones_like(mass)), 0)
     return share.view_as(maps)
 
 

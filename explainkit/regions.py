@@ -39,11 +39,11 @@ def regions(maps: Tensor, size: Sequence[int], threshold: float = 0.5, keep: Kee
     keep : {"peak", "largest", "all"}
         Which connected pieces to keep.
     """
-    grown = enlarge(maps.detach().float().cpu(), size).flatten(0, -3)
+    grown = enlarge(maps.detach().float().cpu(), size).reshape(-1, *size)
     peak = grown.flatten(1).amax(1)
     flat = (peak <= 0) | (grown.flatten(1).amin(1) == peak)
     mask = (grown >= threshold * peak[:, None, None]) | flat[:, None, None]
-    if keep != "all":
+    if keep != "all" and len(mask):
         mask = _one_piece(mask, grown, keep)
     return mask.view(*maps.shape[:-2], *size).to(maps.device)
 
