@@ -86,6 +86,7 @@ class Units:
             value = getattr(self, name)
             if value is not None and len(value) != len(self):
                 raise InputError(f"Expected units.{name} for {len(self)} units; got {len(value)}.")
+        _check_finite("units.reference", self.reference)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -290,6 +291,8 @@ class Explanations:
                 raise IndexError(f"Expected an index of {len(self)} explanations; got {index}.")
             return Explanation(batch=self, index=index % len(self))
         rows = torch.arange(len(self), device=self.logits.device)[index]
+        if rows.ndim == 0:  # an integer of numpy's or torch's
+            return self[int(rows)]
         kept: dict[str, Any] = {
             name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
@@ -315,7 +318,7 @@ class Explanations:
             raise InputError(f"{self.provenance.explainer} claims no sum: there is nothing to check.")
         scale = torch.maximum(self.logits.abs().amax(1), self.contributions.abs().sum(1))
         worst = (residual.abs() - 1e-4 * scale).argmax() if len(self) else None
-        if worst is not None and residual[worst].abs() > 1e-4 * scale[worst]:
+        if worst is not None and not residual[worst].abs() <= 1e-4 * scale[worst]:  # NaN does not pass
             total, gap = self.totals[worst].item(), residual[worst].item()
             what = "logit" if self.against is None else "margin"
             raise AlgebraError(
@@ -514,9 +517,8 @@ class Explanation:
 
     def sentence(self, *, supporting: int = 3, opposing: int = 1) -> str:
         """The decision in words, with the strongest reasons for and against and what they count."""
-        strongest = self.strongest(supporting + opposing + 8)
-        reasons = [item for item in strongest if item.contribution > 0][:supporting]
-        doubts = [item for item in strongest if item.contribution < 0][:opposing]
+        reasons = self._largest(self.contributions, supporting)
+        doubts = self._largest(-self.contributions, opposing)
         rival = f" rather than {self.against_name}" if self.against_name else ""
         because = f", because of {_listed(reasons)}" if reasons else ", though nothing speaks for it"
         despite = f", despite {_listed(doubts)}" if doubts else ""
@@ -532,6 +534,11 @@ class Explanation:
         from explainkit.rendering.html import fragment
 
         return fragment(self)
+
+    def _largest(self, contributions: Tensor, count: int) -> list[Evidence]:
+        """The units with the `count` largest `contributions`, of those above zero."""
+        top = contributions.topk(min(count, len(contributions)))
+        return [self.evidence_of(unit) for unit in top.indices[top.values > 0].tolist()]
 
     def _map(self, unit: int) -> Tensor | None:
         maps, kept = self.batch.maps, self.batch.map_units
@@ -628,9 +635,7 @@ def _check(told: Explanations) -> None:
         if getattr(told, name).shape != shape:
             raise InputError(f"Expected {name} of {shape}; got {tuple(getattr(told, name).shape)}.")
     for name in ("targets", "against"):
-        targets = getattr(told, name)
-        if targets is not None and images and not (targets.min() >= 0 and targets.max() < classes):
-            raise InputError(f"Expected {name} in 0 … {classes - 1}; got {targets.tolist()}.")
+        _check_indices(name, getattr(told, name), classes)
     if told.images.ndim != 4 or len(told.images) != images:
         raise InputError(f"Expected {images} images of (N, 3, H, W); got {tuple(told.images.shape)}.")
     for name in ("logits", "base", "scores", "weights", "rest"):
@@ -644,9 +649,25 @@ def _check_finite(name: str, values: Tensor | None) -> None:
         raise InputError(f"Expected finite {name}; got {values[where].item()} at {where}.")
 
 
+def _check_indices(name: str, values: Tensor | None, count: int) -> None:
+    if values is None:
+        return
+    if values.dtype != torch.int64:
+        raise InputError(f"Expected {name} of int64; got {values.dtype}.")
+    if values.numel() and not (values.min() >= 0 and values.max() < count):
+        raise InputError(f"Expected {name} in 0 … {count - 1}; got {values.tolist()}.")
+
+
 def _check_maps(told: Explanations, images: int, units: int) -> None:
-    maps, boxes = told.maps, told.boxes
+    maps, boxes, some, rest = told.maps, told.boxes, told.map_units, told.rest
+    if some is not None and (some.ndim != 2 or len(some) != images):
+        raise InputError(f"Expected map_units of ({images}, k); got {tuple(some.shape)}.")
+    _check_indices("map_units", some, units)
+    if rest is not None and (rest.ndim != 3 or len(rest) != images):
+        raise InputError(f"Expected rest of ({images}, h, w); got {tuple(rest.shape)}.")
     if maps is not None:
+        if told.units.pooling == "none":
+            raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")
         kept = units if told.map_units is None else told.map_units.shape[1]
         if maps.ndim != 4 or maps.shape[:2] != (images, kept):
             raise InputError(f"Expected maps of ({images}, {kept}, h, w); got {tuple(maps.shape)}.")
@@ -660,3 +681,4 @@ def _check_maps(told: Explanations, images: int, units: int) -> None:
         limit = boxes.new_tensor([width, height, width, height])
         if not ((boxes >= 0) & (boxes <= limit)).all() or not (boxes[..., 2:] > boxes[..., :2]).all():
             raise InputError(f"Expected boxes x0 < x1, y0 < y1 inside images of {height} x {width} pixels.")
+        _check_indices("units.group", told.units.group, boxes.shape[1])

@@ -68,7 +68,7 @@ def test_max_pooling_pours_onto_the_best_cell_alone():
 
     for n in range(2):
         for k in range(3):
-            best = max(range(20), key=lambda cell: maps[n, k].flatten()[cell])  # noqa: B023
+            best = max(range(20), key=lambda cell: maps[n, k].flatten()[cell])
             expected = torch.zeros(20, dtype=torch.float64)
             expected[best] = contributions[n, k]
             torch.testing.assert_close(poured[n, k].flatten(), expected)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def test_a_higher_threshold_gives_a_region_within():
     maps = noise(4, 7, 7)
     masks = [regions(maps, (28, 28), threshold, keep="all") for threshold in (0.2, 0.5, 0.8, 1.0)]
 
-    for wide, narrow in zip(masks, masks[1:], strict=False):
+    for wide, narrow in pairwise(masks):
         assert (narrow <= wide).all() and narrow.any()
 
 
@@ -44,7 +46,6 @@ def test_the_piece_kept_is_the_one_that_scipy_finds_map_by_map(keep):
         )
         sizes = [int((labels == piece).sum()) for piece in range(1, count + 1)]
         piece = labels.flat[int(grown.argmax())] if keep == "peak" else 1 + sizes.index(max(sizes))
-        assert count > 1 or len(maps) > 1
         if keep == "largest":
             assert int(mask.sum()) == max(sizes)
         else:
