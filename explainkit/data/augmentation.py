@@ -12,7 +12,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 from torch.nn import functional
-from torchvision import tv_tensors  # type: ignore[import-untyped]
+from torchvision import tv_tensors
 
 from explainkit.data.images import Batch
 from explainkit.data.keyed import keyed, uniforms

@@ -46,7 +46,7 @@ _FORMS = (
     "Seen {theme}: a bird with {parts}.",
     "Look for {parts} on {body}.",
 )
-_MENTIONS = ((1, 2, 0), (1, 2, 0), (1, 0), (1, 0), (1, 2), (2, 0), (1,), (0,))
+_MENTIONS = ((0, 1, 2), (0, 1, 2), (0, 1), (0, 1), (1, 2), (0, 2), (1,), (0,))
 """Which attributes a phrase tells, in order; where there is no pattern to tell, the rest."""
 
 

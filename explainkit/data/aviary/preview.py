@@ -137,12 +137,16 @@ class _Sheet:
                 i, left = start + column, self._left(column * COLUMNS // 2)
                 strip.paste(self._picture(images[i]), (left, 0))
                 strip.paste(self._picture(maps[i]), (left + self._tile + self._gap, 0))
-                top = 0.0
+                top, true = 0.0, {phrase.text for phrase in captions[i][0].phrases}
                 for caption in captions[i]:
-                    top = self._sentence(draw, caption, left + 2 * (self._tile + self._gap), top)
+                    wrong = {phrase.text for phrase in caption.phrases} - true
+                    top = self._sentence(draw, caption, (left + 2 * (self._tile + self._gap), top), wrong)
 
-    def _sentence(self, draw: ImageDraw.ImageDraw, caption: Caption, left: int, top: float) -> float:
-        """Where the next one begins."""
+    def _sentence(
+        self, draw: ImageDraw.ImageDraw, caption: Caption, place: tuple[int, float], wrong: set[str]
+    ) -> float:
+        """Where the next one begins; `wrong` phrases are underlined."""
+        left, top = place
         font = ImageFont.load_default(1.05 * self._small)
         right, space = left + 2 * self._tile, draw.textlength(" ", font)
         x, y, at = float(left), top, 0
@@ -152,7 +156,10 @@ class _Sheet:
             if x + draw.textlength(word, font) > right:
                 x, y = float(left), y + 1.2 * self._line
             draw.text((x, y), word, colour, font)
-            x += draw.textlength(word, font) + space
+            length = draw.textlength(word, font)
+            if speaks and speaks[0].text in wrong:
+                draw.line((x, y + 1.05 * self._line, x + length, y + 1.05 * self._line), colour, self._scale)
+            x += length + space
             at += len(word) + 1
         return y + 1.7 * self._line
 
