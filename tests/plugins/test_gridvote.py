@@ -83,7 +83,7 @@ import explainkit as ek
 
 torch.manual_seed(0)
 network = GridVoteNetwork(ek.backbone("tiny"), 5, grid=4).eval()
-model = ek.explainer("gridvote", grid=4, network=network, classes=list("abcde"))
+model = ek.explainer("gridvote", network=network, classes=list("abcde"))
 for size in ((32, 32), (21, 50), (9, 9)):
     images = torch.rand(3, 3, *size)
     with torch.no_grad():

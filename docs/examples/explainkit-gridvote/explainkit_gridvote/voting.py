@@ -74,6 +74,6 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
 
     def describe(self, network: GridVoteNetwork) -> ek.Units:
         """The cells, row by row."""
-        rows = columns = range(1, self.grid + 1)
+        rows = columns = range(1, network.places.shape[-1] + 1)
         names = [f"row {row} column {column}" for row in rows for column in columns]
         return ek.Units(kind="cell", names=names, pooling="sum")
