@@ -1,0 +1,190 @@
+"""Your own pictures: a folder of folders, one a class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from explainkit.data.augmentation import MirrorShiftLight
+from explainkit.data.images import Batch, ImageData
+from explainkit.data.keyed import keyed
+from explainkit.data.reading import SUFFIXES, read_images, read_picture
+from explainkit.errors import InputError
+
+SPLITS = {
+    "train": "train", "training": "train", "test": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+MEMORY = 2 * 2**30
+"""Bytes of decoded images that a data set keeps; what is over is read again each time."""
+
+
+@define(eq=False, kw_only=True)
+class FileSplit:
+    """A split whose images are files, decoded by threads, and kept in memory as bytes while there is room.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        Where image ``id`` is.
+    labels : Tensor, (N,), int64
+    size : (int, int)
+    """
+
+    files: tuple[Path, ...] = field(repr=False)
+    labels: Tensor = field(repr=False)
+    size: tuple[int, int]
+    _kept: Tensor | None = field(default=None, init=False, repr=False)
+    _known: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batch(self, ids: Tensor) -> Batch:
+        """The images of `ids` (n,), in that order.
+
+        Raises
+        ------
+        InputError
+            For a file that is missing or damaged, with its path.
+        """
+        if 3 * self.size[0] * self.size[1] * len(self) > MEMORY:
+            images = self._decoded(ids)
+        else:
+            images = self._from_memory(ids)
+        return Batch(images=images.float() / 255, labels=self.labels[ids], ids=ids)
+
+    def _from_memory(self, ids: Tensor) -> Tensor:
+        if self._kept is None or self._known is None:
+            self._kept = torch.empty(len(self), 3, *self.size, dtype=torch.uint8)
+            self._known = torch.zeros(len(self), dtype=torch.bool)
+        missing = ids[~self._known[ids]].unique()
+        if len(missing):
+            self._kept[missing] = self._decoded(missing)
+            self._known[missing] = True
+        return self._kept[ids]
+
+    def _decoded(self, ids: Tensor) -> Tensor:
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter
+            read = pool.map(lambda index: read_images([self.files[index]], self.size)[0], ids.tolist())
+            return (torch.stack(list(read)) * 255).round().to(torch.uint8)
+
+
+def folder(
+    *, path: str | Path, size: int | tuple[int, int] = 128, seed: int = 0, skip_damaged: bool = False
+) -> ImageData:
+    """Images in the usual layout: ``path/class/image.jpg``, or ``path/train/class/image.jpg`` and so on.
+
+    What of validation and test has no folder is drawn from the images of train, 15 % each, by `seed` and
+    order of names. Pictures are resized, not cropped.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width.
+    skip_damaged : bool
+        Read every file once beforehand and leave out, with a warning, what cannot be read; otherwise a
+        damaged file ends the run when it is reached, with its path.
+
+    Raises
+    ------
+    InputError
+        For a folder that is not there or has fewer than two classes, and for a class without an image.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"Expected a folder of classes at {str(root)!r}; there is none.")
+    found = {
+        SPLITS[p.name.lower()]: p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS
+    }
+    listed = {split: _listed(place) for split, place in found.items()} if "train" in found else {}
+    listed = listed or {"train": _listed(root)}
+    classes = sorted({name for files in listed.values() for name in files})
+    if len(classes) < 2:
+        raise InputError(
+            f"Expected two or more classes in {str(root)!r}, each a folder of images; got {classes}."
+        )
+    if skip_damaged:
+        listed = {split: _readable(files) for split, files in listed.items()}
+    shares = _shares(listed, seed)
+    height, width = (size, size) if isinstance(size, int) else size
+    splits = {name: _split(files, classes, (height, width), name) for name, files in shares.items()}
+    return ImageData(
+        name=root.name, classes=classes, size=(height, width), splits=splits,
+        augment=MirrorShiftLight(shift=max(1, height // 16)),
+    )  # fmt: skip
+
+
+def _listed(place: Path) -> dict[str, list[Path]]:
+    """The image files of each class, by name."""
+    return {
+        folder.name: files
+        for folder in sorted(place.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        if (files := sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()))
+    }
+
+
+def _readable(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """The files that can be read, and a warning that names some of the others."""
+
+    def damaged(file: Path) -> str | None:
+        try:
+            read_picture(file)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        faults = {
+            file: fault
+            for files in listed.values()
+            for file, fault in zip(files, pool.map(damaged, files), strict=True)
+            if fault
+        }
+    if faults:
+        some = "; ".join(list(faults.values())[:3])
+        warnings.warn(f"{len(faults)} images were left out: {some}", stacklevel=3)
+    return {name: kept for name, files in listed.items() if (kept := [f for f in files if f not in faults])}
+
+
+def _shares(listed: dict[str, dict[str, list[Path]]], seed: int) -> dict[str, dict[str, list[Path]]]:
+    """Train, validation and test of each class: as they are on disk, what is missing drawn from train."""
+    shares = {split: listed.get(split, {}) for split in ("train", "validation", "test")}
+    missing = [split for split in ("validation", "test") if not shares[split]]
+    if missing:
+        ends = (0.7, 0.85) if len(missing) == 2 else (0.85, 1.0)
+        parts = {name: _drawn(files, seed, ends) for name, files in shares["train"].items()}
+        for index, split in enumerate(["train", *missing]):
+            shares[split] = {name: part[index] for name, part in parts.items()}
+    return shares
+
+
+def _drawn(files: Sequence[Path], seed: int, ends: tuple[float, float]) -> list[list[Path]]:
+    """Three parts of a class, at least one image in each where there are three."""
+    if len(files) < 3:
+        raise InputError(
+            f"Expected at least three images of a class to split; {str(files[0].parent)!r} has {len(files)}."
+        )
+    keys = keyed(seed, 0, torch.arange(len(files)).numpy())
+    order = [files[index] for index in keys.argsort().tolist()]
+    first = min(max(1, round(len(files) * ends[0])), len(files) - (2 if ends[1] < 1 else 1))
+    second = len(files) if ends[1] >= 1 else min(max(first + 1, round(len(files) * ends[1])), len(files) - 1)
+    return [sorted(order[:first]), sorted(order[first:second]), sorted(order[second:])]
+
+
+def _split(
+    files: dict[str, list[Path]], classes: Sequence[str], size: tuple[int, int], name: str
+) -> FileSplit:
+    pairs = [(file, classes.index(label)) for label, listed in files.items() for file in listed]
+    if not pairs:
+        raise InputError(f"Expected images in the {name} split; there are none.")
+    return FileSplit(
+        files=tuple(file for file, _ in pairs), labels=torch.tensor([label for _, label in pairs]), size=size
+    )
