@@ -85,7 +85,7 @@ def render(scenes: Scenes, size: int = 64) -> Rendering:
         np.empty((count, size, size), np.uint8),
         np.zeros((count, BIRDS, len(PARTS), 3), np.float32),
     )
-    chunk = 32 if size <= 96 else 8  # what stays in the cache
+    chunk = 64 if size <= 96 else 8  # what stays in the cache
     for start in range(0, count, chunk):
         some = slice(start, start + chunk)
         part = Rendering(drawn.images[some], drawn.identities[some], drawn.key_points[some])
