@@ -48,9 +48,7 @@ def test_what_the_page_quotes_stands_in_its_file(page):
             source = (ROOT / note.removeprefix("from ")).read_text(encoding="utf-8")
             assert text in source, f"{name_of(page)}, line {line}: no longer in {note[5:]}"
         else:
-            assert note in ("", "not run"), (
-                f"{name_of(page)}, line {line}: no test reads {note!r}"
-            )
+            assert note in ("", "not run"), f"{name_of(page)}, line {line}: no test reads {note!r}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
