@@ -7,6 +7,7 @@ Run ``python benchmarks/aviary_baselines.py`` for the default task, and add for 
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
+import explainkit as ek
+from explainkit.data.aviary import interventions
 from explainkit.data.aviary.dataset import Aviary, aviary
 from explainkit.data.aviary.grammar import PRESETS
 from explainkit.data.images import Batch
@@ -54,17 +57,35 @@ def rows(data: Aviary) -> Iterator[tuple[str, float]]:
     yield "16 x 16 pixels + MLP", mlp_accuracy(data, tiny_picture)
 
 
+def explainer_rows(data: Aviary, name: str, seeds: int) -> Iterator[tuple[str, float]]:
+    """The accuracy of an interpretable network over `seeds`, then of the last one with each part removed."""
+    for seed in range(seeds):
+        model = ek.explainer(name).fit(data, seed=seed, progress=False)
+        yield f"{name}, seed {seed}", 100 * model.evaluate(data, ["test"])["test"]["accuracy"]
+    scenes = data.scenes("test")
+    for part in data.parts:
+        bare = interventions.remove(scenes, part)
+        right = [
+            (model.predict(batch).argmax(1) == batch.labels).float()
+            for batch in (data.render(bare[start : start + 250]) for start in range(0, len(bare), 250))
+        ]
+        yield f"  without {part}", 100 * torch.cat(right).mean().item()
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--classes", type=int, nargs="+", default=[20])
     arguments.add_argument("--presets", nargs="+", default=["standard"], choices=list(PRESETS))
+    arguments.add_argument("--explainer", default="cam", help="'' for none")
+    arguments.add_argument("--seeds", type=int, default=1)
     chosen = arguments.parse_args()
     print(f"{'task':28}{'model':28}{'test accuracy':>14}{'seconds':>9}")
     for preset in chosen.presets:
         for classes in chosen.classes:
             data = aviary(classes=classes, preset=preset)
             started = time.perf_counter()
-            for name, accuracy in rows(data):
+            networks = explainer_rows(data, chosen.explainer, chosen.seeds) if chosen.explainer else ()
+            for name, accuracy in chain(rows(data), networks):
                 now = time.perf_counter()
                 task = f"{preset}, {classes} classes"
                 print(f"{task:28}{name:28}{accuracy:13.1f}%{now - started:9.1f}", flush=True)

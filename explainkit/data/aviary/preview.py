@@ -132,7 +132,7 @@ class _Sheet:
     ) -> None:
         """Image, part map and sentences, two a row; phrases in the colours of the map."""
         for start in range(0, len(images), 2):
-            strip, draw = self._strip(self._tile + self._gap)
+            strip, draw = self._strip(max(self._tile, math.ceil(9.2 * self._line)) + self._gap)
             for column in range(min(2, len(images) - start)):
                 i, left = start + column, self._left(column * COLUMNS // 2)
                 strip.paste(self._picture(images[i]), (left, 0))
@@ -154,14 +154,15 @@ class _Sheet:
             speaks = [p for p in caption.phrases if p.start <= at < p.end and p.part]
             colour = _PART_COLOURS[PARTS.index(str(speaks[0].part))] if speaks else _TEXT
             if x + draw.textlength(word, font) > right:
-                x, y = float(left), y + 1.2 * self._line
+                x, y = float(left), y + 1.1 * self._line
             draw.text((x, y), word, colour, font)
             length = draw.textlength(word, font)
             if speaks and speaks[0].text in wrong:
-                draw.line((x, y + 1.05 * self._line, x + length, y + 1.05 * self._line), colour, self._scale)
+                end = x + length + (space if at + len(word) < speaks[0].end else 0)
+                draw.line((x, y + 1.02 * self._line, end, y + 1.02 * self._line), colour, self._scale)
             x += length + space
             at += len(word) + 1
-        return y + 1.7 * self._line
+        return y + 1.5 * self._line
 
     def _say(self, text: str, remark: str, size: float) -> None:
         _, draw = self._strip(math.ceil(1.9 * size))
