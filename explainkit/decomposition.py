@@ -75,7 +75,7 @@ class Decomposition:
             logits=self.logits.detach(),
             bias=self.bias.detach().clone(),
             scores=self.scores.detach(),
-            weights=weights.detach().clone() if isinstance(weights, Tensor) else weights,
+            weights=weights.detach().clone() if isinstance(weights, Tensor) else _detached(weights),
             maps=None if self.maps is None else self.maps.detach(),
             boxes=None if self.boxes is None else self.boxes.detach(),
         )
@@ -167,6 +167,10 @@ def place(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence
 
 def _reindexed(weigh: Weigh, index: Tensor) -> Weigh:
     return lambda rows, targets: weigh(index[rows], targets)
+
+
+def _detached(weigh: Weigh) -> Weigh:
+    return lambda rows, targets: weigh(rows, targets).detach()
 
 
 def _one_after_another(weighs: Sequence[Weigh], counts: Sequence[int]) -> Weigh:

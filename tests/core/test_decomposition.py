@@ -296,3 +296,18 @@ def test_what_is_detached_does_not_follow_the_network():
 def test_heads_sum_in_full_precision(dtype):
     assert full_precision(torch.ones(1, dtype=dtype)).dtype is torch.float32
     assert full_precision(torch.ones(1, dtype=torch.float64)).dtype is torch.float64
+
+
+def test_weights_that_are_a_function_are_detached_too():
+    votes = torch.rand(2, 3, 4, requires_grad=True)
+    parts = Decomposition(
+        logits=votes.sum(2),
+        bias=torch.zeros(3),
+        scores=torch.ones(2, 4),
+        weights=lambda rows, targets: votes[rows, targets],
+    )
+
+    detached = parts.detach()
+
+    assert not detached.weights_for(torch.tensor([0, 2])).requires_grad
+    assert parts.weights_for(torch.tensor([0, 2])).requires_grad
