@@ -441,9 +441,14 @@ def check_range(images: Tensor) -> None:
 
 
 def state_digest(network: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a network's state."""
+    """SHA-256 of a network's state."""
+    return tensors_digest(network.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes, in the order of names."""
     digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from explainkit.catalogue import explainer as explainer_by_name
 from explainkit.decomposition import Decomposition, pour_total
-from explainkit.errors import FormatError, InputError, NotFittedError
+from explainkit.errors import ExplainKitError, FormatError, InputError, NotFittedError
 from explainkit.explanation import Exemplar, Explanations, Provenance, Units
-from explainkit.interfaces import Explainer, InterpretableExplainer, name_of
+from explainkit.interfaces import Explainer, InterpretableExplainer, name_of, tensors_digest
 from explainkit.version import __version__
 
 SCHEMA = "1.0"
@@ -124,11 +124,12 @@ def load(
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     tensors, _ = _unpack(weights, path)
     try:
+        _check_kinds(facts)
         name, settings = facts["explainer"], _tuples(facts["settings"])
         classes, size = facts["classes"], tuple(facts["size"]) if facts["size"] else None
         units = _units_from_json(facts["units"], tensors)
         bound = facts["bound"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, InputError) as error:
         raise FormatError(
             f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has: {error!r}."
         ) from None
@@ -146,13 +147,16 @@ def load(
             if network is not None
             else explainer_by_name(name, **settings)
         )
-        assert isinstance(explainer, InterpretableExplainer)
+        if not isinstance(explainer, InterpretableExplainer):
+            raise FormatError(f"Expected an explainer that learns at {str(folder)!r}; got {name!r}.")
         if network is not None:
             explainer.network.load_state_dict(state)
             explainer.units, explainer.size = units, size
         else:
             explainer.restore(state, classes, size, units)
-    except RuntimeError as error:  # load_state_dict, for names or shapes that do not fit
+    except ExplainKitError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # what does not fit
         raise FormatError(f"{str(path)!r} does not fit the network of {name!r}: {error}") from None
     explainer._seed = facts.get("seed")
     explainer.network.eval()
@@ -181,6 +185,7 @@ def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: t
         "units": about,
         "provenance": origin,
     }
+    facts["digest"] = _digest(facts, tensors)
     _write(path, _pack(tensors, facts))
     return path
 
@@ -189,6 +194,8 @@ def load_explanations(path: Path) -> Explanations:
     """`Explanations.load`."""
     tensors, facts = _unpack(_read(path), path)
     _check_schema(facts, "explainkit.explanations", path)
+    if facts.pop("digest", None) != _digest(facts, tensors):
+        raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     try:
         origin = facts["provenance"]
         digest = origin.pop("digest")
@@ -237,7 +244,10 @@ def _narrowed(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
         return {"maps": maps}
     peak = maps.flatten(2).amax(2)
     scale = peak.where(peak > 0, torch.ones_like(peak))[:, :, None, None]
-    return {"maps": (maps / scale).to(dtype), "maps.peak": peak}
+    flat = (maps / scale).to(dtype).flatten(2)
+    best = maps.flatten(2).argmax(2, keepdim=True)  # stays the one best cell, though others round up to it
+    flat = flat.clamp(max=1 - torch.finfo(dtype).eps / 2).scatter(2, best, flat.gather(2, best))
+    return {"maps": flat.view_as(maps), "maps.peak": peak}
 
 
 def _widened(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor | None:
@@ -293,6 +303,11 @@ def _units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     )  # fmt: skip
 
 
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says."""
+    return hashlib.sha256(f"{_canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
+
+
 def _pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     ready = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return to_bytes(ready, metadata={KEY: _canonical(facts)})
@@ -319,6 +334,20 @@ def _check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
         )
 
 
+def _check_kinds(facts: Mapping[str, Any]) -> None:
+    """Refuse, as TypeError, a description of an explainer whose values are not of their kind."""
+    settings, classes, size = facts["settings"], facts["classes"], facts["size"]
+    for name, right in {
+        "explainer": isinstance(facts["explainer"], str),
+        "settings": isinstance(settings, dict) and not {"network", "classes", "preset"} & settings.keys(),
+        "classes": isinstance(classes, list) and all(isinstance(item, str) for item in classes),
+        "size": size is None or (isinstance(size, list) and [type(side) for side in size] == [int, int]),
+        "bound": isinstance(facts["bound"], bool),
+    }.items():
+        if not right:
+            raise TypeError(f"{name} is {facts[name]!r}")
+
+
 def _canonical(facts: Mapping[str, Any], indent: int | None = None) -> str:
     """One text for equal facts: sorted keys, no NaN."""
     return json.dumps(facts, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, default=list)
@@ -337,8 +366,9 @@ def _read(path: Path) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    content = _read(path)
     try:
-        facts = json.loads(_read(path))
+        facts = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{str(path)!r} is damaged: {error}") from None
     return facts if isinstance(facts, dict) else {}
@@ -351,7 +381,8 @@ def _write(path: Path, content: bytes) -> None:
         half.write_bytes(content)
         os.replace(half, path)
     except OSError as error:
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            half.unlink()
         raise InputError(
             f"Expected a path that can be written; got {str(path)!r}: {error.strerror}."
         ) from None
@@ -373,7 +404,12 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             os.replace(folder, old)
-        os.replace(half, folder)
+        try:
+            os.replace(half, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise InputError(
