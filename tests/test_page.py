@@ -1,0 +1,123 @@
+"""The page in a real browser, opened from disk."""
+
+import shutil
+
+import pytest
+import torch
+from attrs import evolve
+
+import explainkit as ek
+from explainkit.testing import specimen, tiny_data, tiny_images
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} & $x_y$ 🐦")
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of three columns whose class names are hostile."""
+    told = evolve(specimen("cam").explain(tiny_images()), classes=HOSTILE)
+    path = tmp_path_factory.mktemp("page") / "why.html"
+    labels = [HOSTILE[label] for label in tiny_data().test.labels[:6].tolist()]
+    return ek.report([told, told.contrast(1), told[list(range(6))]], path, title=HOSTILE[0], labels=labels)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Headless Chromium that keeps what it asked of the network and what its console said."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.set_window_size(1400, 1000)
+    browser.get(page.as_uri())
+    return browser
+
+
+def test_no_request_leaves_the_page_and_the_console_stays_silent(opened):
+    import json
+
+    messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+    assert [url for url in asked if url.startswith(("http", "ws", "ftp"))] == []
+    assert [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def test_every_picture_is_shown_and_described(opened):
+    broken = opened.execute_script(
+        "return [...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt.trim()).length"
+    )
+
+    assert broken == 0
+    assert opened.execute_script("return document.images.length") > 12
+
+
+def test_hostile_names_are_words_and_nothing_else(opened):
+    assert opened.execute_script("return document.querySelectorAll('script, img[onerror]').length") == 0
+    assert HOSTILE[0] in opened.find_element("tag name", "h1").text
+    text = opened.find_element("tag name", "body").text
+    assert all(name in text for name in HOSTILE)
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(opened):
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 340, "height": 700, "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 340
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_keyboard_reaches_every_image(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    seen = []
+    for _ in range(6):
+        opened.switch_to.active_element.send_keys(Keys.TAB)
+        seen.append(opened.switch_to.active_element.get_attribute("href").partition("#")[2])
+    outline = opened.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    opened.switch_to.active_element.send_keys(Keys.ENTER)
+
+    assert seen == [f"image-{number}" for number in range(1, 7)]
+    top = opened.execute_script("return document.querySelector('#image-6').getBoundingClientRect().top")
+    assert top < 1000
+    assert outline == "solid"
+
+
+def test_the_sums_on_the_page_add_up(opened):
+    """What a reader can add with a pencil: the rows of each table to its last line."""
+    tables = opened.execute_script(
+        "return [...document.querySelectorAll('table.sum')].map(t => ["
+        "[...t.querySelectorAll('tbody td.n')].map(c => parseFloat(c.innerText)),"
+        "parseFloat(t.querySelector('tfoot td.n').innerText)])"
+    )
+
+    assert len(tables) == 18
+    for rows, total in tables:
+        assert torch.tensor(rows).sum().item() == pytest.approx(total, abs=0.0006 * len(rows))
