@@ -363,8 +363,8 @@ class Explanations:
         """
         if self.decomposition is None:
             raise InputError(
-                f"{self.provenance.explainer} explained one class alone; "
-                "call explain(images, targets, against=…) for a contrast."
+                f"Expected explanations of all classes; these by {self.provenance.explainer} know one. "
+                "Call explain(images, targets, against=…) for a contrast."
             )
         against = class_indices(targets, self.classes, len(self)).to(self.targets.device)
         parts = self.decomposition

@@ -88,7 +88,7 @@ def explainkit_metrics() -> list[Offer]:
 
 @hookspec
 def explainkit_loggers() -> list[Offer]:
-    """Loggers of training: targets are factories of a Lightning Fabric logger."""
+    """Loggers of training: targets make an `explainkit.training.logs.Logger` from the folder to write to."""
     return []
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from explainkit.catalogue import explainer as explainer_by_name
-from explainkit.decomposition import Decomposition, pour_total
+from explainkit.decomposition import Decomposition, Weigh, pour_total
 from explainkit.errors import ExplainKitError, FormatError, InputError, NotFittedError
 from explainkit.explanation import Exemplar, Explanations, Provenance, Units
 from explainkit.interfaces import Explainer, InterpretableExplainer, name_of, tensors_digest
@@ -33,6 +33,9 @@ SCHEMA = "1.0"
 
 KEY = "explainkit"
 """The one metadata key: several are written in random order, so that bytes would differ from run to run."""
+
+LARGEST_WEIGHTS = 4_000_000
+"""Weights that differ by image are kept for all classes up to so many; beyond, a file has no contrasts."""
 
 
 def save(explainer: Explainer, folder: str | Path) -> Path:
@@ -175,8 +178,8 @@ def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: t
         tensors |= _narrowed(told.maps, dtype)
     tensors["images"] = _as_bytes(told.images)
     parts = told.decomposition
-    if parts is not None and isinstance(parts.weights, Tensor):
-        tensors |= {"decomposition.weights": parts.weights, "decomposition.bias": parts.bias}
+    if parts is not None and (weights := _all_weights(told, parts)) is not None:
+        tensors |= {"decomposition.weights": weights, "decomposition.bias": parts.bias}
     origin = asdict(told.provenance) | {"digest": told.provenance.model_digest}
     facts = {
         "schema": f"explainkit.explanations/{SCHEMA}",
@@ -204,7 +207,7 @@ def load_explanations(path: Path) -> Explanations:
         if "decomposition.weights" in tensors:
             decomposition = Decomposition(
                 logits=logits, bias=tensors["decomposition.bias"], scores=tensors["scores"],
-                weights=tensors["decomposition.weights"], boxes=tensors.get("boxes"),
+                weights=_weigh(tensors["decomposition.weights"]), boxes=tensors.get("boxes"),
             )  # fmt: skip
         optional = ("boxes", "against", "map_units", "rest")
         return Explanations(
@@ -236,6 +239,22 @@ def _strongest_maps(told: Explanations, count: int) -> Explanations:
     else:  # what lies in boxes is poured over the image, a pixel a cell
         rest = told.saliency() - evolve(told, maps=maps.gather(1, index), map_units=chosen).saliency()
     return evolve(told, maps=maps.gather(1, index), map_units=chosen, rest=rest)
+
+
+def _all_weights(told: Explanations, parts: Decomposition) -> Tensor | None:
+    """Of all classes: (C, K) where constant, (N, C, K) where that is not too large; what contrasts need."""
+    if isinstance(parts.weights, Tensor):
+        return parts.weights
+    (images, classes), units = told.logits.shape, len(told.units)
+    if images * classes * units > LARGEST_WEIGHTS:
+        return None
+    rows = torch.arange(images, device=told.logits.device).repeat_interleave(classes)
+    targets = torch.arange(classes, device=told.logits.device).repeat(images)
+    return parts.weights(rows, targets).view(images, classes, units)
+
+
+def _weigh(weights: Tensor) -> Tensor | Weigh:
+    return weights if weights.ndim == 2 else lambda rows, targets: weights[rows, targets]
 
 
 def _narrowed(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -210,6 +210,15 @@ def any_layout_and_precision_will_do(explainer: Explainer, images: Tensor) -> No
         )
 
 
+def sums_hold_in_mixed_precision(explainer: Explainer, images: Tensor) -> None:
+    """Under the caller's autocast the heads still sum in full precision."""
+    with torch.autocast(explainer.device.type, torch.bfloat16):
+        told = explainer.explain(images)
+    _hold(bool(told.contributions.isfinite().all()), "finite contributions under autocast")
+    if told.claim == "exact":
+        told.check()
+
+
 def a_constant_image_is_explained(explainer: Explainer, images: Tensor) -> None:
     """Black, grey and white images give finite values that still add up, and can be drawn."""
     flat = torch.stack([torch.full_like(images[0], level) for level in (0.0, 0.5, 1.0)])
@@ -243,6 +252,7 @@ PROMISES: tuple[Promise, ...] = (
     targets_go_by_name_and_index,
     saved_and_loaded_says_the_same,
     any_layout_and_precision_will_do,
+    sums_hold_in_mixed_precision,
     a_constant_image_is_explained,
     it_renders_and_escapes,
 )
@@ -262,7 +272,10 @@ def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
         At the first broken promise, with its name.
     """
     for promise in PROMISES:
-        promise(explainer, tiny_images() if images is None else images)
+        try:
+            promise(explainer, tiny_images() if images is None else images)
+        except ContractError as error:
+            raise ContractError(f"{promise.__name__}: {error}") from error
 
 
 @cache

@@ -18,6 +18,7 @@ def train(
     preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    logger: str = "csv",
     set: Annotated[list[str] | None, Parameter(negative="")] = None,
     data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
 ) -> None:
@@ -37,6 +38,8 @@ def train(
         Of first weights, order and augmentation.
     device
         auto, cpu, cuda …
+    logger
+        Where epochs are told: the name of a logger, which writes to a folder beside `out`.
     set
         One setting of the explainer, as name=value; may be given again.
     data_set
@@ -48,17 +51,22 @@ def train(
     explainkit train cam --data aviary --data-set classes=10 --set epochs=6 --out model
     """
     import explainkit as ek
+    from explainkit import registry
     from explainkit.errors import InputError
     from explainkit.interfaces import InterpretableExplainer
     from explainkit.storage import check_folder
-    from explainkit.training.logs import CSVLogger
 
     model = ek.explainer(explainer, preset=preset, **settings_of(set))
     if not isinstance(model, InterpretableExplainer):
         raise InputError(f"Expected an explainer that learns; {explainer!r} explains networks of others.")
     images = ek.dataset(data, **settings_of(data_set))
     check_folder(out)
-    model.fit(images, seed=seed, device=device, loggers=[CSVLogger(out.with_name(f"{out.name}-log"))])
+    model.fit(
+        images,
+        seed=seed,
+        device=device,
+        loggers=[registry.find("loggers", logger)(out.with_name(f"{out.name}-log"))],
+    )
     ek.save(model, out)
     print(jsonlib.dumps(model.evaluate(images, ["validation", "test"]), indent=1))
     print(f"saved to {out}")
