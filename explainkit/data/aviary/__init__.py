@@ -7,6 +7,7 @@ No file is read or written: an image is a pure function of its seed and its inde
 - `scenes`: what is in an image, as numbers; `interventions`: the same scene with one thing changed;
 - `canvas`, `rendering`: from scenes to pixels and masks;
 - `language`: captions, and the names of species; `words`: what they are made of;
-- `observer`: the ideal observer, an exactly additive oracle;
 - `dataset`: all of it as `ImageData`; `preview`: a contact sheet.
+
+The ideal observer of it, an exactly additive oracle, is `explainkit.metrics.observer`.
 """

@@ -5,7 +5,7 @@ import torch
 from explainkit.data.aviary import interventions
 from explainkit.data.aviary.dataset import Aviary, aviary
 from explainkit.data.aviary.grammar import PARTS
-from explainkit.data.aviary.observer import IdealObserver
+from explainkit.metrics.observer import IdealObserver
 from explainkit.errors import BindError, InputError
 
 
