@@ -1,0 +1,175 @@
+"""What all methods share: a network of anybody's, one attribution map an image, two units."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, ClassVar, Self
+
+import attrs
+import captum
+import torch
+from attrs import define, evolve, field
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.errors import BindError, InputError
+from explainkit.interfaces import MAX_BATCH, Images, Targets, undisturbed
+from explainkit_captum.logits import acceptable, checked, classifier
+
+UNITS = ("pixels for", "pixels against")
+
+
+def positive(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    """Refuse a setting that is not a whole number above zero."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"Expected {attribute.name} of at least 1; got {value!r}.")
+
+
+@define(eq=False, kw_only=True)
+class CaptumExplainer(ek.PostHocExplainer):
+    """A method of Captum's: what it attributes to each place, for the target and against it.
+
+    A subclass has a `card`, its settings, and `attribute`; `base_of` too where its sums are complete.
+
+    Parameters
+    ----------
+    max_batch : int
+        How many images the network sees at once, steps and occlusions of a method counted.
+    """
+
+    card: ClassVar[ek.Card]
+
+    max_batch: int = field(default=MAX_BATCH, validator=positive)
+    _met: bool = field(default=False, init=False, repr=False)
+
+    @classmethod
+    def bind(
+        cls,
+        network: nn.Module,
+        *,
+        classes: Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """The method, on any classifier.
+
+        Parameters
+        ----------
+        network : nn.Module
+            Left as it is. Returns logits (N, C), or a tuple that has them first, a mapping with ``"logits"``
+            or some (N, C), or an object with ``.logits``.
+        classes : sequence of str or None
+            Counted off its logits where not given.
+        size : (int, int) or None
+            That files are resized to, and that the network is tried at. ``None``: files keep theirs, and
+            where the network takes none of the usual sizes, the first images tell.
+
+        Raises
+        ------
+        BindError
+            Where the network returns no logits, or more or fewer than there are `classes`.
+        """
+        explainer = cls(**settings)
+        image = acceptable(network, size)
+        explainer._network, explainer.size = classifier(network, image), size
+        explainer.classes = tuple(classes or ())
+        if image is not None:
+            with undisturbed(network):
+                explainer._name_classes(image)
+        return explainer
+
+    @abstractmethod
+    def attribute(self, network: nn.Module, images: Tensor, question: dict[str, Any]) -> Tensor:
+        """Captum's attribution to each place, (N, D, h, w), to be summed over channels.
+
+        Parameters
+        ----------
+        network : nn.Module
+        images : Tensor, (N, 3, H, W)
+            Wanting gradients.
+        question : dict
+            Captum's ``target``, or ``additional_forward_args`` where `network` returns a margin.
+        """
+
+    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+        """What the attributions start from, (N,): 0 where no sum is claimed."""
+        return images.new_zeros(len(images))
+
+    def explain(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        against: Targets | None = None,
+        max_batch: int = MAX_BATCH,
+    ) -> ek.Explanations:
+        """As for any explainer; `max_batch`, the smaller of call and setting, bounds inner batches too."""
+        with undisturbed(self.network):
+            ready = self.read(images)
+            if not self._met:
+                self._meet(ready[:1])
+                self._met = True
+        bounded = copy(self)
+        bounded.max_batch = min(self.max_batch, max_batch)
+        return super(CaptumExplainer, bounded).explain(
+            ready, targets, against=against, max_batch=bounded.max_batch
+        )
+
+    def explain_batch(
+        self, images: Tensor, targets: Tensor | None, against: Tensor | None
+    ) -> ek.Explanations:
+        """One forward pass for the logits, one call of Captum's, and its sum over channels by sign."""
+        with torch.no_grad():
+            logits = checked(self.network(images), len(images))
+            if targets is None:
+                targets = logits.argmax(1)
+            base = self.base_of(images, targets, against)
+        network: nn.Module
+        question: dict[str, Any]
+        if against is None:
+            network, question = self.network, {"target": targets}
+        else:
+            network, question = Margin(self.network), {"additional_forward_args": (targets, against)}
+        attribution = self.attribute(network, images.detach().requires_grad_(), question).detach().sum(1)
+        sides = torch.stack([attribution.clamp(min=0), attribution.clamp(max=0)], 1)  # (N, 2, h, w)
+        scores = sides.sum((2, 3))
+        return ek.Explanations(
+            logits=logits, targets=targets, base=base, scores=scores, weights=torch.ones_like(scores),
+            maps=sides.abs(), units=ek.Units(kind="pixels", names=UNITS, pooling="sum"), classes=self.classes,
+            images=images, claim=self.card.claim, provenance=self.provenance(), against=against,
+        )  # fmt: skip
+
+    def provenance(self) -> ek.Provenance:
+        """Who says it: Captum's version too."""
+        origin = super().provenance()
+        return evolve(origin, versions={**origin.versions, "captum": captum.__version__})
+
+    def _meet(self, image: Tensor) -> None:
+        """Find out from the first image (1, 3, H, W) what could not be known without one."""
+        self._name_classes(image)
+
+    def _name_classes(self, image: Tensor) -> None:
+        """Count classes off the logits, or hold the names to their number."""
+        with torch.no_grad():
+            count = checked(self.network(image), 1).shape[1]
+        if self.classes and len(self.classes) != count:
+            raise BindError(f"Expected {count} class names, one a logit; got {len(self.classes)}.")
+        self.classes = self.classes or tuple(f"class {index}" for index in range(count))
+
+
+class Margin(nn.Module):
+    """The logit of one class less that of another, (N,): what a contrast is attributed to."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, targets: Tensor, against: Tensor) -> Tensor:
+        """How far `targets` (N,) are ahead of `against` (N,)."""
+        return logits_for(self.network(images), targets, against)
+
+
+def logits_for(logits: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    """The targets' logits, or their margins over `against`: (N,)."""
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    return chosen if against is None else chosen - logits.gather(1, against[:, None])[:, 0]

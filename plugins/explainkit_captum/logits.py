@@ -1,0 +1,139 @@
+"""Where the logits are in what a network returns: a tensor, a tuple, a mapping, or an object that has them."""
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import BindError, InputError
+from explainkit.interfaces import undisturbed
+
+Reader = Callable[[Any], Tensor]
+"""Takes the logits out of an output."""
+
+SIZES = (64, 224, 32, 28, 299)
+"""Heights and widths that a network is tried at, where none is given."""
+
+
+class Logits(nn.Module):
+    """A network whose logits are taken out of what it returns; it shares everything with the network itself.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Kept as it is, under this name.
+    reader : callable or None
+        Where its logits are; ``None``: decided by the first output.
+    """
+
+    def __init__(self, network: nn.Module, reader: Reader | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training
+        self._reader = reader
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of images (N, 3, H, W)."""
+        output = self.network(images)
+        if self._reader is None:
+            self._reader = reader_of(output, len(images))
+        return self._reader(output)
+
+
+def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
+    """`network` itself where it returns logits, else with them taken out, as its output for `image` tells.
+
+    Raises
+    ------
+    BindError
+        Where that output holds no logits.
+    """
+    if image is None:
+        return Logits(network)
+    with undisturbed(network), torch.no_grad():
+        output = network(image)
+    reader = reader_of(output, 1)
+    return network if isinstance(output, Tensor) else Logits(network, reader)
+
+
+def own(network: nn.Module) -> nn.Module:
+    """The user's network, without what `classifier` may have put around it."""
+    return network.network if isinstance(network, Logits) else network
+
+
+def acceptable(network: nn.Module, size: tuple[int, int] | None) -> Tensor | None:
+    """A grey image (1, 3, H, W) that `network` takes, of `size` or one of `SIZES`; ``None`` if of neither."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    for height, width in [size] if size else [(side, side) for side in SIZES]:
+        image = torch.full((1, 3, height, width), 0.5, device=like.device, dtype=like.dtype)
+        try:
+            with undisturbed(network), torch.no_grad():
+                network(image)
+        except Exception:  # a stranger's network may refuse a size with any error
+            continue
+        return image
+    return None
+
+
+def reader_of(output: Any, count: int) -> Reader:
+    """How the logits (N, C) of `count` images are taken out of `output`.
+
+    Raises
+    ------
+    BindError
+        Saying what came out instead.
+    """
+    if isinstance(output, Tensor):
+        candidates: list[Reader] = [_itself]
+    elif hasattr(output, "logits"):
+        candidates = [attrgetter("logits")]
+    elif isinstance(output, Mapping):
+        candidates = [itemgetter(key) for key in (["logits"] if "logits" in output else output)]
+    elif isinstance(output, tuple | list):
+        candidates = [itemgetter(place) for place in range(len(output))]
+    else:
+        candidates = []
+    for reader in candidates:
+        if are_logits(reader(output), count):
+            return reader
+    raise BindError(
+        f"Expected logits ({count}, C) from the network: a tensor, a tuple or mapping that holds one, or an "
+        f"object with .logits; got {described(output)}. Wrap it in a module that returns its logits."
+    )
+
+
+def checked(logits: Any, count: int) -> Tensor:
+    """`logits`, once they are found to be (N, C).
+
+    Raises
+    ------
+    InputError
+    """
+    if not are_logits(logits, count):
+        raise InputError(f"Expected logits ({count}, C) from the network; got {described(logits)}.")
+    return logits
+
+
+def are_logits(value: Any, count: int) -> bool:
+    """Whether `value` is a floating tensor (N, C)."""
+    return isinstance(value, Tensor) and value.ndim == 2 and len(value) == count and value.is_floating_point()
+
+
+def described(value: Any) -> str:
+    """What an output is, in a few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key!r}: {described(item)}" for key, item in value.items())
+        return f"{type(value).__name__} of {inside or 'nothing'}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of {', '.join(map(described, value)) or 'nothing'}"
+    if isinstance(getattr(value, "logits", None), Tensor):
+        return f"{type(value).__name__} with .logits, {described(value.logits)}"
+    return type(value).__name__
+
+
+def _itself(output: Any) -> Tensor:
+    return output
