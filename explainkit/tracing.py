@@ -1,7 +1,5 @@
 """Where a network that somebody else wrote pools its features, read out of its traced graph."""
 
-import operator
-
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
@@ -102,7 +100,7 @@ def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         module = modules[str(node.target)]
         return isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d)
-    return node.target in (F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, "mean", operator.getitem)
+    return node.target in (F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, "mean")
 
 
 def _named(node: fx.Node | None, modules: dict[str, nn.Module]) -> str:

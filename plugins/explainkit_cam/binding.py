@@ -27,7 +27,7 @@ class BoundNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
-    signed: bool
+    signed: Tensor
 
     def __init__(
         self,
@@ -43,7 +43,20 @@ class BoundNetwork(nn.Module):
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
         self.register_buffer("mean", torch.tensor(mean or (0.0,) * 3).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std or (1.0,) * 3).view(3, 1, 1))
-        self.signed = False
+        self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
+        self._sizes: set[tuple[int, ...]] = set()
+
+    def hold(self, size: Sequence[int]) -> None:
+        """See, once for images of each `size`, that the logits are the pooled features through the head.
+
+        Raises
+        ------
+        BindError
+            Where they are not: a network that pools a fixed window can be read at one size alone.
+        """
+        if tuple(size) not in self._sizes:
+            _compare(self, size)
+            self._sizes.add(tuple(size))
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) as the network was trained on them."""
@@ -84,22 +97,29 @@ def bind(
     """
     if (features is None) != (head is None):
         raise BindError("Expected both features=… and head=…, or neither; got one of them.")
+    if _like(network).dtype not in (torch.float32, torch.float64):
+        raise BindError(
+            f"Expected a network in float32 or float64; got {_like(network).dtype}, in which sums do not "
+            "hold. Convert a copy of it with network.float()."
+        )
     with undisturbed(network):
         if features is None or head is None:
             features, head = split_at_pooling(network)
         bound = BoundNetwork(network, features, head, mean, std)
+        bound.to(_like(network).device)
         bound.eval()
-        _check(bound, features, size)
+        bound.signed.fill_((_compare(bound, size) < 0).any())
+        bound._sizes.add(tuple(size))
     return bound
 
 
-def _check(bound: BoundNetwork, features: Callable[[Tensor], Tensor], size: tuple[int, int]) -> None:
-    """Compare both ways to the logits, on noise; and see whether the features can be negative."""
-    like = next(bound.network.parameters())
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, *size, generator=generator).to(like)
-    bound.to(like.device)
-    with torch.no_grad():
+def _compare(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
+    """The features of noise, black and white, once both ways to the logits are found to agree on them."""
+    features, _ = bound._parts
+    noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, *size)
+    images = torch.cat([noise, plain]).to(_like(bound.network))
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         maps, logits = features(bound.normalised(images)), bound(images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise BindError(f"Expected a network that returns logits (N, C); got {_told(logits)}. {HOW}")
@@ -116,7 +136,12 @@ def _check(bound: BoundNetwork, features: Callable[[Tensor], Tensor], size: tupl
             "Expected the pooled features through the linear layer to be the network's logits; they differ "
             f"by {gap:.3g} where logits reach {scale:.3g}: something stands between. {HOW}"
         )
-    bound.signed = bool((maps < 0).any())
+    return maps
+
+
+def _like(network: nn.Module) -> Tensor:
+    """A tensor on the network's device and in its precision."""
+    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
 
 
 def _told(value: object) -> str:

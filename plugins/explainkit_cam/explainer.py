@@ -117,8 +117,20 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         explainer = cls(**settings)
         bound = network if isinstance(network, CAMNetwork) else bind(network, features, head, mean, std, size)
         named = classes or [f"class {c}" for c in range(_head(bound).out_features)]
+        if len(named) != _head(bound).out_features:
+            raise ek.InputError(
+                f"Expected {_head(bound).out_features} class names, one a logit; got {len(named)}."
+            )
         explainer.bound = True
         return explainer._adopt(bound, named, size)
+
+    def explain_batch(
+        self, images: Tensor, targets: Tensor | None, against: Tensor | None
+    ) -> ek.Explanations:
+        """One `decompose`, and the algebra."""
+        if isinstance(self._network, BoundNetwork):
+            self._network.hold(images.shape[-2:])
+        return super().explain_batch(images, targets, against)
 
     @property
     def _checks_range(self) -> bool:
