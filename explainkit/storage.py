@@ -5,34 +5,20 @@ learned). Saved explanations are one safetensors file with one metadata key.
 """
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import asdict, evolve
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from explainkit.catalogue import explainer as explainer_by_name
 from explainkit.decomposition import Decomposition, Weigh, pour_total
 from explainkit.errors import ExplainKitError, FormatError, InputError, NotFittedError
 from explainkit.explanation import Exemplar, Explanations, Provenance, Units
+from explainkit.files import SCHEMA, canonical, check_schema, new_folder, pack, read, read_json, unpack, write
 from explainkit.interfaces import Explainer, InterpretableExplainer, name_of, tensors_digest
-from explainkit.version import __version__
-
-SCHEMA = "1.0"
-"""Files of the same major number can be read; a higher minor number only adds."""
-
-KEY = "explainkit"
-"""The one metadata key: several are written in random order, so that bytes would differ from run to run."""
 
 LARGEST_WEIGHTS = 4_000_000
 """Weights that differ by image are kept for all classes up to so many; beyond, a file has no contrasts."""
@@ -59,7 +45,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(data).")
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     about, extra = _units_to_json(units)
-    weights = _pack(tensors | extra, {})
+    weights = pack(tensors | extra, {})
     name = name_of(type(explainer))
     facts = {
         "schema": f"explainkit.explainer/{SCHEMA}",
@@ -74,9 +60,9 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "history": [asdict(epoch) for epoch in explainer.history],
         "digest": hashlib.sha256(weights).hexdigest(),
     }
-    with _new_folder(folder) as half:
+    with new_folder(folder) as half:
         (half / "network.safetensors").write_bytes(weights)
-        (half / "explainer.json").write_text(_canonical(facts, indent=1), encoding="utf-8")
+        (half / "explainer.json").write_text(canonical(facts, indent=1), encoding="utf-8")
     return folder
 
 
@@ -119,13 +105,13 @@ def load(
         Where no installed plugin offers the explainer's name.
     """
     folder = Path(folder)
-    facts = _read_json(folder / "explainer.json")
-    _check_schema(facts, "explainkit.explainer", folder)
+    facts = read_json(folder / "explainer.json")
+    check_schema(facts, "explainkit.explainer", folder)
     path = folder / "network.safetensors"
-    weights = _read(path)
+    weights = read(path)
     if hashlib.sha256(weights).hexdigest() != facts.get("digest"):
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
-    tensors, _ = _unpack(weights, path)
+    tensors, _ = unpack(weights, path)
     try:
         _check_kinds(facts)
         name, settings = facts["explainer"], _tuples(facts["settings"])
@@ -189,14 +175,14 @@ def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: t
         "provenance": origin,
     }
     facts["digest"] = _digest(facts, tensors)
-    _write(path, _pack(tensors, facts))
+    write(path, pack(tensors, facts))
     return path
 
 
 def load_explanations(path: Path) -> Explanations:
     """`Explanations.load`."""
-    tensors, facts = _unpack(_read(path), path)
-    _check_schema(facts, "explainkit.explanations", path)
+    tensors, facts = unpack(read(path), path)
+    check_schema(facts, "explainkit.explanations", path)
     if facts.pop("digest", None) != _digest(facts, tensors):
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     try:
@@ -324,33 +310,7 @@ def _units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 
 def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of all that a file says."""
-    return hashlib.sha256(f"{_canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
-
-
-def _pack(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-    ready = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return to_bytes(ready, metadata={KEY: _canonical(facts)})
-
-
-def _unpack(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        return from_bytes(content), json.loads(header["__metadata__"][KEY])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"{str(path)!r} is damaged, or not a file of explainkit: {error}") from None
-
-
-def _check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
-    schema = str(facts.get("schema", "")) if isinstance(facts, Mapping) else ""
-    found, _, number = schema.partition("/")
-    if found != kind:
-        raise FormatError(f"Expected {kind} at {str(path)!r}; got {schema or 'no schema'!r}.")
-    if number.partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise FormatError(
-            f"{str(path)!r} has schema {number}; explainkit {__version__} reads "
-            f"{SCHEMA.partition('.')[0]}.x. Read it with the release that wrote it."
-        )
+    return hashlib.sha256(f"{canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
 
 
 def _check_kinds(facts: Mapping[str, Any]) -> None:
@@ -367,72 +327,6 @@ def _check_kinds(facts: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is {facts[name]!r}")
 
 
-def _canonical(facts: Mapping[str, Any], indent: int | None = None) -> str:
-    """One text for equal facts: sorted keys, no NaN."""
-    return json.dumps(facts, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, default=list)
-
-
 def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were before JSON made lists of tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Expected a file of explainkit at {str(path)!r}: {error.strerror}.") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    try:
-        facts = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{str(path)!r} is damaged: {error}") from None
-    return facts if isinstance(facts, dict) else {}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The whole file under its name, or nothing."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        half.write_bytes(content)
-        os.replace(half, path)
-    except OSError as error:
-        with suppress(OSError):
-            half.unlink()
-        raise InputError(
-            f"Expected a path that can be written; got {str(path)!r}: {error.strerror}."
-        ) from None
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` when it is full."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise InputError(
-            f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}."
-        ) from None
-    try:
-        yield half
-        half.chmod(0o755)
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            os.replace(folder, old)
-        try:
-            os.replace(half, folder)
-        except OSError:
-            if old.exists():
-                os.replace(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"Expected a folder that can be written; got {str(folder)!r}: {error.strerror}."
-        ) from None
-    finally:
-        shutil.rmtree(half, ignore_errors=True)

@@ -499,15 +499,20 @@ def test_what_is_loaded_can_be_saved_again(file, tmp_path):
     torch.testing.assert_close(again.saliency(), loaded.saliency())
 
 
-def test_weights_that_depend_on_the_image_are_left_behind(tmp_path):
+@pytest.mark.parametrize("room", [True, False])
+def test_weights_that_depend_on_the_image_are_kept_where_there_is_room(tmp_path, monkeypatch, room):
     told = cam().explain(images())
     parts = told.decomposition
     told = evolve(told, decomposition=evolve(parts, weights=lambda rows, targets: parts.weights[targets]))
+    monkeypatch.setattr("explainkit.storage.LARGEST_WEIGHTS", 10**6 if room else 0)
 
     loaded = ek.Explanations.load(told.save(tmp_path / "told.safetensors"))
 
-    assert loaded.decomposition is None
     same(loaded, told)
+    if room:
+        same(loaded.contrast(0), told.contrast(0))
+    else:
+        assert loaded.decomposition is None
 
 
 def test_images_that_are_no_bytes_are_kept_as_they_are(tmp_path):
