@@ -131,6 +131,7 @@ class CaptumExplainer(ek.PostHocExplainer):
         else:
             network, question = Margin(self.network), {"additional_forward_args": (targets, against)}
         attribution = self.attribute(network, images.detach().requires_grad_(), question).detach().sum(1)
+        attribution = attribution.to(torch.promote_types(attribution.dtype, logits.dtype))
         sides = torch.stack([attribution.clamp(min=0), attribution.clamp(max=0)], 1)  # (N, 2, h, w)
         scores = sides.sum((2, 3))
         return ek.Explanations(

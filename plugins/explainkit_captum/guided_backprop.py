@@ -21,9 +21,9 @@ class UnguidedWarning(UserWarning):
 class GuidedBackprop(CaptumExplainer):
     """The gradient of the logit, cut wherever it is negative before a ReLU.
 
-    It reaches ``nn.ReLU`` modules alone, in place or not; functional ones pass gradients as ever, and the first
-    call warns of them. It changes little when the network's upper layers are randomised (Adebayo and others,
-    NeurIPS 2018, arXiv:1810.03292): it shows edges more than reasons.
+    It reaches ``nn.ReLU`` modules alone, in place or not; functional ones pass gradients as ever, and the
+    first call warns of them. It changes little when a network's upper layers are randomised (Adebayo and
+    others, NeurIPS 2018, arXiv:1810.03292): it shows edges more than reasons.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
@@ -41,22 +41,17 @@ class GuidedBackprop(CaptumExplainer):
 
     def _meet(self, image: Tensor) -> None:
         super()._meet(image)
-        modules, total = rectifiers(self.network, image)
-        if not modules:
-            what = f"{total} ReLUs are functional" if total else "has none"
-            warnings.warn(
-                f"Guided backpropagation reaches no ReLU module: {type(self.network).__name__} {what}, so that "
-                "the result equals plain gradients. Use nn.ReLU modules.",
-                UnguidedWarning,
-                stacklevel=4,
-            )
-        elif modules < total:
-            warnings.warn(
-                f"Guided backpropagation reaches {modules} of {total} ReLUs; the others are functional and pass "
-                "plain gradients. Use nn.ReLU modules.",
-                UnguidedWarning,
-                stacklevel=4,
-            )
+        reached, total = rectifiers(self.network, image)
+        if not reached:
+            what = f"all {total} ReLUs are functional" if total else "there is none"
+            told = f"no ReLU module ({what}): the result equals plain gradients"
+        elif reached < total:
+            told = f"{reached} of {total} ReLUs: the others are functional and pass plain gradients"
+        else:
+            return
+        warnings.warn(
+            f"Guided backpropagation reaches {told}. Use nn.ReLU modules.", UnguidedWarning, stacklevel=3
+        )
 
 
 def rectifiers(network: nn.Module, image: Tensor) -> tuple[int, int]:

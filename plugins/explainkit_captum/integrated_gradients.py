@@ -53,7 +53,7 @@ class IntegratedGradients(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: dict[str, Any]) -> Tensor:
         """`n_steps` forward and backward passes, as many at once as `max_batch` allows."""
         return attr.IntegratedGradients(network).attribute(
-            images,
+            images.detach(),
             baselines=baseline_for(images, self.baseline),
             n_steps=self.n_steps,
             method=self.method,

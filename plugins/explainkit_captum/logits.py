@@ -1,4 +1,4 @@
-"""Where the logits are in what a network returns: a tensor, a tuple, a mapping, or an object that has them."""
+"""Where the logits are in what a network returns: a tensor, or a tuple, mapping or object that holds one."""
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter, itemgetter

@@ -1,5 +1,6 @@
 """Occlusion: cover a window, and see how far the logit falls."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from attrs import define
@@ -60,7 +61,7 @@ class Occlusion(CaptumExplainer):
         return {**super().settings(), "baseline": told(self.baseline)}
 
 
-def steps(size: "tuple[int, int]", window: Sides, stride: Sides) -> tuple[tuple[int, int], tuple[int, int]]:
+def steps(size: Sequence[int], window: Sides, stride: Sides) -> tuple[tuple[int, int], tuple[int, int]]:
     """Window and stride in pixels for images of `size`.
 
     Raises

@@ -1,0 +1,106 @@
+"""What explainkit adds to Captum: each method against the same calls by hand, side by side.
+
+Usage: python benchmarks/captum_overhead.py [--pairs 30] [--device cpu]
+
+By hand: one forward pass for the prediction, Captum's call with the same settings and the same inner batches, and
+the forward pass of the baseline where a sum is claimed. The network of CAM's small preset, 64 pixels, batches of
+32. The figure is the ratio of the medians of interleaved pairs; it should be at most 1.03, or 1 ms over.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from captum import attr
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit_captum.occlusion import steps
+
+MAX_BATCH = 256
+
+
+def by_hand(network: nn.Module, layer: nn.Module, images: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Captum's call for each method, given the targets."""
+    asking = images.clone().requires_grad_()
+    black = torch.zeros_like(images[:1])
+    window, stride = steps(images.shape[-2:], None, None)
+
+    def integrated(targets: Tensor) -> Tensor:
+        told = attr.IntegratedGradients(network).attribute(
+            images, target=targets, internal_batch_size=MAX_BATCH
+        )
+        with torch.no_grad():
+            network(black)
+        return told
+
+    return {
+        "saliency": lambda targets: attr.Saliency(network).attribute(asking, target=targets),
+        "input-x-gradient": lambda targets: attr.InputXGradient(network).attribute(asking, target=targets),
+        "integrated-gradients": integrated,
+        "layer-grad-cam": lambda targets: attr.LayerGradCam(network, layer).attribute(asking, target=targets),
+        "occlusion": lambda targets: attr.Occlusion(network).attribute(
+            images, sliding_window_shapes=(3, *window), strides=(3, *stride), target=targets,
+            perturbations_per_eval=MAX_BATCH // len(images),
+        ),
+        "guided-backprop": lambda targets: attr.GuidedBackprop(network).attribute(asking, target=targets),
+    }  # fmt: skip
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def compared(one: Callable[[], object], other: Callable[[], object], pairs: int, device: str) -> list[float]:
+    """Median seconds of both, taking turns."""
+    times: dict[Callable[[], object], list[float]] = {one: [], other: []}
+    for call in (one, other):
+        call()
+    for index in range(pairs):
+        for call in (one, other) if index % 2 else (other, one):
+            times[call].append(seconds(call, device))
+    return [statistics.median(values) for values in times.values()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    network = ek.explainer("cam").build(20).to(memory_format=torch.channels_last).to(options.device).eval()
+    images = torch.rand(32, 3, 64, 64, device=options.device)
+    print(f"{torch.get_num_threads()} threads, {options.device}, {options.pairs} pairs; milliseconds")
+    print(f"{'method':22}{'by hand':>10}{'explain':>10}{'ratio':>8}{'over':>8}")
+    for name, captum in by_hand(network, network.backbone, images).items():
+        explainer = ek.explainer(f"captum/{name}", network=network, max_batch=MAX_BATCH)
+
+        def hand(captum: Callable[[Tensor], Tensor] = captum) -> None:
+            with torch.no_grad():
+                targets = network(images).argmax(1)
+            captum(targets)
+
+        def ours(explainer: ek.Explainer = explainer) -> None:
+            explainer.explain(images)
+
+        pairs = (
+            max(3, options.pairs // 10) if name in ("integrated-gradients", "occlusion") else options.pairs
+        )
+        bare, whole = compared(hand, ours, pairs, options.device)
+        over = (whole - bare) * 1e3
+        verdict = "" if whole <= 1.03 * bare or over <= 1 else "  too much"
+        print(f"{name:22}{bare * 1e3:10.1f}{whole * 1e3:10.1f}{whole / bare:8.3f}{over:8.1f}{verdict}")
+
+
+if __name__ == "__main__":
+    main()
