@@ -510,7 +510,7 @@ def test_weights_that_depend_on_the_image_are_kept_where_there_is_room(tmp_path,
 
     same(loaded, told)
     if room:
-        same(loaded.contrast(0), told.contrast(0))
+        assert torch.equal(loaded.contrast(0).contributions, told.contrast(0).contributions)
     else:
         assert loaded.decomposition is None
 
