@@ -30,6 +30,28 @@ def explainkit_datasets() -> list[Offer]:
 
 
 @hookimpl
+def explainkit_metrics() -> list[Offer]:
+    """Measures of explanations, in the order of `explainkit.metrics`."""
+    metrics = "explainkit.metrics"
+    return [
+        Offer("rho-phi", "Do parts rank as their Shapley values do", f"{metrics}.faithfulness:rho_phi"),
+        Offer("residual-r", "The same beyond what the class tells", f"{metrics}.faithfulness:residual_r"),
+        Offer("top-part", "Is the strongest part the true one", f"{metrics}.faithfulness:top_part"),
+        Offer("part-deletion", "Parts drawn away one by one", f"{metrics}.faithfulness:part_deletion"),
+        Offer("part-insertion", "Parts drawn in one by one", f"{metrics}.faithfulness:part_insertion"),
+        Offer("residual", "What the sum leaves out of the logit", f"{metrics}.faithfulness:residual"),
+        Offer("pixel-deletion", "Pixels greyed out one by one", f"{metrics}.pixel_curves:pixel_deletion"),
+        Offer("pixel-insertion", "Pixels unveiled one by one", f"{metrics}.pixel_curves:pixel_insertion"),
+        Offer("pointing", "Is the strongest pixel on a part", f"{metrics}.localisation:pointing"),
+        Offer("mass-on-bird", "Evidence on the bird", f"{metrics}.localisation:mass_on_bird"),
+        Offer("units-to-95", "Units to 95 % of the evidence", f"{metrics}.interpretability:units_to_95"),
+        Offer("gini", "How unevenly evidence is spread", f"{metrics}.interpretability:gini"),
+        Offer("forward-passes", "Runs of the network forward", f"{metrics}.cost:forward_passes"),
+        Offer("backward-passes", "Runs of the network backward", f"{metrics}.cost:backward_passes"),
+    ]
+
+
+@hookimpl
 def explainkit_loggers() -> list[Offer]:
     """Where epochs are told."""
     return [Offer("csv", "One row an epoch in log.csv", "explainkit.training.logs:CSVLogger")]
