@@ -1,38 +1,55 @@
 """The engine: runs phases on Lightning Fabric, and stops in words when a loss goes astray."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic
 
 import torch
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from explainkit.data.images import Batch, ImageData
-from explainkit.errors import TrainingError
+from explainkit.errors import InputError, TrainingError
+from explainkit.training.checkpoints import Checkpoint, Checkpoints, Place, RunState, fingerprint
 from explainkit.training.logs import Logger, Progress
-from explainkit.training.phases import (
-    Epoch,
-    Network,
-    Phase,
-    Repeat,
-    optimiser,
-    scheduler,
-    set_modes,
-)  # fmt: skip
+from explainkit.training.phases import Epoch, Network, Phase, Repeat, optimiser, scheduler, set_modes
+
+LEARNING, FINISHING, DONE = range(3)
+"""Stages of a phase, as checkpoints know them."""
 
 EXPLODED = 1e4
 """A term this many times its first value (or 1, if that is larger) has exploded."""
 
 
+@frozen(eq=False, kw_only=True)
+class Course(Generic[Network]):
+    """One phase under way: what its epochs need."""
+
+    phase: Phase[Network]
+    loss: Callable[[Any, Batch], Mapping[str, Tensor]]
+    network: Network
+    module: nn.Module
+    optimiser: Optimizer
+    schedule: LRScheduler | None
+    fabric: Fabric
+    data: ImageData
+    progress: Progress
+
+
 @define(eq=False, kw_only=True)
 class Trainer:
     """Runs a plan of phases on a network, in place.
+
+    Under ``torchrun`` the images of each batch are shared among the processes; statistics of batch norm are each
+    process's own while it learns, and the first one's afterwards.
 
     Parameters
     ----------
@@ -41,18 +58,34 @@ class Trainer:
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` …
     loggers : sequence of Logger
-        Told of every epoch.
+        Told of every epoch; when a run is resumed, of those before too.
     progress : bool or None
         A bar in the terminal; ``None``: where there is one.
+    checkpoints : path or None
+        Folder for checkpoints: after every epoch, before and after every finish.
+    every : int or None
+        Also within epochs, after so many steps.
+    resume : bool
+        Go on from the checkpoint in that folder, or begin where there is none. The end is that of the uninterrupted
+        run, bit for bit on the CPU.
     """
 
     seed: int = 0
     device: str = "auto"
     loggers: Sequence[Logger] = ()
     progress: bool | None = None
-    history: list[Epoch] = field(factory=list, init=False)
-    _first: dict[str, float] = field(factory=dict, init=False)
-    _epochs: int = field(default=0, init=False)
+    checkpoints: str | Path | None = None
+    every: int | None = None
+    resume: bool = False
+    state: RunState = field(factory=RunState, init=False)
+    _store: Checkpoints | None = field(default=None, init=False)
+    _resumed: Checkpoint | None = field(default=None, init=False)
+    _fabrics: dict[str, Fabric] = field(factory=dict, init=False)
+
+    @property
+    def history(self) -> list[Epoch]:
+        """What each epoch cost and gave."""
+        return self.state.history
 
     def run(
         self, network: Network, data: ImageData, plan: Sequence[Phase[Network] | Repeat[Network]]
@@ -63,34 +96,75 @@ class Trainer:
         ------
         TrainingError
             For a loss that is NaN, infinite or exploded, with phase, epoch and term.
+        InputError
+            For a checkpoint of another run, and for a folder that cannot be written.
         """
         try:
-            for item in plan:
-                if isinstance(item, Phase):
-                    self._run_phase(network, data, item)
+            self._begin(network, data, plan)
+            start = self.state.place
+            for index, item in enumerate(plan):
+                if index < start.item:
                     continue
-                for _ in range(item.times):
-                    for phase in item.phases:
-                        self._run_phase(network, data, phase)
-                    if item.until is not None and item.until(network, data):
+                repeat = item if isinstance(item, Repeat) else Repeat([item], 1)
+                for turn in range(repeat.times):
+                    if (index, turn) < (start.item, start.turn):
+                        continue
+                    for number, phase in enumerate(repeat.phases):
+                        self._run_phase(network, data, phase, Place(item=index, turn=turn, phase=number))
+                    if repeat.until is not None and repeat.until(network, data):
                         break
             return self.history
         finally:
             network.requires_grad_(True)
             network.eval()
-            for logger in self.loggers:
+            for logger in self._told():
                 logger.close()
 
-    def _run_phase(self, network: Network, data: ImageData, phase: Phase[Network]) -> None:
-        fabric = Fabric(accelerator=_accelerator(self.device), devices=1, precision=phase.precision)  # type: ignore[arg-type]
+    def _begin(
+        self, network: Network, data: ImageData, plan: Sequence[Phase[Network] | Repeat[Network]]
+    ) -> None:
+        """Find the device, and go back to the checkpoint where there is one."""
+        fabric = self._fabric("32-true")
         network.to(fabric.device)
-        if phase.loss is not None and phase.epochs:
-            with Progress(phase.name, phase.epochs, self.progress) as progress:
-                self._learn(network, data, phase, phase.loss, fabric, progress)
+        if self.checkpoints is None:
+            return
+        run = fingerprint(data, plan, self.seed, fabric.device, fabric.world_size)
+        store = self._store = Checkpoints(folder=Path(self.checkpoints), every=self.every, run=run)
+        if not store.path.exists():
+            self._save(network)
+            return
+        if not self.resume:
+            raise InputError(
+                f"Expected a folder without a checkpoint; {str(store.folder)!r} has one. Go on from it with "
+                "resume=True, or remove it."
+            )
+        self._resumed = store.load()
+        self._resumed.restore_network(network)
+        self.state = self._resumed.state
+        for logger in self._told():
+            for epoch in self.history:
+                logger.log(epoch)
+
+    def _run_phase(self, network: Network, data: ImageData, phase: Phase[Network], here: Place) -> None:
+        checkpoint = self._resumed
+        if checkpoint is not None and here.of_phase < checkpoint.state.place.of_phase:
+            return
+        self._resumed = None
+        if checkpoint is None:
+            self.state.place = here
+        stage = self.state.place.stage
+        if stage == LEARNING and phase.loss is not None and phase.epochs:
+            fabric = self._fabric(phase.precision)
+            with Progress(phase.name, phase.epochs, self.progress and fabric.is_global_zero) as progress:
+                self._learn(network, data, phase, phase.loss, fabric, progress, checkpoint)
         network.eval()
-        if phase.finish is not None:
+        if stage < DONE and phase.finish is not None:
+            if stage < FINISHING:
+                self._save(network, evolve(here, stage=FINISHING))
             with torch.no_grad():
                 phase.finish(network, data)
+        if stage < DONE:
+            self._save(network, evolve(here, stage=DONE))
 
     def _learn(
         self,
@@ -100,86 +174,90 @@ class Trainer:
         loss: Callable[[Any, Batch], Mapping[str, Tensor]],
         fabric: Fabric,
         progress: Progress,
+        checkpoint: Checkpoint | None,
     ) -> None:
-        steps = max(1, len(data.train) // phase.batch_size)
-        optimiser_ = optimiser(network, phase)
-        schedule = scheduler(phase, optimiser_, steps)
-        module, prepared = fabric.setup(network, optimiser_)
+        if phase.batch_size % fabric.world_size:
+            raise InputError(
+                f"Expected a batch size that {fabric.world_size} processes can share; got {phase.batch_size}."
+            )
+        prepared = optimiser(network, phase)
+        schedule = scheduler(phase, prepared, _steps(data, phase))
+        module, wrapped = fabric.setup(network, prepared)
         if hasattr(network, "decompose"):
             module.mark_forward_method("decompose")
-        best, best_state, waited = (-1.0, -math.inf), None, 0
-        self._first.clear()
-        for epoch in range(1, phase.epochs + 1):
-            started = time.perf_counter()
-            set_modes(network)
-            terms = self._epoch(module, data, phase, loss, fabric, prepared, schedule, epoch, progress)
-            accuracy, validation = evaluate(module, data, "validation", fabric.device)
-            self.history.append(
-                Epoch(
-                    phase=phase.name, epoch=epoch, terms=terms, accuracy=accuracy, loss=validation,
-                    seconds=time.perf_counter() - started,
-                )
-            )  # fmt: skip
-            for logger in self.loggers:
-                logger.log(self.history[-1])
-            if (accuracy, -validation) > best:
-                best, waited = (accuracy, -validation), 0
-                best_state = _copy(network) if phase.keep_best else None
-            else:
-                waited += 1
-            if phase.patience is not None and waited >= phase.patience:
-                break
-        if best_state is not None:
-            network.load_state_dict(best_state)
+        if checkpoint is not None and "optimiser" in checkpoint.facts:
+            checkpoint.restore_optimiser(prepared, schedule)
+        elif checkpoint is None:
+            self.state = RunState(place=self.state.place, epochs=self.state.epochs, history=self.history)
+        course = Course(
+            phase=phase, loss=loss, network=network, module=module, optimiser=wrapped, schedule=schedule,
+            fabric=fabric, data=data, progress=progress,
+        )  # fmt: skip
+        state = self.state
+        while state.place.epoch < phase.epochs and not _waited_enough(state, phase):
+            self._epoch(course)
+            if state.place.epoch < phase.epochs and not _waited_enough(state, phase):
+                self._save(network, state.place, prepared, schedule)
+        if state.best_state is not None:
+            network.load_state_dict(state.best_state)
+            state.best_state = None
 
-    def _epoch(
-        self,
-        module: nn.Module,
-        data: ImageData,
-        phase: Phase[Any],
-        loss: Callable[[Any, Batch], Mapping[str, Tensor]],
-        fabric: Fabric,
-        optimiser: Optimizer,
-        schedule: LRScheduler | None,
-        epoch: int,
-        progress: Progress,
-    ) -> dict[str, float]:
-        """One pass over the training split; the mean of each term."""
-        self._epochs += 1
-        totals: dict[str, float] = {}
-        batches = self._order(len(data.train), phase.batch_size)
-        for index, ids in enumerate(batches):
-            batch = data.train.batch(ids)
-            if data.augment is not None:
-                batch = data.augment(batch, self.seed, self._epochs)
-            terms = loss(module, batch.to(fabric.device))
-            values = self._checked(terms, phase.name, epoch)
-            optimiser.zero_grad()
-            fabric.backward(torch.stack(list(terms.values())).sum())
-            if phase.clip is not None:
-                fabric.clip_gradients(module, optimiser, max_norm=phase.clip)
-            optimiser.step()
-            if schedule is not None and (phase.per == "step" or index == len(batches) - 1):
-                schedule.step()
+    def _epoch(self, course: Course[Any]) -> None:
+        """One pass over the training split, and its validation."""
+        state, phase = self.state, course.phase
+        started = time.perf_counter()
+        set_modes(course.network)
+        batches = self._order(len(course.data.train), phase.batch_size)
+        for index in range(state.place.step, len(batches)):
+            values = self._step(course, batches[index])
+            if course.schedule is not None and (phase.per == "step" or index == len(batches) - 1):
+                course.schedule.step()
             for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + value / len(batches)
-            progress.advance(epoch, (index + 1) / len(batches), values)
-        return totals
+                state.totals[name] = state.totals.get(name, 0.0) + value / len(batches)
+            state.place = evolve(state.place, step=index + 1)
+            course.progress.advance(state.place.epoch + 1, (index + 1) / len(batches), values)
+            if self.every is not None and (index + 1) % self.every == 0 and index + 1 < len(batches):
+                self._save(course.network, state.place, course.optimiser, course.schedule)
+        _share_buffers(course.network, course.fabric)
+        accuracy, validation = evaluate(course.network, course.data, "validation", course.fabric.device)
+        state.place = evolve(state.place, epoch=state.place.epoch + 1, step=0)
+        state.epochs += 1
+        epoch = Epoch(
+            phase=phase.name, epoch=state.place.epoch, terms=state.totals, accuracy=accuracy, loss=validation,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
+        state.history.append(epoch)
+        state.totals = {}
+        for logger in self._told():
+            logger.log(epoch)
+        state.waited += 1
+        if (accuracy, -validation) > state.best:
+            state.best, state.waited = (accuracy, -validation), 0
+            state.best_state = _copy(course.network) if phase.keep_best else None
 
-    def _order(self, images: int, batch_size: int) -> list[Tensor]:
-        """The ids of each batch of this epoch; what does not fill a batch waits for another epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._epochs)
-        order = torch.randperm(images, generator=generator)
-        full = max(1, images // batch_size)
-        return list(order[: full * batch_size].split(batch_size))
-
-    def _checked(self, terms: Mapping[str, Tensor], phase: str, epoch: int) -> dict[str, float]:
-        """The terms as numbers, once they are found to be sane."""
-        values = dict(
-            zip(terms, torch.stack([term.detach().float() for term in terms.values()]).tolist(), strict=True)
+    def _step(self, course: Course[Any], ids: Tensor) -> dict[str, float]:
+        """One step of the optimiser on this process's share of `ids`; each term's mean over all of them."""
+        fabric, data = course.fabric, course.data
+        batch = data.train.batch(ids[fabric.global_rank :: fabric.world_size])
+        if data.augment is not None:
+            batch = data.augment(batch, self.seed, self.state.epochs + 1)
+        terms = course.loss(course.module, batch.to(fabric.device))
+        told = fabric.all_reduce(
+            torch.stack([term.detach().double() for term in terms.values()]), reduce_op="mean"
         )
+        values = dict(zip(terms, told.tolist(), strict=True))
+        self._check(values, course.phase.name)
+        course.optimiser.zero_grad()
+        fabric.backward(torch.stack(list(terms.values())).sum())
+        if course.phase.clip is not None:
+            fabric.clip_gradients(course.module, course.optimiser, max_norm=course.phase.clip)
+        course.optimiser.step()
+        return values
+
+    def _check(self, values: Mapping[str, float], phase: str) -> None:
+        """Refuse terms that are not sane."""
         for name, value in values.items():
-            first = self._first.setdefault(name, value)
+            first = self.state.first.setdefault(name, value)
             if not math.isfinite(value):
                 what = "NaN" if math.isnan(value) else "infinite"
             elif abs(value) > EXPLODED * max(1.0, abs(first)):
@@ -187,10 +265,46 @@ class Trainer:
             else:
                 continue
             raise TrainingError(
-                f"Phase {phase!r}, epoch {epoch}: the loss term {name!r} is {what}. "
+                f"Phase {phase!r}, epoch {self.state.place.epoch + 1}: the loss term {name!r} is {what}. "
                 "Lower the learning rate, clip the gradient (clip=1.0), or train in full precision."
             )
-        return values
+
+    def _save(
+        self,
+        network: nn.Module,
+        place: Place | None = None,
+        optimiser: Optimizer | None = None,
+        schedule: LRScheduler | None = None,
+    ) -> None:
+        """A checkpoint, by the first process."""
+        self.state.place = place or self.state.place
+        if self._store is not None and self._fabric("32-true").is_global_zero:
+            plain = getattr(optimiser, "optimizer", optimiser)
+            self._store.save(self.state, network, plain, schedule)
+
+    def _told(self) -> Sequence[Logger]:
+        return self.loggers if self._fabric("32-true").is_global_zero else ()
+
+    def _fabric(self, precision: str) -> Fabric:
+        if precision not in self._fabrics:
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            fabric = Fabric(
+                accelerator=_accelerator(self.device),
+                devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+                num_nodes=processes // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+                strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
+                precision=precision,  # type: ignore[arg-type]
+            )
+            fabric.launch()
+            self._fabrics[precision] = fabric
+        return self._fabrics[precision]
+
+    def _order(self, images: int, batch_size: int) -> list[Tensor]:
+        """The ids of each batch of this epoch; what does not fill a batch waits for another epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.state.epochs + 1)
+        order = torch.randperm(images, generator=generator)
+        full = max(1, images // batch_size)
+        return list(order[: full * batch_size].split(batch_size))
 
 
 def evaluate(
@@ -210,6 +324,22 @@ def evaluate(
     for module, training in modes:
         module.training = training
     return right / max(count, 1), cost / max(count, 1)
+
+
+def _steps(data: ImageData, phase: Phase[Any]) -> int:
+    """Steps of an epoch."""
+    return max(1, len(data.train) // phase.batch_size)
+
+
+def _waited_enough(state: RunState, phase: Phase[Any]) -> bool:
+    return phase.patience is not None and state.waited >= phase.patience
+
+
+def _share_buffers(network: nn.Module, fabric: Fabric) -> None:
+    """The first process's buffers for all, so that all see the same validation."""
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _accelerator(device: str) -> str:

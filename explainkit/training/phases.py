@@ -111,9 +111,16 @@ def optimiser(network: nn.Module, phase: Phase[Any]) -> Optimizer:
     Raises
     ------
     TrainingError
-        For a prefix that names nothing, and for a parameter that two prefixes name.
+        For a prefix that names nothing, and for a parameter that two prefixes name; where nothing learns.
     """
+    makers: Mapping[str, Callable[..., Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+    if phase.optimiser not in makers:
+        raise TrainingError(f"Expected the optimiser to be one of {[*makers]}; got {phase.optimiser!r}.")
     rate = _by_parameter(network, phase.rates, f"Phase {phase.name!r} sets a rate for")
+    if not rate:
+        raise TrainingError(
+            f'Phase {phase.name!r} has a loss and no rate: say what learns, {{"": 1e-3}} for all.'
+        )
     network.requires_grad_(False)
     parameters = {name: value for name, value in network.named_parameters() if name in rate}
     for value in parameters.values():
@@ -125,7 +132,6 @@ def optimiser(network: nn.Module, phase: Phase[Any]) -> Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in parameters.items():
         groups.setdefault((rate[name], decay.get(name, 0.0)), []).append(value)
-    makers: Mapping[str, Callable[..., Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
     return makers[phase.optimiser](
         [{"params": values, "lr": lr, "weight_decay": wd} for (lr, wd), values in groups.items()],
         **phase.options,
@@ -145,6 +151,10 @@ def scheduler(phase: Phase[Any], optimiser: Optimizer, steps: int) -> LRSchedule
             optimiser, rates, total_steps=total, pct_start=0.15, div_factor=10, final_div_factor=100,
             cycle_momentum=False,
         )  # fmt: skip
+    if isinstance(phase.schedule, str):
+        raise TrainingError(
+            f"Expected the schedule to be 'constant', 'cosine', 'one-cycle' or a function; got {phase.schedule!r}."
+        )
     return phase.schedule(optimiser, total)
 
 

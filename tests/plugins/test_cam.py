@@ -166,16 +166,16 @@ def test_a_batch_is_its_images_one_by_one():
         torch.testing.assert_close(one.maps[0], whole.maps[n], atol=1e-6, rtol=1e-4)
 
 
-def test_a_hundred_explanations_leave_nothing_behind():
-    explainer, images = cam(), drawn(1, 3, 32, 32)
+def test_many_explanations_leave_nothing_behind():
+    explainer, images = cam(), drawn(1, 3, 16, 16)
     explainer.explain(images)
 
     def tensors():
         gc.collect()
-        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
     before = tensors()
-    for _ in range(100):
+    for _ in range(30):
         explainer.explain(images).saliency()
 
     assert tensors() <= before + 2
@@ -310,8 +310,11 @@ def test_torchvisions_networks_are_read_and_left_as_they_were(name):
     ],
 )
 def test_networks_of_another_form_are_refused_in_words(name, found):
+    with torch.device("meta"):  # read from the graph alone, so that no weight need exist
+        theirs = zoo_network(name)
+
     with pytest.raises(BindError, match=found):
-        ek.explainer("cam", network=zoo_network(name), size=(64, 64))
+        ek.explainer("cam", network=theirs, size=(64, 64))
 
 
 def test_float64_networks_are_read():

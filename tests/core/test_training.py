@@ -1,0 +1,568 @@
+import csv
+from contextlib import suppress
+from itertools import chain
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from explainkit.data.images import ArraySplit, ImageData
+from explainkit.errors import InputError, TrainingError
+from explainkit.training import Phase, Repeat, Trainer
+from explainkit.training.engine import evaluate
+from explainkit.training.logs import CSVLogger
+from explainkit.training.phases import optimiser, set_modes
+
+
+class Net(nn.Module):
+    """A backbone, another whose name begins alike, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU())
+        self.backbone2 = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images):
+        return self.head(self.backbone2(self.backbone(images).mean((2, 3))))
+
+
+def net(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net()
+
+
+def data(count=20, augment=None):
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 90, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    images[labels == 1, 0] += 160
+    split = ArraySplit(images=images.byte(), labels=labels)
+    return ImageData(
+        name="colours",
+        classes=("blue", "red"),
+        size=(8, 8),
+        splits={"train": split, "validation": split, "test": split},
+        augment=augment,
+    )
+
+
+def loss(network, batch):
+    return {"entropy": F.cross_entropy(network(batch.images), batch.labels)}
+
+
+def phase(name="all", epochs=1, loss=loss, rates=None, **settings):
+    return Phase(name, epochs, loss, {"": 1e-2} if rates is None else rates, **{"batch_size": 5} | settings)
+
+
+def run(*plan, network=None, of=None, **settings):
+    network = net() if network is None else network
+    trainer = Trainer(device="cpu", progress=False, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # dropout draws from the caller's state
+        trainer.run(network, of or data(), plan)
+    return network, trainer
+
+
+def state(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def learning(network):
+    return [name for name, value in network.named_parameters() if value.requires_grad]
+
+
+# what learns
+
+
+def test_a_prefix_is_whole_dotted_words():
+    network = net()
+
+    optimiser(network, phase(rates={"backbone": 0.1}))
+
+    assert learning(network) == [
+        "backbone.0.weight",
+        "backbone.0.bias",
+        "backbone.1.weight",
+        "backbone.1.bias",
+    ]
+
+
+def test_a_whole_name_and_the_empty_prefix_do_too():
+    network = net()
+
+    optimiser(network, phase(rates={"head.weight": 0.1, "backbone.0": 0.2}))
+    assert learning(network) == ["backbone.0.weight", "backbone.0.bias", "head.weight"]
+
+    optimiser(network, phase(rates={"": 0.1}))
+    assert learning(network) == [name for name, _ in network.named_parameters()]
+
+
+def test_what_no_prefix_names_stays_bit_by_bit():
+    before = state(net())
+
+    network, _ = run(phase(rates={"head": 0.1}, decay=0.1))
+
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) != name.startswith("head"), name
+
+
+@pytest.mark.parametrize("field", ["rates", "decay"])
+@pytest.mark.parametrize("prefix", ["back", "backbone.", "head.weigh", "nothing"])
+def test_a_prefix_that_names_nothing_is_an_error(field, prefix):
+    settings = {"rates": {"": 0.1}} | {field: {prefix: 0.1}}
+
+    with pytest.raises(
+        TrainingError, match=rf"Phase 'warm' .*'{prefix}'.*There are: backbone, backbone2, head"
+    ):
+        optimiser(net(), phase("warm", **settings))
+
+
+@pytest.mark.parametrize("other", ["", "head.weight", "head"])
+def test_two_prefixes_for_one_parameter_are_an_error(other):
+    rates = {"head": 0.1, other: 0.2} if other != "head" else {"backbone": 0.1, "backbone.0": 0.2}
+
+    with pytest.raises(TrainingError, match="twice"):
+        optimiser(net(), phase(rates=rates))
+
+
+def test_a_phase_that_teaches_nothing_is_an_error():
+    with pytest.raises(TrainingError, match=r"Phase 'idle' .*no rate"):
+        run(phase("idle", rates={}))
+
+
+@pytest.mark.parametrize("field", ["optimiser", "schedule"])
+def test_an_unknown_optimiser_or_schedule_is_an_error(field):
+    with pytest.raises(TrainingError, match=f"{field}.*'adamv'"):
+        run(phase(**{field: "adamv"}))
+
+
+def test_an_error_about_a_plan_freezes_nothing():
+    network = net()
+
+    with suppress(TrainingError):
+        run(phase(rates={"nothing": 1}), network=network)
+
+    assert len(learning(network)) == 8
+
+
+def test_decay_is_for_matrices_unless_named():
+    by_default = optimiser(net(), phase(decay=0.3))
+    named = optimiser(net(), phase(decay={"head": 0.3}))
+
+    for group in by_default.param_groups:
+        assert {value.ndim > 1 for value in group["params"]} == {group["weight_decay"] == 0.3}
+    decayed = [value for group in named.param_groups if group["weight_decay"] for value in group["params"]]
+    assert [value.shape for value in decayed] == [(2, 4), (2,)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_options_reach_the_optimiser(name):
+    options = {"momentum": 0.8} if name == "sgd" else {"betas": (0.5, 0.6)}
+
+    made = optimiser(net(), phase(optimiser=name, options=options))
+
+    assert type(made).__name__.lower() == name
+    assert all(group[key] == value for group in made.param_groups for key, value in options.items())
+
+
+def test_a_frozen_norm_is_in_eval_mode_and_dropout_stays_live():
+    network = net()
+
+    optimiser(network, phase(rates={"head": 0.1}))
+    set_modes(network)
+
+    assert (
+        not network.backbone[1].training
+        and not network.backbone.training
+        and not network.backbone[0].training
+    )
+    assert network.backbone[2].training and network.head.training and network.training
+
+
+def test_frozen_norms_keep_their_statistics_and_learning_ones_do_not():
+    frozen, _ = run(phase(rates={"head": 0.1}))
+    learnt, _ = run(phase(rates={"backbone": 0.1}))
+
+    assert torch.equal(frozen.backbone[1].running_mean, net().backbone[1].running_mean)
+    assert int(frozen.backbone[1].num_batches_tracked) == 0
+    assert int(learnt.backbone[1].num_batches_tracked) == 4
+
+
+def test_dropout_in_a_frozen_backbone_is_live_in_training_alone():
+    seen = []
+
+    def watching(network, batch):
+        seen.append(bool((network.backbone[2](torch.ones(100)) == 0).any()))
+        return loss(network, batch)
+
+    network, _ = run(phase(loss=watching, rates={"head": 0.1}))
+
+    assert all(seen) and not (network.backbone[2](torch.ones(100)) == 0).any()
+
+
+# how fast
+
+
+def rates_of(**settings):
+    """The learning rate at each step of two epochs of four steps."""
+    seen = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimiser, *_: seen.append([group["lr"] for group in optimiser.param_groups])
+    )
+    try:
+        run(phase(epochs=2, **settings))
+    finally:
+        hook.remove()
+    return seen
+
+
+def test_a_constant_rate_stays():
+    seen = rates_of(rates={"head": 0.1, "backbone": 0.2})
+
+    assert [sorted(rates) for rates in seen] == [[0.1, 0.2]] * 8
+
+
+def test_a_cosine_goes_down_by_step_or_by_epoch():
+    from math import cos, pi
+
+    by_step = [rate for (rate,) in rates_of(schedule="cosine")]
+    by_epoch = [rate for (rate,) in rates_of(schedule="cosine", per="epoch")]
+
+    assert by_step == pytest.approx([1e-2 * (1 + cos(pi * step / 8)) / 2 for step in range(8)])
+    assert by_epoch == pytest.approx([1e-2] * 4 + [0.5e-2] * 4)
+
+
+def test_one_cycle_rises_to_each_rate_and_falls():
+    seen = rates_of(schedule="one-cycle", rates={"head": 0.1, "backbone": 0.2})
+
+    for group in zip(*seen, strict=True):
+        peak = max(group)
+        assert peak == pytest.approx(0.1, rel=0.1) or peak == pytest.approx(0.2, rel=0.1)
+        assert group[0] < peak and group[-1] < peak / 3 and list(group[2:]) == sorted(group[2:], reverse=True)
+
+
+def test_a_schedule_of_ones_own_is_told_how_often_it_moves():
+    told = []
+
+    def halving(optimiser, steps):
+        told.append(steps)
+        return torch.optim.lr_scheduler.StepLR(optimiser, 1, 0.5)
+
+    by_step = [rate for (rate,) in rates_of(schedule=halving)]
+    by_epoch = [rate for (rate,) in rates_of(schedule=halving, per="epoch")]
+
+    assert told == [8, 2]
+    assert by_step == pytest.approx([1e-2 / 2**step for step in range(8)])
+    assert by_epoch == pytest.approx([1e-2] * 4 + [0.5e-2] * 4)
+
+
+def test_the_gradient_is_clipped():
+    def steep(network, batch):
+        return {"steep": network.head.bias.sum() * 1000 + network(batch.images).sum() * 0}
+
+    before = net().head.bias.detach()
+    network, _ = run(phase(loss=steep, rates={"head": 1.0}, optimiser="sgd", clip=1.0))
+
+    assert (network.head.bias - before).detach().norm().item() == pytest.approx(
+        4, rel=1e-4
+    )  # four steps of length one
+
+
+# which epochs
+
+
+def scripted(accuracies, monkeypatch):
+    """Validation that answers with these accuracies in turn."""
+    answers = iter(accuracies)
+    monkeypatch.setattr("explainkit.training.engine.evaluate", lambda *_, **__: (next(answers), 1.0))
+
+
+def test_the_best_epoch_is_kept(monkeypatch):
+    scripted([0.5, 0.9, 0.7], monkeypatch)
+    kept, _ = run(phase(epochs=3, keep_best=True))
+    scripted([0.5, 0.9], monkeypatch)
+    two, _ = run(phase(epochs=2))
+
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in kept.state_dict().items())
+
+
+def test_the_last_epoch_is_kept_otherwise(monkeypatch):
+    scripted([0.9, 0.5], monkeypatch)
+    last, _ = run(phase(epochs=2))
+    scripted([0.9], monkeypatch)
+    first, _ = run(phase(epochs=1))
+
+    assert not torch.equal(last.head.weight, first.head.weight)
+
+
+def test_patience_ends_a_phase(monkeypatch):
+    scripted([0.5, 0.6, 0.6, 0.6, 0.9], monkeypatch)
+
+    _, trainer = run(phase(epochs=5, patience=2))
+
+    assert [epoch.accuracy for epoch in trainer.history] == [0.5, 0.6, 0.6, 0.6]
+
+
+def test_without_validation_images_the_last_epoch_is_the_best():
+    nothing = ArraySplit(images=torch.zeros(0, 3, 8, 8).byte(), labels=torch.zeros(0).long())
+    full = data()
+    bare = ImageData(
+        name="bare", classes=full.classes, size=(8, 8), splits=dict(full.splits) | {"validation": nothing}
+    )
+
+    kept, trainer = run(phase(epochs=3, keep_best=True, patience=1), of=bare)
+    last, _ = run(phase(epochs=3))
+
+    assert len(trainer.history) == 3
+    assert torch.equal(kept.head.weight, last.head.weight)
+
+
+def test_repeats_alternate_until_they_are_told_to_stop():
+    rounds = []
+
+    def enough(network, data):
+        rounds.append(network.training)
+        return len(rounds) == 2
+
+    _, trainer = run(
+        Repeat([phase("a"), phase("b", rates={"head": 0.1})], 5, until=enough), Repeat([phase("c")], 2)
+    )
+
+    assert [epoch.phase for epoch in trainer.history] == ["a", "b", "a", "b", "c", "c"]
+    assert rounds == [False, False]
+
+
+def test_finish_runs_last_in_eval_mode_without_gradients():
+    seen = []
+
+    def finish(network, of):
+        seen.append((network.training, torch.is_grad_enabled(), len(of.train)))
+        network.head.bias.zero_()
+
+    network, trainer = run(phase(epochs=2, finish=finish), Phase("only", finish=finish))
+
+    assert seen == [(False, False, 20)] * 2 and len(trainer.history) == 2
+    assert network.head.bias.abs().sum() == 0
+
+
+def test_the_network_ends_trainable_and_in_eval_mode():
+    network, _ = run(phase(rates={"head": 0.1}))
+
+    assert not any(module.training for module in network.modules()) and len(learning(network)) == 8
+
+
+# when it goes astray
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, float("nan")], "NaN"),
+        ([1.0, float("inf")], "infinite"),
+        ([1.0, 2e4], r"2e\+04, from 1 at first: it exploded"),
+        ([50.0, -6e5], r"-6e\+05, from 50 at first: it exploded"),
+    ],
+)
+def test_a_loss_that_goes_astray_is_told_by_phase_epoch_and_term(values, said):
+    steps = iter([values[0]] * 5 + values[1:] * 9)
+
+    def astray(network, batch):
+        return loss(network, batch) | {"cluster": network(batch.images).sum() * 0 + next(steps)}
+
+    network = net()
+    with pytest.raises(TrainingError, match=f"Phase 'joint', epoch 2: the loss term 'cluster' is {said}"):
+        run(phase("joint", epochs=3, loss=astray), network=network)
+
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert not network.training and len(learning(network)) == 8
+
+
+def test_a_loss_may_be_large_from_the_first():
+    def large(network, batch):
+        return {"large": loss(network, batch)["entropy"] + 1e6}
+
+    run(phase(epochs=2, loss=large))
+
+
+# the same again
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, _ = run(phase(epochs=2), seed=3)
+    two, _ = run(phase(epochs=2), seed=3)
+    other, _ = run(phase(epochs=2), seed=4)
+
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_every_image_is_seen_once_an_epoch_in_an_order_of_the_seed():
+    seen = []
+
+    def watching(network, batch):
+        seen.append(batch.ids.tolist())
+        return loss(network, batch)
+
+    run(phase(epochs=2, loss=watching), seed=1)
+    again, seen = seen, []
+    run(phase(epochs=2, loss=watching), seed=1)
+    first, second = [*chain(*seen[:4])], [*chain(*seen[4:])]
+
+    assert again == seen
+    assert sorted(first) == sorted(second) == list(range(20)) and first != second
+
+
+def test_a_last_batch_that_is_not_full_waits():
+    sizes = []
+
+    def watching(network, batch):
+        sizes.append(len(batch))
+        return loss(network, batch)
+
+    run(phase(loss=watching, batch_size=8))
+    run(phase(loss=watching, batch_size=64))
+
+    assert sizes == [8, 8, 20]
+
+
+def test_augmentation_is_told_seed_and_epoch_and_is_for_training_alone():
+    told = []
+
+    def augment(batch, seed, epoch):
+        told.append((seed, epoch))
+        return batch
+
+    run(phase(epochs=2), phase("next"), of=data(augment=augment), seed=7)
+
+    assert told == [(7, 1)] * 4 + [(7, 2)] * 4 + [(7, 3)] * 4
+
+
+def test_evaluating_puts_modes_back_and_counts_literally():
+    network = net()
+    network.head.eval()
+
+    accuracy, cost = evaluate(network, data(), "test", torch.device("cpu"), size=7)
+
+    assert network.training and not network.head.training
+    network.eval()
+    batch = data().test.batch(torch.arange(20))
+    logits = network(batch.images).detach()
+    assert accuracy == pytest.approx(
+        sum(int(a.argmax() == b) for a, b in zip(logits, batch.labels, strict=True)) / 20
+    )
+    assert cost == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-5)
+
+
+# what is told
+
+
+def test_history_tells_each_epoch():
+    _, trainer = run(phase("warm", epochs=2), phase("joint", rates={"head": 0.1}))
+
+    assert [(epoch.phase, epoch.epoch) for epoch in trainer.history] == [
+        ("warm", 1),
+        ("warm", 2),
+        ("joint", 1),
+    ]
+    for epoch in trainer.history:
+        assert set(epoch.terms) == {"entropy"} and 0 <= epoch.accuracy <= 1 and epoch.seconds > 0
+
+
+def test_terms_are_means_over_the_epoch():
+    steps = iter([1.0, 2.0, 3.0, 6.0])
+
+    def counted(network, batch):
+        return {"counted": network(batch.images).sum() * 0 + next(steps)}
+
+    _, trainer = run(phase(loss=counted))
+
+    assert trainer.history[0].terms["counted"] == pytest.approx(3)
+
+
+def test_the_log_is_always_a_whole_file(tmp_path):
+    logger = CSVLogger(tmp_path / "run")
+    wholes = []
+
+    class Watching:
+        def log(self, epoch):
+            with logger.path.open() as file:
+                wholes.append(list(csv.DictReader(file)))
+
+        def close(self):
+            wholes.append("closed")
+
+    def two(network, batch):
+        return loss(network, batch) | {"cluster": network(batch.images).sum() * 0}
+
+    run(phase("warm", epochs=2), phase("joint", loss=two), loggers=[logger, Watching()])
+
+    assert [len(rows) for rows in wholes[:3]] == [1, 2, 3] and wholes[3] == "closed"
+    last = wholes[2]
+    assert [row["phase"] for row in last] == ["warm", "warm", "joint"]
+    assert last[0]["train/cluster"] == "" and float(last[2]["train/cluster"]) == 0
+    assert [path.name for path in logger.path.parent.iterdir()] == ["log.csv"]
+
+
+def test_loggers_are_closed_when_training_fails():
+    closed = []
+
+    class Watching:
+        def log(self, epoch):
+            pass
+
+        def close(self):
+            closed.append(True)
+
+    with suppress(TrainingError):
+        run(phase(rates={"nothing": 1}), loggers=[Watching()])
+
+    assert closed == [True]
+
+
+def test_a_log_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match="folder for logs"):
+        CSVLogger(tmp_path / "file" / "run")
+
+
+def test_progress_is_silent_where_there_is_no_terminal(capfd):
+    run(phase(epochs=2))
+    Trainer(device="cpu").run(net(), data(), [phase()])
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_shows_phase_and_terms(capfd):
+    Trainer(device="cpu", progress=True).run(net(), data(), [phase("warm")])
+
+    assert "warm" in capfd.readouterr().err
+
+
+# precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "inside", "weights"),
+    [
+        ("32-true", torch.float32, torch.float32),
+        ("bf16-mixed", torch.bfloat16, torch.float32),
+        ("64-true", torch.float64, torch.float64),
+    ],
+)
+def test_a_phase_runs_in_its_precision(precision, inside, weights):
+    seen = []
+
+    class Watching(Net):
+        def forward(self, images):
+            features = self.backbone(images).mean((2, 3))
+            seen.append(self.backbone2(features).dtype)
+            return super().forward(images)
+
+    network, trainer = run(phase(precision=precision), network=Watching())
+
+    assert set(seen) == {inside} and network.head.weight.dtype is weights
+    assert trainer.history[0].loss > 0
