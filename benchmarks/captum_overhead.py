@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/captum_overhead.py [--pairs 30] [--device cpu]
 
-By hand: one forward pass for the prediction, Captum's call with the same settings and the same inner batches, and
-the forward pass of the baseline where a sum is claimed. The network of CAM's small preset, 64 pixels, batches of
+By hand: one forward pass for the prediction, Captum's call with the same settings and inner batches, and the
+forward pass of the baseline where a sum is claimed. The network of CAM's small preset, 64 pixels, batches of
 32. The figure is the ratio of the medians of interleaved pairs; it should be at most 1.03, or 1 ms over.
 """
 
