@@ -5,8 +5,8 @@ import torch
 from explainkit.data.aviary import interventions
 from explainkit.data.aviary.dataset import Aviary, aviary
 from explainkit.data.aviary.grammar import PARTS
-from explainkit.metrics.observer import IdealObserver
 from explainkit.errors import BindError, InputError
+from explainkit.metrics.observer import IdealObserver
 
 
 @pytest.fixture(scope="module")
