@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from explainkit.errors import InputError
+
 
 class Backbone(nn.Module):
     """A feature extractor that states what one cell of its grid can see.
@@ -36,6 +38,8 @@ class SmallBackbone(Backbone):
 
     def __init__(self, widths: Sequence[int] = (24, 48, 96), strides: Sequence[int] = (1, 2, 2)) -> None:
         super().__init__()
+        if len(widths) != len(strides):
+            raise InputError(f"Expected one stride a width; got {len(strides)} for {len(widths)} widths.")
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )

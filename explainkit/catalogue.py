@@ -64,7 +64,7 @@ def explainer(
     if network is None:
         if classes is not None:
             raise InputError(
-                f"Expected classes=… only beside network=…; fit({name!r}) learns them from the data."
+                "Expected classes=… only beside network=…; fit(data) learns them."
             )
         if not hasattr(factory, "fit"):
             raise InputError(f"Expected network=…: {name!r} explains a network that is trained already.")

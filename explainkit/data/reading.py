@@ -59,11 +59,11 @@ def read_picture(path: str | Path) -> Image.Image:
         raise InputError(f"Expected an image file; there is none at {str(path)!r}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.load()
                 return _upright_rgb(picture)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise InputError(f"Expected an image of ordinary size at {str(path)!r}: {error}") from None
     except UnidentifiedImageError:
         raise InputError(f"Expected an image file; {str(path)!r} is none, or of an unknown format.") from None
@@ -75,7 +75,10 @@ def _picture(item: Readable) -> Image.Image | Tensor:
     if isinstance(item, str | Path):
         return read_picture(item)
     if isinstance(item, Image.Image):
-        return _upright_rgb(item)
+        try:
+            return _upright_rgb(item)
+        except (OSError, SyntaxError, ValueError, EOFError) as error:  # files are read when first looked at
+            raise InputError(f"Expected a whole picture; {item!r} is damaged: {error}.") from None
     if isinstance(item, Tensor):
         if item.ndim != 3 or item.shape[0] != 3 or not item.is_floating_point():
             raise InputError(f"Expected a float image of (3, H, W); got {item.dtype} {tuple(item.shape)}.")
@@ -97,6 +100,8 @@ def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
             "Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255."
         )
     rgb = np.repeat(array[..., None], 3, 2) if array.ndim == 2 else array[..., :3]
+    if array.shape[2:] == (4,):
+        rgb = rgb * array[..., 3:] + 1 - array[..., 3:]  # over white
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
 
 
@@ -107,7 +112,7 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     if picture.mode.startswith("I"):  # 16 or 32 bits of grey, which convert("RGB") would clip
         grey = np.asarray(picture, dtype=np.float64)
-        top = 65535 if grey.max() > 255 else 255
+        top = 65535 if picture.mode.startswith("I;16") or grey.max() > 255 else 255
         return Image.fromarray((grey / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
     return picture.convert("RGB")
 
