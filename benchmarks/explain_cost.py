@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/explain_cost.py [--pairs 50] [--device cpu]
 
-The network of CAM's small preset, 64 pixels, batches of 32; `explain` and the network's forward take turns, and
-the median ratio is the figure. It should be at most 1.1.
+The network of CAM's small preset, 64 pixels, batches of 32; `explain` and the network's forward take turns,
+and the median ratio is the figure. It should be at most 1.1.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     print(
         f"explain / forward: median {statistics.median(ratios):.3f}, "
         f"10-90 % {ratios[tenth]:.3f} … {ratios[-tenth - 1]:.3f}, {options.pairs} pairs "
-        f"(forward {statistics.median(bare) * 1e3:.1f} ms, {torch.get_num_threads()} threads, {options.device})"
+        f"(forward {statistics.median(bare) * 1e3:.1f} ms, {torch.get_num_threads()} threads)"
     )
 
 

@@ -267,6 +267,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         device: str = "auto",
         loggers: Sequence[Logger] = (),
         progress: bool | None = None,
+        checkpoints: str | Path | None = None,
+        resume: bool = False,
     ) -> Self:
         """Build the network, train it on ``data.train`` and return this explainer.
 
@@ -281,20 +283,33 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             Told of every epoch; `history` keeps them too.
         progress : bool or None
             A bar in the terminal; ``None``: where there is one.
+        checkpoints : path or None
+            Folder for a checkpoint after every epoch, and before and after every finish.
+        resume : bool
+            Go on from that checkpoint, or begin where there is none; ends as the uninterrupted run would.
 
         Raises
         ------
         TrainingError
             For a loss that is NaN or explodes, with phase, epoch and term.
+        InputError
+            For a checkpoint of another run, and for a folder that cannot be written.
         """
         if not len(data.train):
             raise InputError(f"Expected training images; {data.name} has none.")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = self._built(len(data.classes))
-            trainer = Trainer(seed=seed, device=device, loggers=loggers, progress=progress)
+            trainer = Trainer(
+                seed=seed,
+                device=device,
+                loggers=loggers,
+                progress=progress,
+                checkpoints=checkpoints,
+                resume=resume,
+            )
             self.history = trainer.run(network, data, self.phases())
-        self._seed = seed
+        self._seed, self.bound = seed, False
         return self._adopt(network, data.classes, data.size)
 
     @classmethod
@@ -390,6 +405,8 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     devices = [like.device] if like.device.type == "cuda" else []
     for module in modes:
         module.training = False
+    for parameter, _ in gradients:  # not added to, but set aside
+        parameter.grad = None
     try:
         with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
             yield

@@ -48,8 +48,8 @@ class Course(Generic[Network]):
 class Trainer:
     """Runs a plan of phases on a network, in place.
 
-    Under ``torchrun`` the images of each batch are shared among the processes; statistics of batch norm are each
-    process's own while it learns, and the first one's afterwards.
+    Under ``torchrun`` the images of each batch are shared among the processes; statistics of batch norm are
+    each process's own while it learns, and the first one's afterwards.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ class Trainer:
     every : int or None
         Also within epochs, after so many steps.
     resume : bool
-        Go on from the checkpoint in that folder, or begin where there is none. The end is that of the uninterrupted
-        run, bit for bit on the CPU.
+        Go on from the checkpoint in that folder, or begin where there is none. The end is that of the
+        uninterrupted run, bit for bit on the CPU.
     """
 
     seed: int = 0
@@ -219,7 +219,7 @@ class Trainer:
             if self.every is not None and (index + 1) % self.every == 0 and index + 1 < len(batches):
                 self._save(course.network, state.place, course.optimiser, course.schedule)
         _share_buffers(course.network, course.fabric)
-        accuracy, validation = evaluate(course.network, course.data, "validation", course.fabric.device)
+        accuracy, validation = evaluate(course.module, course.data, "validation", course.fabric.device)
         state.place = evolve(state.place, epoch=state.place.epoch + 1, step=0)
         state.epochs += 1
         epoch = Epoch(
@@ -231,7 +231,7 @@ class Trainer:
         for logger in self._told():
             logger.log(epoch)
         state.waited += 1
-        if (accuracy, -validation) > state.best:
+        if (accuracy, -validation) > state.best or not len(course.data.validation):
             state.best, state.waited = (accuracy, -validation), 0
             state.best_state = _copy(course.network) if phase.keep_best else None
 
@@ -313,10 +313,11 @@ def evaluate(
     """Accuracy and mean cross-entropy of `network` on a split, in eval mode, mode put back."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     right, cost, count = 0, 0.0, 0
     with torch.no_grad():
         for batch in data.batches(split, size):
-            logits = network(batch.images.to(device)).float()
+            logits = network(batch.images.to(device, dtype)).float()
             labels = batch.labels.to(device)
             right += int((logits.argmax(1) == labels).sum())
             cost += F.cross_entropy(logits, labels, reduction="sum").item()

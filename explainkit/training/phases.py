@@ -153,7 +153,7 @@ def scheduler(phase: Phase[Any], optimiser: Optimizer, steps: int) -> LRSchedule
         )  # fmt: skip
     if isinstance(phase.schedule, str):
         raise TrainingError(
-            f"Expected the schedule to be 'constant', 'cosine', 'one-cycle' or a function; got {phase.schedule!r}."
+            f"Expected a schedule 'constant', 'cosine', 'one-cycle' or a function; got {phase.schedule!r}."
         )
     return phase.schedule(optimiser, total)
 
