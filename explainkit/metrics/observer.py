@@ -5,6 +5,7 @@ It recognises images by their bytes; one that it has not seen drawn is an error.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -141,8 +142,10 @@ class IdealObserver(InterpretableExplainer[Observer]):
         device: str = "auto",
         loggers: Sequence[Logger] = (),
         progress: bool | None = None,
+        checkpoints: str | Path | None = None,
+        resume: bool = False,
     ) -> Self:
-        """Know the scenes of `data`; nothing is trained.
+        """Know the scenes of `data`; nothing is trained, so all other arguments are idle.
 
         Raises
         ------
