@@ -60,10 +60,7 @@ def area(exam: Exam) -> Answer:
 
 def edges(exam: Exam) -> Answer:
     """How fast the brightness changes, by Sobel's filters."""
-    sobel = exam.images.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
-    grey = F.pad(exam.images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    slopes = F.conv2d(grey, torch.stack([sobel, sobel.T])[:, None])
-    return _row(exam, "edges", slopes.square().sum(1).sqrt())
+    return _row(exam, "edges", brightness_slopes(exam.images))
 
 
 def class_average(exam: Exam) -> Answer:
@@ -129,6 +126,13 @@ def mean_of_others(scores: Tensor, targets: Tensor) -> Tensor:
     alone = together.sum(1) == 0
     together[alone] = 1 - torch.eye(len(targets), device=scores.device, dtype=scores.dtype)[alone]
     return together @ scores / together.sum(1, keepdim=True).clamp(min=1)
+
+
+def brightness_slopes(images: Tensor) -> Tensor:
+    """The size of Sobel's gradient of the mean colour of images (N, 3, H, W): (N, H, W)."""
+    sobel = images.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(grey, torch.stack([sobel, sobel.T])[:, None]).square().sum(1).sqrt()
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from explainkit.errors import InputError
+from explainkit.metrics.baselines import (
+    TRIVIAL,
+    area,
+    brightness_slopes,
+    centre,
+    fixed_pixel,
+    ideal_observer,
+    mean_of_others,
+    oracle,
+    randomised_weights,
+    shuffled,
+)
+from explainkit.metrics.localisation import pointing
+
+
+@pytest.mark.parametrize("name", TRIVIAL)
+def test_every_row_bears_its_name_and_has_finite_scores_for_every_part(small, name) -> None:
+    row = TRIVIAL[name](small.exam())
+
+    assert row.name == name and row.trivial
+    assert row.part_scores.shape == (6, 7) and row.part_scores.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TRIVIAL)
+def test_every_row_is_the_same_the_next_time(small, name) -> None:
+    one, other = (TRIVIAL[name](small.exam()) for _ in range(2))
+
+    assert torch.equal(one.part_scores, other.part_scores)
+
+
+def test_the_mean_of_others_never_sees_the_image_itself() -> None:
+    scores = torch.tensor([[1.0], [3.0], [5.0], [100.0]])
+    targets = torch.tensor([0, 0, 0, 1])
+
+    assert mean_of_others(scores, targets).flatten().tolist() == [4, 3, 2, 3]  # the last one: of all others
+
+
+def test_the_oracle_adds_up_to_what_is_seen(small) -> None:
+    exam = small.exam()
+
+    worth = exam.truth.shapley * exam.masks.flatten(2).any(2)
+
+    torch.testing.assert_close(oracle(exam).saliency.sum((1, 2)).double(), worth.sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_area_scores_a_part_by_the_pixels_about_it(small) -> None:
+    row = area(small.exam())
+
+    assert (row.part_scores[row.exam.masks.flatten(2).any(2)] > 0).all()
+    assert set(row.saliency.unique().tolist()) == {0, 1}
+
+
+def test_edges_are_where_brightness_changes_and_not_at_the_frame() -> None:
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 4:] = 1
+
+    found = brightness_slopes(images)[0]
+
+    assert (found[:, 3:5] == 4).all() and found[:, :3].sum() == found[:, 5:].sum() == 0
+
+
+def test_the_centre_is_highest_in_the_middle(small) -> None:
+    assert centre(small.exam(1)).saliency[0].flatten().argmax() in (495, 496, 527, 528)
+
+
+def test_the_fixed_pixel_is_chosen_elsewhere_and_is_the_same_in_every_image(small) -> None:
+    row = fixed_pixel(small.exam())
+
+    assert (row.saliency == row.saliency[0]).all() and row.saliency[0].sum() == 1
+    assert pointing(row).mean > 0.3
+
+
+def test_the_ideal_observer_points_at_parts_that_speak_for_the_target(small) -> None:
+    exam = small.exam()
+    scenes = small.data.scenes("mixed", range(6))
+    evidence = small.data.grammar.evidence(scenes.codes[:, 0], scenes.present[:, 0])
+
+    told = torch.einsum("nhw,nphw->np", ideal_observer(exam).saliency, exam.masks.float())
+    speaks = torch.from_numpy(evidence)[torch.arange(6), :, exam.targets]
+    torch.testing.assert_close(told, (speaks & exam.masks.flatten(2).any(2)).float())
+
+
+def test_shuffled_weights_come_back_to_the_last_bit(small) -> None:
+    network = small.cam.network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    with pytest.raises(RuntimeError), shuffled(network, seed=0):
+        changed = [not torch.equal(value, before[name]) for name, value in network.state_dict().items()]
+        assert sum(changed) >= 4
+        raise RuntimeError
+
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_randomised_weights_explain_otherwise(small) -> None:
+    exam = small.exam()
+
+    assert not torch.allclose(randomised_weights(exam).saliency, small.cam.explain(exam.images).saliency())
+
+
+def test_what_the_data_do_not_allow_is_told(small, plain) -> None:
+    from attrs import evolve
+
+    exam = evolve(small.exam(2), data=plain, split="test")
+
+    for maker in (area, fixed_pixel, ideal_observer, oracle):
+        with pytest.raises(InputError, match="tiny"):
+            maker(exam)
