@@ -4,8 +4,8 @@ Usage: python benchmarks/captum_overhead.py [--pairs 30] [--device cpu]
 
 By hand: one forward pass for the prediction, Captum's call with the same settings and inner batches, and the
 forward pass of the baseline where a sum is claimed. The network of CAM's small preset, 64 pixels, batches of
-32. The figures are the ratio of the medians of interleaved pairs, which should be at most 1.03, and the median
-of their differences, which may be 1 ms instead.
+32. The figures are the ratio of the medians of interleaved pairs, which should be at most 1.03, and the
+median of their differences, which may be 1 ms instead.
 """
 
 import argparse
