@@ -63,9 +63,7 @@ def explainer(
     values = {**_preset(name, factory, preset), **settings}
     if network is None:
         if classes is not None:
-            raise InputError(
-                "Expected classes=… only beside network=…; fit(data) learns them."
-            )
+            raise InputError("Expected classes=… only beside network=…; fit(data) learns them.")
         if not hasattr(factory, "fit"):
             raise InputError(f"Expected network=…: {name!r} explains a network that is trained already.")
         return _called(name, factory, factory, values)

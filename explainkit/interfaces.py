@@ -398,9 +398,7 @@ class PostHocExplainer(Explainer):
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode, outside inference mode; then modes, gradients and random state as before."""
     modes = [module for module in network.modules() if module.training]
-    gradients = [
-        (parameter, parameter.grad) for parameter in network.parameters() if parameter.grad is not None
-    ]
+    gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     like = _like(network)
     devices = [like.device] if like.device.type == "cuda" else []
     for module in modes:
