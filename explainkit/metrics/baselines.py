@@ -79,7 +79,7 @@ def class_average(exam: Exam) -> Answer:
 def randomised_weights(exam: Exam) -> Answer:
     """The explainer itself, once the network's weights are shuffled within every tensor.
 
-    Adebayo et al., NeurIPS 2018, arXiv:1810.03292, section 3.
+    Adebayo et al., NeurIPS 2018, arXiv:1810.03292: the model randomisation test.
     """
     with shuffled(exam.explainer.network, exam.seed):
         told = exam.explainer.explain(exam.images, exam.targets)

@@ -32,8 +32,8 @@ def residual(answer: Answer) -> Tensor:
 def rho_phi(answer: Answer) -> Tensor:
     """Spearman's rank correlation between part scores and exact Shapley values, in each image.
 
-    Ties have their average rank. Shapley values: Lundberg, Lee, NeurIPS 2017, arXiv:1705.07874, equation 8,
-    without sampling.
+    Ties have their average rank. Shapley values: Lundberg, Lee, NeurIPS 2017, arXiv:1705.07874, theorem
+    1, without sampling.
     """
     return spearman(answer.part_scores, answer.exam.truth.shapley).nan_to_num(0)
 
@@ -43,14 +43,18 @@ def residual_r(answer: Answer) -> Tensor:
     """What the scores know of an image beyond its class: correlation less each (class, part) mean.
 
     Pearson's correlation over images, in each part, then the mean over parts. It belongs to all images
-    together: each value is what its image adds, and their mean is the correlation. A part whose scores never
-    differ within a class counts as 0.
+    together: an image's value is the correlation plus the image's influence on it (Devlin, Gnanadesikan,
+    Kettenring, Biometrika 62, 1975), so that mean and interval are those of the correlation. A part whose
+    scores never differ within a class counts as 0.
     """
     targets = answer.exam.targets
     told, true = (
         _beyond_class(scores.double(), targets) for scores in (answer.part_scores, answer.exam.truth.shapley)
     )
-    return (_standardised(told) * _standardised(true)).mean(1)
+    a, b = _standardised(told), _standardised(true)
+    correlation = (a * b).mean(0)  # (P,)
+    influence = a * b - correlation * (a.square() + b.square()) / 2
+    return (correlation + influence).mean(1)
 
 
 @metric(better="higher", unit="share of images")

@@ -21,8 +21,8 @@ def pointing(answer: Answer) -> Tensor:
 def mass_on_bird(answer: Answer) -> Tensor:
     """How much of the evidence for the target lies on the bird; 0 where there is none.
 
-    The energy-based pointing game of Wang et al.: Score-CAM, CVPR Workshops 2020, arXiv:1910.01279, section
-    4.3, with an exact mask in place of a box.
+    The energy-based pointing game of Wang et al.: Score-CAM, CVPR Workshops 2020, arXiv:1910.01279, with
+    an exact mask in place of a box.
     """
     return mass_within(answer.saliency, answer.exam.bird)
 

@@ -26,7 +26,7 @@ _CHUNK = 16
 def pixel_deletion(answer: Answer) -> Tensor:
     """Area under the target's probability as pixels turn to their image's mean colour, the strongest first.
 
-    Petsiuk, Das, Saenko: RISE, BMVC 2018, arXiv:1806.07421, section 4.2. Pixels that tie go in one random
+    Petsiuk, Das, Saenko: RISE, BMVC 2018, arXiv:1806.07421. Pixels that tie go in one random
     order, the same for every row.
     """
     return _curve(answer, lambda images: (images, images.mean((2, 3), keepdim=True).expand_as(images)))
@@ -36,7 +36,7 @@ def pixel_deletion(answer: Answer) -> Tensor:
 def pixel_insertion(answer: Answer) -> Tensor:
     """Area under the target's probability as pixels of the blurred image become sharp, the strongest first.
 
-    Petsiuk, Das, Saenko: RISE, BMVC 2018, arXiv:1806.07421, section 4.2; the blur is theirs, 11 pixels wide
+    Petsiuk, Das, Saenko: RISE, BMVC 2018, arXiv:1806.07421; the blur is theirs, 11 pixels wide
     with a deviation of 5.
     """
     return _curve(answer, lambda images: (gaussian_blur(images, [11, 11], [5.0, 5.0]), images))

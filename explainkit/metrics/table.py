@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from explainkit import registry
 from explainkit.data.images import ImageData
 from explainkit.errors import ExplainKitError, InputError, UnknownNameError
-from explainkit.interfaces import Explainer, name_of
+from explainkit.interfaces import Explainer, distinct_names
 from explainkit.metrics.baselines import AREA, ORACLE, PRIOR, TRIVIAL
 from explainkit.metrics.cost import Passes, counting
 from explainkit.metrics.exam import Answer, Exam
@@ -93,6 +93,19 @@ class MetricTable:
             raise UnknownNameError(f"No column {column!r}. There are: {', '.join(self.columns)}.")
         return found.scores[column]
 
+    def only(self, *columns: str) -> MetricTable:
+        """The same rows with fewer columns, in this order.
+
+        Raises
+        ------
+        UnknownNameError
+            For a column that is not there.
+        """
+        for column in columns:
+            if column not in self.columns:
+                raise UnknownNameError(f"No column {column!r}. There are: {', '.join(self.columns)}.")
+        return evolve(self, columns=columns)
+
     def skill(self, row: Row, column: str) -> float:
         """Where a row stands between the better of area and class average (0) and the oracle (1).
 
@@ -114,32 +127,32 @@ class MetricTable:
             "rows": [
                 {
                     "name": row.name, "network": row.network, "trivial": row.trivial,
-                    "scores": {name: self._facts(row, score) for name, score in row.scores.items()},
+                    "scores": {name: self._facts(row, row.scores[name]) for name in self.columns},
                 }
                 for row in self.rows
             ],
         }  # fmt: skip
         return json.dumps(facts, indent=1, allow_nan=False)
 
-    def view(self) -> TableParts:
-        """The table as words, for a page: ``TableView(**table.view())``."""
+    def view(self, intervals: bool = True) -> TableParts:
+        """The table as words, for a page: ``TableView(**table.view())``; `intervals` beside the means."""
         reasons: dict[str, int] = {}
         rows = [
-            (row.name, [_cell(row.scores[name], reasons) for name in self.columns], row.trivial)
+            (row.name, [_cell(row.scores[name], reasons, intervals) for name in self.columns], row.trivial)
             for row in self.rows
         ]
         heads = [_head(name, [row.scores[name] for row in self.rows]) for name in self.columns]
         notes = " ".join(f"[{number}] {reason}" for reason, number in reasons.items())
         about = (
-            f"Means over {self.images} images, with 95 % bootstrap intervals. Arrows point to better. "
-            "Trivial rows explain nothing, save the oracle, which is the truth."
+            f"Means over {self.images} images{', with 95 % bootstrap intervals' if intervals else ''}. Arrows "
+            "point to better. Trivial rows explain nothing, save the oracle, which is the truth."
         )
         title = f"{self.images} images of {self.data}, split {self.split}"
         return TableParts(title=title, columns=heads, rows=rows, note=f"{about} {notes}".strip())
 
-    def table(self) -> str:
+    def table(self, intervals: bool = False) -> str:
         """The table as plain text, a line a row; trivial rows are marked with a dot."""
-        told = self.view()
+        told = self.view(intervals)
         lines = [["", *told["columns"]]]
         lines += [[f"{'· ' if trivial else ''}{name}", *cells] for name, cells, trivial in told["rows"]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -235,13 +248,7 @@ def _columns() -> list[str]:
 def _names(explainers: Explainer | Sequence[Explainer] | Mapping[str, Explainer]) -> dict[str, Explainer]:
     if isinstance(explainers, Mapping):
         return dict(explainers)
-    named: dict[str, Explainer] = {}
-    for explainer in [explainers] if isinstance(explainers, Explainer) else explainers:
-        name = plain = name_of(type(explainer))
-        while name in named:
-            name = f"{plain} [{1 + sum(other.partition(' [')[0] == plain for other in named)}]"
-        named[name] = explainer
-    return named
+    return distinct_names([explainers] if isinstance(explainers, Explainer) else explainers)
 
 
 def _asked(explainer: Explainer, name: str) -> Callable[[Exam], Answer]:
@@ -302,12 +309,12 @@ def _head(name: str, scores: Sequence[Score]) -> str:
     return name + {"higher": " ↑", "lower": " ↓", None: ""}[better]
 
 
-def _cell(score: Score, reasons: dict[str, int]) -> str:
+def _cell(score: Score, reasons: dict[str, int], intervals: bool) -> str:
     """Mean and interval, or the number of the reason."""
     if score.reason is not None or math.isnan(score.mean):
         reason = score.reason or f"Undefined for all {score.undefined} images."
         return f"- [{reasons.setdefault(reason, len(reasons) + 1)}]"
     low, high = score.interval
-    if low == high:
-        return f"{score.mean:.3g}"
+    if low == high or not intervals:
+        return f"{score.mean:.3g}" if low == high else f"{score.mean:.3f}"
     return f"{score.mean:.3f} [{low:.3f}, {high:.3f}]"

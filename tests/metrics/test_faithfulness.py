@@ -87,6 +87,15 @@ def test_what_goes_beyond_the_class_is_pearsons_correlation_of_the_deviations(sm
     assert found == pytest.approx(sum(parts) / 7)
 
 
+def test_a_perfect_correlation_is_certain_and_a_poor_one_is_not(small) -> None:
+    exam = small.exam(20)
+    noise = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
+
+    assert residual_r(scored(exam, exam.truth.shapley)).interval == pytest.approx((1, 1))
+    low, high = residual_r(scored(exam, noise)).interval
+    assert -1 < low < high < 1 and high - low > 0.1
+
+
 def test_what_never_differs_within_a_class_knows_nothing_beyond_it(small) -> None:
     exam = small.exam(20)
     table = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))

@@ -129,6 +129,16 @@ def test_a_table_is_read_by_name(table) -> None:
         table.score("cam", "ginny")
 
 
+def test_fewer_columns_are_the_same_numbers(table) -> None:
+    fewer = table.only("gini", "rho-phi")
+
+    assert fewer.view()["columns"] == ["gini", "rho-phi ↑"]
+    assert fewer.score("cam", "gini") is table.score("cam", "gini")
+    assert list(json.loads(fewer.to_json())["rows"][0]["scores"]) == ["rho-phi", "gini"]
+    with pytest.raises(UnknownNameError, match="No column 'ginny'"):
+        table.only("ginny")
+
+
 def test_bad_requests_are_refused_in_words(small) -> None:
     with pytest.raises(InputError, match="at least one explainer"):
         measure([], small.data)
@@ -155,6 +165,7 @@ def test_the_table_can_be_read_printed_and_put_on_a_page(table) -> None:
     assert len(view.rows) == len(table.rows) and all(len(row[1]) == len(table.columns) for row in view.rows)
     assert "rho-phi ↑" in view.columns and "It claims no sum." in view.note
     text, page = table.table(), table.markdown()
+    assert "[0." in page and "[0." in table.table(intervals=True) and "[0." not in text
     assert "· random" in text and len(text.splitlines()) == len(table.rows) + 3
     assert "| *random* |" in page and page.count("\n| ") == len(table.rows) + 1
     assert len({line.count(" | ") for line in page.splitlines() if line.startswith("|")}) == 1
