@@ -87,6 +87,8 @@ def report(
         raise InputError(
             f"Expected explanations of the same images; got {[len(column) for column in columns]}."
         )
+    if labels is not None and len(labels) != len(columns[0]):
+        raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
     text = page(columns, title, labels, facts, tables)
     path = Path(path)
     half = path.with_name(f".{path.name}.part")
