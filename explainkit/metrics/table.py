@@ -143,9 +143,10 @@ class MetricTable:
         ]
         heads = [_head(name, [row.scores[name] for row in self.rows]) for name in self.columns]
         notes = " ".join(f"[{number}] {reason}" for reason, number in reasons.items())
+        spread = ", with 95 % bootstrap intervals" if intervals else ""
         about = (
-            f"Means over {self.images} images{', with 95 % bootstrap intervals' if intervals else ''}. Arrows "
-            "point to better. Trivial rows explain nothing, save the oracle, which is the truth."
+            f"Means over {self.images} images{spread}. Arrows point to better. "
+            "Trivial rows explain nothing, save the oracle, which is the truth."
         )
         title = f"{self.images} images of {self.data}, split {self.split}"
         return TableParts(title=title, columns=heads, rows=rows, note=f"{about} {notes}".strip())

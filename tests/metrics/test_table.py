@@ -134,7 +134,7 @@ def test_fewer_columns_are_the_same_numbers(table) -> None:
 
     assert fewer.view()["columns"] == ["gini", "rho-phi ↑"]
     assert fewer.score("cam", "gini") is table.score("cam", "gini")
-    assert list(json.loads(fewer.to_json())["rows"][0]["scores"]) == ["rho-phi", "gini"]
+    assert list(json.loads(fewer.to_json())["rows"][0]["scores"]) == ["gini", "rho-phi"]
     with pytest.raises(UnknownNameError, match="No column 'ginny'"):
         table.only("ginny")
 
