@@ -44,6 +44,8 @@ def fixed_pixel(exam: Exam) -> Answer:
     """The one pixel that lies on a part most often in another split; all else is zero."""
     split = "validation" if exam.split != "validation" else "train"
     other = exam.data.split(split)
+    if other is exam.data.split(exam.split) or not len(other):
+        raise InputError(f"There are no other images of {exam.data.name} to choose a pixel on.")
     masks = other.batch(torch.arange(min(len(other), _LOOKED_AT))).masks
     if masks is None:
         raise InputError(f"{exam.data.name} has no part masks to choose a pixel by.")

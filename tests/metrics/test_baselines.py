@@ -1,5 +1,6 @@
 import pytest
 import torch
+from attrs import evolve
 
 from explainkit.errors import InputError
 from explainkit.metrics.baselines import (
@@ -74,6 +75,13 @@ def test_the_fixed_pixel_is_chosen_elsewhere_and_is_the_same_in_every_image(smal
     assert pointing(row).mean > 0.3
 
 
+def test_no_pixel_is_chosen_on_the_images_that_it_is_measured_on(small) -> None:
+    splits = dict.fromkeys(("train", "validation", "test", "mixed"), small.data.splits["mixed"])
+
+    with pytest.raises(InputError, match="no other images"):
+        fixed_pixel(evolve(small.exam(), data=evolve(small.data, splits=splits)))
+
+
 def test_the_ideal_observer_points_at_parts_that_speak_for_the_target(small) -> None:
     exam = small.exam()
     scenes = small.data.scenes("mixed", range(6))
@@ -103,8 +111,6 @@ def test_randomised_weights_explain_otherwise(small) -> None:
 
 
 def test_what_the_data_do_not_allow_is_told(small, plain) -> None:
-    from attrs import evolve
-
     exam = evolve(small.exam(2), data=plain, split="test")
 
     for maker in (area, fixed_pixel, ideal_observer, oracle):
