@@ -18,6 +18,7 @@ from explainkit.version import __version__
 
 if TYPE_CHECKING:
     from explainkit.backbones import Backbone
+    from explainkit.comparison import Comparison, compare
     from explainkit.data.images import Batch, ImageData, Sample
     from explainkit.decomposition import Decomposition
     from explainkit.explanation import Evidence, Exemplar, Explanation, Explanations, Provenance, Units
@@ -30,6 +31,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Backbone": "backbones",
     "Batch": "data.images",
     "Card": "interfaces",
+    "Comparison": "comparison",
     "Decomposition": "decomposition",
     "Evidence": "explanation",
     "Exemplar": "explanation",
@@ -44,6 +46,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Repeat": "training.phases",
     "Sample": "data.images",
     "Units": "explanation",
+    "compare": "comparison",
     "load": "storage",
     "report": "rendering.html",
     "save": "storage",
@@ -53,6 +56,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Card",
+    "Comparison",
     "Decomposition",
     "Evidence",
     "Exemplar",
@@ -73,6 +77,7 @@ __all__ = [
     "Units",
     "__version__",
     "backbone",
+    "compare",
     "dataset",
     "explainer",
     "hookimpl",

@@ -477,6 +477,17 @@ def name_of(kind: type[Explainer]) -> str:
     return next((name for name, offer in offers.items() if offer.target == target), target)
 
 
+def distinct_names(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
+    """Explainers by the names that they are offered under, told apart by numbers where they are alike."""
+    named: dict[str, Explainer] = {}
+    for explainer in explainers:
+        name = plain = name_of(type(explainer))
+        while name in named:
+            name = f"{plain} [{1 + sum(other.partition(' [')[0] == plain for other in named)}]"
+        named[name] = explainer
+    return named
+
+
 @cache
 def _versions(kind: type[Explainer]) -> dict[str, str]:
     """Of explainkit, of torch, and of the distribution that brought the class."""

@@ -64,18 +64,24 @@ def report(
     path: str | Path,
     *,
     title: str = "Why these decisions",
+    names: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
     facts: Sequence[Fact] = (),
     tables: Sequence[TableView] = (),
+    failures: Mapping[str, str] | None = None,
 ) -> Path:
     """Write explanations of the same images, a column an explainer, to one HTML file; return its path.
 
     Parameters
     ----------
+    names : sequence of str or None
+        Of the columns; by default their explainers'.
     labels : sequence of str or None
         What the images truly show, where it is known.
     facts, tables
         Figures above the images, and tables below them.
+    failures : mapping of str to str or None
+        Explainers that have no column, and why.
 
     Raises
     ------
@@ -89,7 +95,8 @@ def report(
         )
     if labels is not None and len(labels) != len(columns[0]):
         raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
-    text = page(columns, title, labels, facts, tables)
+    heads = names or [column.provenance.explainer for column in columns]
+    text = page(columns, heads, title, labels, facts, tables, failures or {})
     path = Path(path)
     half = path.with_name(f".{path.name}.part")
     try:
@@ -105,27 +112,31 @@ def report(
 
 def page(
     columns: Sequence[Explanations],
+    names: Sequence[str],
     title: str,
-    labels: Sequence[str] | None = None,
-    facts: Sequence[Fact] = (),
-    tables: Sequence[TableView] = (),
+    labels: Sequence[str] | None,
+    facts: Sequence[Fact],
+    tables: Sequence[TableView],
+    failures: Mapping[str, str],
 ) -> str:
     """The page as a text."""
     rows = [
-        _row([column[index] for column in columns], labels[index] if labels else None)
+        _row([column[index] for column in columns], names, labels[index] if labels else None)
         for index in range(len(columns[0]))
     ]
-    heads = [{"name": column.provenance.explainer, "claim": column.claim} for column in columns]
     template = _templates().get_template("page.html.jinja")
     return template.render(
-        title=title, rows=rows, heads=heads, facts=facts, tables=tables, claims=CLAIMS, version=__version__
-    )
+        title=title, rows=rows, names=names, facts=facts, tables=tables, failures=failures, claims=CLAIMS,
+        version=__version__,
+    )  # fmt: skip
 
 
 def fragment(explanation: Explanation) -> str:
     """One explanation as HTML for a notebook: markup and style, no script."""
     template = _templates().get_template("fragment.html.jinja")
-    return template.render(row=_row([explanation], None), claims=CLAIMS)
+    return template.render(
+        row=_row([explanation], [explanation.batch.provenance.explainer], None), claims=CLAIMS
+    )
 
 
 @cache
@@ -135,7 +146,7 @@ def _templates() -> Environment:
     )
 
 
-def _row(explanations: Sequence[Explanation], label: str | None) -> dict[str, Any]:
+def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str | None) -> dict[str, Any]:
     """All that the template shows of one image; claims of sums share one scale."""
     first = explanations[0]
     grids = [common_grid(item.saliency().detach().cpu()) for item in explanations]
@@ -147,13 +158,13 @@ def _row(explanations: Sequence[Explanation], label: str | None) -> dict[str, An
         "predicted": first.batch.classes[first.prediction],
         "right": label is None or label == first.batch.classes[first.prediction],
         "cards": [
-            _card(item, grid, limit if item.batch.claim != "none" else rounded_limit(grid))
-            for item, grid in zip(explanations, grids, strict=True)
+            _card(item, name, grid, limit if item.batch.claim != "none" else rounded_limit(grid))
+            for item, name, grid in zip(explanations, names, grids, strict=True)
         ],
     }
 
 
-def _card(explanation: Explanation, grid: Any, limit: float, count: int = 6) -> dict[str, Any]:
+def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: int = 6) -> dict[str, Any]:
     """One explainer's answer for one image."""
     items = explanation.strongest(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
@@ -162,7 +173,7 @@ def _card(explanation: Explanation, grid: Any, limit: float, count: int = 6) -> 
         [abs(item.contribution) for item in items] + [abs(value) for value in sums.values()] + [1e-12]
     )
     return {
-        "explainer": explanation.batch.provenance.explainer,
+        "explainer": name,
         "claim": explanation.batch.claim,
         "picture": data_uri(overlay(explanation.image, grid, limit)),
         "limit": limit,

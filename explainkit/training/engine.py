@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from attrs import define, evolve, field, frozen
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -242,7 +242,7 @@ class Trainer:
         if data.augment is not None:
             batch = data.augment(batch, self.seed, self.state.epochs + 1)
         terms = course.loss(course.module, batch.to(fabric.device))
-        told = fabric.all_reduce(
+        told: Any = fabric.all_reduce(
             torch.stack([term.detach().double() for term in terms.values()]), reduce_op="mean"
         )
         values = dict(zip(terms, told.tolist(), strict=True))
