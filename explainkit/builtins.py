@@ -64,6 +64,11 @@ def explainkit_commands() -> list[Offer]:
         Offer("demo", "Train CAM, explain some images, write a page", "explainkit.cli.demo:demo"),
         Offer("train", "Train an explainer and save it", "explainkit.cli.train:train"),
         Offer("explain", "Explain images with a saved model", "explainkit.cli.explain:explain"),
+        Offer(
+            "compare", "Explain images with several explainers, on one page", "explainkit.cli.compare:compare"
+        ),
+        Offer("evaluate", "Accuracy, and how good the explanations are", "explainkit.cli.evaluate:evaluate"),
+        Offer("preview", "A picture of what is in a data set", "explainkit.cli.preview:preview"),
         Offer("plugins", "What is installed, and what is broken and why", "explainkit.cli.plugins:plugins"),
         Offer(
             "doctor",

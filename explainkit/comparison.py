@@ -47,6 +47,8 @@ class Comparison:
         What the table is measured on; ``None``: these images alone.
     count : int
         How many images of `data` the table is measured on.
+    measures : sequence of str or None
+        Metrics of the table; ``None``: all that can be.
     """
 
     explainers: dict[str, Explainer] = field(repr=lambda named: str(list(named)))
@@ -57,6 +59,7 @@ class Comparison:
     data: ImageData | None = field(default=None, repr=False)
     split: str | None = None
     count: int = 200
+    measures: Sequence[str] | None = None
     seed: int = 0
 
     @cached_property
@@ -64,7 +67,9 @@ class Comparison:
         """Every metric of every explainer, with the trivial rows; worked out when first asked for."""
         ready = {name: self.explainers[name] for name in self.explanations}
         if self.data is not None:
-            return measure(ready, self.data, split=self.split, images=self.count, seed=self.seed)
+            return measure(
+                ready, self.data, split=self.split, images=self.count, seed=self.seed, metrics=self.measures
+            )
         first = next(iter(self.explanations.values()))
         alone = _AloneSplit(self.batch)
         data = ImageData(
@@ -72,7 +77,12 @@ class Comparison:
             splits=alone.everywhere(),
         )  # fmt: skip
         table = measure(
-            ready, data, split="test", images=len(self.batch), seed=self.seed, metrics=WITHOUT_SCENES
+            ready,
+            data,
+            split="test",
+            images=len(self.batch),
+            seed=self.seed,
+            metrics=self.measures or WITHOUT_SCENES,
         )
         told = [row for row in table.rows if any(score.values is not None for score in row.scores.values())]
         return evolve(table, rows=tuple(told))
@@ -121,6 +131,7 @@ def compare(
     data: ImageData | None = None,
     split: str | None = None,
     count: int = 200,
+    measures: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """What `explainers` say of the same images, about the same classes.
@@ -136,6 +147,8 @@ def compare(
     data, split, count
         What the table of metrics is measured on: the first `count` images of a split. For aviary the mixed
         scenes, whose parts are removed by drawing them again. ``None``: the images that are shown.
+    measures : sequence of str or None
+        Metrics of the table, by name; ``None``: all that can be.
     seed : int
         Of the random rows, of ties and of the intervals.
 

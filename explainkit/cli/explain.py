@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import image_files
+from explainkit.cli.options import class_of, image_files
 
 
 def explain(
@@ -46,13 +46,9 @@ def explain(
 
     files = image_files(images)
     explainer = ek.load(model, device=device)
-    told = explainer.explain(files, _class(target), against=_class(against))
+    told = explainer.explain(files, class_of(target), against=class_of(against))
     if save is not None:
         told.save(save)
     for file, item in zip(files, told, strict=True):
         print(f"{file}: {item.sentence()}")
     print(f"page: {ek.report(told, out).resolve()}")
-
-
-def _class(given: str | None) -> str | int | None:
-    return int(given) if given is not None and given.lstrip("-").isdigit() else given

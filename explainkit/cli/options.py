@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from explainkit.errors import InputError
+
+if TYPE_CHECKING:
+    from explainkit.interfaces import Explainer
 
 
 def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -51,3 +54,26 @@ def image_files(paths: Sequence[Path], limit: int | None = None) -> list[Path]:
     if not found:
         raise InputError(f"Expected images; found none in {', '.join(map(str, paths))}.")
     return found if limit is None else found[:limit]
+
+
+def class_of(given: str | None) -> str | int | None:
+    """A class as it was typed: a number is an index, unless it is none."""
+    return int(given) if given is not None and given.lstrip("-").isdigit() else given
+
+
+def post_hoc(model: Explainer, names: Sequence[str] | None) -> list[Explainer]:
+    """The explainers to put beside `model`: by name, bound to its network; or saved in folders of their own.
+
+    ``None``: all of Captum's that are installed.
+    """
+    import explainkit as ek
+    from explainkit.registry import offers
+
+    if names is None:
+        names = [name for name in offers("explainers") if name.startswith("captum/")]
+    return [
+        ek.load(name, device=model.device)
+        if (Path(name) / "explainer.json").is_file()
+        else ek.explainer(name, network=model.network, classes=model.classes)
+        for name in names
+    ]

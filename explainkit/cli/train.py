@@ -19,6 +19,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     logger: str = "csv",
+    resume: bool = False,
     set: Annotated[list[str] | None, Parameter(negative="")] = None,
     data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
 ) -> None:
@@ -40,6 +41,8 @@ def train(
         auto, cpu, cuda …
     logger
         Where epochs are told: the name of a logger, which writes to a folder beside `out`.
+    resume
+        Go on where a run with the same settings was cut off; its checkpoint lies beside `out`.
     set
         One setting of the explainer, as name=value; may be given again.
     data_set
@@ -55,18 +58,26 @@ def train(
     from explainkit.errors import InputError
     from explainkit.interfaces import InterpretableExplainer
     from explainkit.storage import check_folder
+    from explainkit.training.checkpoints import FILE
 
     model = ek.explainer(explainer, preset=preset, **settings_of(set))
     if not isinstance(model, InterpretableExplainer):
         raise InputError(f"Expected an explainer that learns; {explainer!r} explains networks of others.")
     images = ek.dataset(data, **settings_of(data_set))
     check_folder(out)
+    beside = out.with_name(f"{out.name}-log")
+    checkpoint = beside / FILE
+    if checkpoint.exists() and not resume:
+        raise InputError(f"A run was cut off at {str(checkpoint)!r}. Go on with --resume, or remove it.")
     model.fit(
         images,
         seed=seed,
         device=device,
-        loggers=[registry.find("loggers", logger)(out.with_name(f"{out.name}-log"))],
+        loggers=[registry.find("loggers", logger)(beside)],
+        checkpoints=beside,
+        resume=resume,
     )
     ek.save(model, out)
+    checkpoint.unlink(missing_ok=True)
     print(jsonlib.dumps(model.evaluate(images, ["validation", "test"]), indent=1))
     print(f"saved to {out}")

@@ -1,11 +1,14 @@
 """Matplotlib figures of one explanation: its plugin's own drawing, or the generic one."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from explainkit import registry
+from explainkit.data.images import ImageData
 from explainkit.explanation import Evidence, Explanation
 from explainkit.rendering.pictures import common_grid, overlay, pixels, rounded_limit, spotlight
 
@@ -44,13 +47,22 @@ def show_evidence(explanation: Explanation, axes: Axes) -> None:
     axes.set_axis_off()
     axes.set_title("evidence for (red) and against (blue)", fontsize=9)
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import FuncNorm
 
     bar = axes.figure.colorbar(
-        ScalarMappable(Normalize(-limit, limit), "RdBu_r"), ax=axes, shrink=0.8, ticks=[-limit, 0, limit]
-    )
+        ScalarMappable(FuncNorm((_root, _square), -limit, limit), "RdBu_r"),
+        ax=axes, shrink=0.8, ticks=[-limit, -limit / 4, 0, limit / 4, limit], format="%.2g",
+    )  # fmt: skip
     bar.set_label("not in logits" if explanation.batch.claim == "none" else "logit per cell", fontsize=7)
     bar.ax.tick_params(labelsize=7)
+
+
+def _root(values: Any) -> Any:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values: Any) -> Any:
+    return np.sign(values) * np.square(values)
 
 
 def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
@@ -92,3 +104,20 @@ def show_units(explanation: Explanation, axes: Sequence[Axes], items: Sequence[E
             axis.imshow(spotlight(explanation.image, item.map, side=128))
         colour = FOR if item.contribution > 0 else AGAINST
         axis.set_title(f"{item.words}\n{item.contribution:+.2f}", fontsize=8, color=colour, parse_math=False)
+
+
+def class_sheet(data: ImageData, each: int = 6) -> Figure:
+    """The first `each` test images of every class, a row a class, at most 20 classes."""
+    labels = data.test.labels
+    classes = list(range(min(len(data.classes), 20)))
+    figure = Figure(figsize=(each + 1.6, len(classes)), layout="constrained")
+    grid = figure.subplots(len(classes), each, squeeze=False)
+    for row, label in zip(grid, classes, strict=True):
+        found = (labels == label).nonzero()[:each, 0]
+        images = data.test.batch(found).images
+        for axis in row:
+            axis.set_axis_off()
+        for axis, image in zip(row, images, strict=False):
+            axis.imshow(pixels(image, 96))
+        row[0].set_title(data.classes[label], fontsize=8, loc="left", parse_math=False)
+    return figure

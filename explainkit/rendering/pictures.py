@@ -37,7 +37,10 @@ def common_grid(saliency: Tensor, grid: tuple[int, int] = GRID) -> Tensor:
 
 
 def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixels:
-    """Evidence (h, w) over a greyed image: red for, blue against, stronger where there is more of it.
+    """Evidence (h, w) over a greyed image: red for, blue against.
+
+    Colour goes with the square root of evidence, so that a method of many small shares can be seen beside
+    one of few large ones: a quarter of `limit` has half of the colour.
 
     Parameters
     ----------
@@ -49,10 +52,16 @@ def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixel
     ground = pixels(image, side).astype(np.float64) / 255
     grey = (ground @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.75 + 0.2
     values = enlarge(grid.detach().cpu().double()[None], ground.shape[:2])[0].numpy()
-    strength = np.clip(values / limit, -1, 1) if limit > 0 else np.zeros_like(values)
+    strength = root(values, limit)
     colour = colormaps["RdBu_r"](strength / 2 + 0.5)[..., :3]
-    cover = (np.abs(strength) ** 0.7 * 0.85)[..., None]
+    cover = (np.abs(strength) * 0.9)[..., None]
     return np.asarray((grey * (1 - cover) + colour * cover).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def root(values: Any, limit: float) -> Any:
+    """Signed square roots of ``values / limit``, within [-1, 1]: what colours go by."""
+    shares = np.clip(np.asarray(values) / limit, -1, 1) if limit > 0 else np.zeros_like(values)
+    return np.sign(shares) * np.sqrt(np.abs(shares))
 
 
 def spotlight(image: Tensor, map: Tensor, side: int = 96, threshold: float = 0.5) -> Pixels:

@@ -1,0 +1,58 @@
+"""``explainkit compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from explainkit.cli.options import class_of, image_files, post_hoc
+
+
+def compare(
+    model: Path,
+    images: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    others: Annotated[list[str] | None, Parameter(name="--with", negative="")] = None,
+    target: str | None = None,
+    against: str | None = None,
+    out: Path = Path("compare.html"),
+    json: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Put a saved model's own explanations beside post-hoc ones, on one page with a table.
+
+    Parameters
+    ----------
+    model
+        Folder of a saved explainer.
+    images
+        Image files, and folders of them.
+    others
+        Explainers to put beside it, all of captum/… unless given; a folder is another saved model.
+    target
+        Class to explain, by name or index; the model's prediction unless given.
+    against
+        Explain the margin over this class instead.
+    out
+        The page.
+    json
+        Also write all numbers to this file.
+    device
+        cpu, cuda …
+
+    Examples
+    --------
+    explainkit compare model photo.jpg --with captum/occlusion --with captum/saliency --out compare.html
+    """
+    import explainkit as ek
+
+    first = ek.load(model, device=device)
+    files = image_files(images)
+    told = ek.compare(
+        [first, *post_hoc(first, others)], first.read(files), class_of(target), against=class_of(against)
+    )
+    print(told.table())
+    if json is not None:
+        json.write_text(told.to_json(), encoding="utf-8")
+    print(f"page: {told.save(out).resolve()}")
