@@ -181,7 +181,7 @@ def compare(
     labels = [first.classes[label] for label in batch.labels.tolist()] if isinstance(images, Batch) else None
     return Comparison(
         explainers=named, explanations=told, failures=failures, batch=batch, labels=None if labels is None
-        else tuple(labels), data=data, split=split, count=count, seed=seed,
+        else tuple(labels), data=data, split=split, count=count, measures=measures, seed=seed,
     )  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 60, 
     accuracy = model.evaluate(data, ["test"])["test"]["accuracy"]
     batch = data.test.batch(torch.arange(images))
     told = ek.compare(
-        [model, *post_hoc(model, None)], batch, data=data, split="mixed", count=measured, measures=MEASURES, seed=seed
+        [model, *post_hoc(model, None)], batch, data=data, split="mixed", count=measured, measures=MEASURES,
+        seed=seed,
     )  # fmt: skip
     largest = max(abs(item.residual or 0.0) for item in told.explanations["cam"].check())
     facts = [

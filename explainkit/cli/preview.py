@@ -15,7 +15,7 @@ def preview(
     out: Path = Path("sheet.png"),
     data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
 ) -> None:
-    """Draw a sheet of what is in a data set: its classes; for aviary its masks, interventions and captions too.
+    """Draw a sheet of a data set: its classes; for aviary its masks, interventions and captions too.
 
     Parameters
     ----------

@@ -1,0 +1,160 @@
+"""The command, as a user types it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from explainkit.cli import main
+
+
+OF_FOLDER = ("--data", "folder", "--data-set", "size=32", "--data-set")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of thirty pictures: two classes, told apart by where the light is."""
+    place = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(0)
+    for name, rows in (("high", slice(0, 12)), ("low <b>", slice(20, 32))):
+        (place / name).mkdir()
+        for index in range(15):
+            values = chance.integers(0, 80, (32, 32, 3), dtype=np.uint8)
+            values[rows] += 150
+            Image.fromarray(values).save(place / name / f"{index}.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(pictures, tmp_path_factory):
+    """A CAM trained on the pictures by the command alone."""
+    out = tmp_path_factory.mktemp("trained") / "model"
+    status = main(
+        ["train", "cam", *OF_FOLDER, f"path={pictures}",
+         "--preset", "tiny", "--set", "epochs=8", "--set", "batch_size=10", "--out", str(out)]
+    )  # fmt: skip
+    assert status == 0
+    return out
+
+
+def run(capsys, *argv):
+    status = main([str(word) for word in argv])
+    told = capsys.readouterr()
+    return status, told.out, told.err
+
+
+def test_a_folder_of_pictures_is_trained_explained_and_compared(model, pictures, tmp_path, capsys):
+    page, kept = tmp_path / "why.html", tmp_path / "told.safetensors"
+
+    status, out, _ = run(capsys, "explain", model, pictures / "high", "--out", page, "--save", kept)
+
+    assert status == 0
+    assert out.count("because of") == 15
+    assert "&lt;b&gt;" in page.read_text() or "high" in page.read_text()
+    assert kept.exists()
+
+    side, numbers = tmp_path / "side.html", tmp_path / "side.json"
+    status, out, _ = run(
+        capsys, "compare", model, pictures / "high" / "0.png", pictures / "low <b>" / "1.png",
+        "--with", "captum/saliency", "--with", "captum/integrated-gradients",
+        "--out", side, "--json", numbers,
+    )  # fmt: skip
+
+    facts = json.loads(numbers.read_text())
+    assert status == 0
+    assert set(facts["explanations"]) == {"cam", "captum/saliency", "captum/integrated-gradients"}
+    assert "low &lt;b&gt;" in side.read_text()
+    assert "low <b>" not in side.read_text()
+    assert "captum/saliency" in out
+
+
+def test_what_was_trained_is_evaluated(model, pictures, capsys):
+    status, out, _ = run(
+        capsys, "evaluate", model, *OF_FOLDER, f"path={pictures}",
+        "--images", "4",
+    )  # fmt: skip
+
+    accuracy = float(out.split("test: accuracy ")[1].split("%")[0])
+    assert status == 0
+    assert accuracy >= 75
+    assert "randomised weights" in out
+
+
+def test_training_logs_every_epoch_and_leaves_no_checkpoint(model):
+    beside = model.with_name("model-log")
+
+    assert (beside / "log.csv").read_text().count("\n") == 9
+    assert not list(beside.glob("*.safetensors"))
+
+
+def test_a_target_goes_by_name_and_by_index(model, pictures, tmp_path, capsys):
+    image = pictures / "high" / "0.png"
+
+    by_name = run(capsys, "explain", model, image, "--target", "low <b>", "--out", tmp_path / "a.html")
+    by_index = run(
+        capsys, "explain", model, image, "--target", "1", "--against", "high", "--out", tmp_path / "b.html"
+    )
+
+    assert by_name[1].startswith(f"{image}: low <b>")
+    assert "rather than high" in by_index[1]
+
+
+@pytest.mark.parametrize("name", ["digits", "aviary"])
+def test_a_data_set_is_previewed(name, tmp_path, capsys):
+    status, _, _ = run(capsys, "preview", name, "--out", tmp_path / "sheet.png")
+
+    assert status == 0
+    assert min(Image.open(tmp_path / "sheet.png").size) > 300
+
+
+def spoiled(model, pictures, tmp_path, what):
+    """A call with one thing wrong, and a word that the refusal must have."""
+    image = pictures / "high" / "0.png"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    facts = json.loads((other / "explainer.json").read_text())
+    (other / "explainer.json").write_text(json.dumps(facts | {"schema": "explainkit.explainer/9.0"}))
+    return {
+        "missing image": (["explain", model, tmp_path / "none.png"], "none.png"),
+        "corrupt image": (["explain", model, broken], "broken.png"),
+        "folder without images": (["explain", model, tmp_path / "other"], "found none"),
+        "unknown class": (["explain", model, image, "--target", "hihg"], "high"),
+        "class out of range": (["explain", model, image, "--target", "7"], "0 … 1"),
+        "missing model": (["explain", tmp_path / "nowhere", image], "nowhere"),
+        "model of another version": (["explain", other, image], "9.0"),
+        "unwritable page": (["explain", model, image, "--out", broken / "x" / "why.html"], "written"),
+        "unknown explainer": (["train", "camm"], "cam"),
+        "unknown setting": (["train", "cam", "--set", "epoch=3"], "epochs"),
+        "unknown preset": (["train", "cam", "--preset", "larg"], "small"),
+        "unknown data": (["train", "cam", "--data", "digit"], "digits"),
+        "setting without a value": (["train", "cam", "--set", "epochs"], "name=value"),
+        "training a post-hoc method": (["train", "captum/saliency"], "network"),
+        "training into something else": (["train", "cam", "--out", pictures], "something else"),
+        "unknown method": (["compare", model, image, "--with", "captum/salient"], "captum/saliency"),
+        "unknown option": (["explain", model, image, "--tagret", "1"], "tagret"),
+    }[what]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "missing image", "corrupt image", "folder without images", "unknown class", "class out of range",
+        "missing model", "model of another version", "unwritable page", "unknown explainer",
+        "unknown setting",
+        "unknown preset", "unknown data", "setting without a value", "training a post-hoc method",
+        "training into something else", "unknown method", "unknown option",
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_one_clear_line_and_status_2(model, pictures, tmp_path, capsys, what):
+    argv, word = spoiled(model, pictures, tmp_path, what)
+
+    status, _, err = run(capsys, *argv)
+
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert word in err
+    assert "Traceback" not in err
