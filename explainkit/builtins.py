@@ -22,10 +22,10 @@ def explainkit_datasets() -> list[Offer]:
     """Images that need no download."""
     return [
         Offer("aviary", "Drawn birds with part masks and captions", "explainkit.data.aviary.dataset:aviary"),
+        Offer("digits", "Handwritten digits of scikit-learn", "explainkit.data.digits:digits"),
         Offer(
             "folder", "Your own pictures: a folder of folders, one a class", "explainkit.data.folder:folder"
         ),
-        Offer("digits", "Handwritten digits of scikit-learn", "explainkit.data.digits:digits"),
     ]
 
 

@@ -9,7 +9,6 @@ from PIL import Image
 
 from explainkit.cli import main
 
-
 OF_FOLDER = ("--data", "folder", "--data-set", "size=32", "--data-set")
 
 

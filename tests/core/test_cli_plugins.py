@@ -48,7 +48,7 @@ def test_json_has_every_field_and_nothing_else(install, capsys):
 
     rows = json.loads(capsys.readouterr().out)
     assert [registry.PluginRow(**row | {"offers": {}}).name for row in rows] == ["builtins", "noisy"]
-    assert rows[0]["offers"]["datasets"] == ["aviary", "digits"]
+    assert rows[0]["offers"]["datasets"] == ["aviary", "digits", "folder"]
 
 
 def test_metadata_alone_on_demand(install, capsys):

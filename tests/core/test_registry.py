@@ -161,7 +161,7 @@ def test_explainkit_metrics_answer_a_misspelling_with_the_nearest(install):
 
     with pytest.raises(UnknownNameError, match="Did you mean 'mine/brevity'"):
         registry.find("metrics", "brevity")
-    with pytest.raises(UnknownNameError, match="There are: .*mine/brevity, mine/clarity"):
+    with pytest.raises(UnknownNameError, match=r"There are: .*mine/brevity, mine/clarity"):
         registry.find("metrics", "zzz")
     with pytest.raises(UnknownNameError, match="Did you mean 'metrics'"):
         registry.offers("metric")
@@ -441,4 +441,4 @@ def test_rows_are_values(install):
 
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         row.status = "failed"
-    assert row.builtin and row.offers["datasets"] == ("aviary", "digits")
+    assert row.builtin and row.offers["datasets"] == ("aviary", "digits", "folder")

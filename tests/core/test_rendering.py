@@ -150,7 +150,7 @@ def test_what_claims_no_sum_has_a_badge_and_its_own_scale(page):
 def test_sums_share_one_scale_in_a_row(page):
     small, large = told(images=1), told(images=1, weights=drawn(1, 8) * 100, claim="approximate")
 
-    scales = re.findall(r"Colour scale from (\S+) to (\S+)\"", page([small, large]))
+    scales = re.findall(r"Colour scale from (\S+) to (\S+),", page([small, large]))
 
     assert len(set(scales)) == 1
 
