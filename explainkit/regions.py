@@ -27,22 +27,26 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     return grown.view(*maps.shape[:-2], *size)
 
 
-def regions(maps: Tensor, size: Sequence[int], threshold: float = 0.5, keep: Keep = "peak") -> Tensor:
+def regions(
+    maps: Tensor, size: Sequence[int], threshold: float | Tensor = 0.5, keep: Keep = "peak"
+) -> Tensor:
     """Where each map (..., h, w) is at least `threshold` of its maximum: (..., H, W), bool.
 
     Parameters
     ----------
     maps : Tensor
         Only the positive part of signed maps can belong to a region.
-    threshold : float, in (0, 1]
-        The paper of CAM takes 0.2 (Zhou et al., CVPR 2016, section 3.2); coarse grids want more.
+    threshold : float or Tensor (...), in (0, 1]
+        One for all maps or one a map. The paper of CAM takes 0.2 (Zhou et al., CVPR 2016, section 3.2); coarse
+        grids want more.
     keep : {"peak", "largest", "all"}
         Which connected pieces to keep.
     """
     grown = enlarge(maps.detach().float().cpu(), size).reshape(-1, *size)
     peak = grown.flatten(1).amax(1)
     flat = (peak <= 0) | (grown.flatten(1).amin(1) == peak)
-    mask = (grown >= threshold * peak[:, None, None]) | flat[:, None, None]
+    least = torch.as_tensor(threshold, dtype=peak.dtype, device=peak.device).flatten() * peak
+    mask = (grown >= least[:, None, None]) | flat[:, None, None]
     if keep != "all" and len(mask):
         mask = _one_piece(mask, grown, keep)
     return mask.view(*maps.shape[:-2], *size).to(maps.device)

@@ -1,6 +1,7 @@
 """``explainkit train``."""
 
 import json as jsonlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,7 @@ def train(
     --------
     explainkit train cam --data digits --preset digits --out model
     explainkit train cam --data aviary --data-set classes=10 --set epochs=6 --out model
+    torchrun --nproc-per-node 2 -m explainkit train cam --out model
     """
     import explainkit as ek
     from explainkit import registry
@@ -77,6 +79,8 @@ def train(
         checkpoints=beside,
         resume=resume,
     )
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes: the first one saves
     ek.save(model, out)
     checkpoint.unlink(missing_ok=True)
     print(jsonlib.dumps(model.evaluate(images, ["validation", "test"]), indent=1))

@@ -1,5 +1,6 @@
 """The engine: runs phases on Lightning Fabric, and stops in words when a loss goes astray."""
 
+import gc
 import math
 import os
 import time
@@ -113,12 +114,14 @@ class Trainer:
                         self._run_phase(network, data, phase, Place(item=index, turn=turn, phase=number))
                     if repeat.until is not None and repeat.until(network, data):
                         break
+            self._fabric("32-true").barrier()
             return self.history
         finally:
             network.requires_grad_(True)
             network.eval()
             for logger in self._told():
                 logger.close()
+            self._leave()
 
     def _begin(
         self, network: Network, data: ImageData, plan: Sequence[Phase[Network] | Repeat[Network]]
@@ -281,6 +284,14 @@ class Trainer:
         if self._store is not None and self._fabric("32-true").is_global_zero:
             plain = getattr(optimiser, "optimizer", optimiser)
             self._store.save(self.state, network, plain, schedule)
+
+    def _leave(self) -> None:
+        """End the group of processes; its wrappers must be gone before it."""
+        shared = self._fabric("32-true").world_size > 1
+        self._fabrics.clear()
+        if shared:
+            gc.collect()
+            torch.distributed.destroy_process_group()
 
     def _told(self) -> Sequence[Logger]:
         return self.loggers if self._fabric("32-true").is_global_zero else ()
