@@ -37,7 +37,7 @@ def regions(
     maps : Tensor
         Only the positive part of signed maps can belong to a region.
     threshold : float or Tensor (...), in (0, 1]
-        One for all maps or one a map. The paper of CAM takes 0.2 (Zhou et al., CVPR 2016, section 3.2); coarse
+        One for all maps or one a map. The paper of CAM takes 0.2 (Zhou et al., CVPR 2016, 3.2); coarse
         grids want more.
     keep : {"peak", "largest", "all"}
         Which connected pieces to keep.
