@@ -1,0 +1,116 @@
+"""Projection: each prototype becomes the nearest training patch of its class, and remembers which."""
+
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from explainkit import regions
+from explainkit.data.images import ImageData
+from explainkit.errors import TrainingError
+from explainkit.regions import Keep
+from explainkit.training.engine import evaluate
+from explainkit_protopnet.model import ProtoPNetNetwork, grid_cell, similarity
+from explainkit_protopnet.nearest import Nearest, nearest_patches
+
+
+def project(
+    network: ProtoPNetNetwork,
+    data: ImageData,
+    *,
+    distinct: bool = False,
+    keep: Keep = "all",
+    batch_size: int = 64,
+) -> None:
+    """Replace each prototype by the nearest latent patch of its class: section 2.2, stage 2.
+
+    Parameters
+    ----------
+    distinct : bool
+        Prototypes of a class come from different images: the assignment of the least total distance.
+    keep : {"all", "peak", "largest"}
+        Which pieces of the activated region a prototype's box encloses; the paper encloses all.
+    """
+    before, _ = evaluate(network, data, "validation", network.owner.device)
+    most = int(network.own.sum(0).max()) if distinct else 1
+    found = nearest_patches(network, data.batches("train", batch_size), most, own=True)
+    rank = _distinct(found, network.owner) if distinct else torch.zeros_like(network.owner)
+    chosen = Nearest(
+        **{
+            name: getattr(found, name).gather(1, rank[:, None])
+            for name in ("distance", "image", "cell", "label")
+        }
+    )
+    missing = network.owner[chosen.distance[:, 0].isinf()].unique().tolist()
+    if missing:
+        names = ", ".join(repr(data.classes[label]) for label in missing)
+        raise TrainingError(f"Expected training images of every class; there are none of {names}.")
+    _adopt(network, data, chosen, keep, batch_size)
+    after, _ = evaluate(network, data, "validation", network.owner.device)
+    network.accuracies.copy_(torch.tensor([before, after, after]))
+    network.projected.fill_(True)
+
+
+def activation_boxes(maps: Tensor, size: Sequence[int], keep: Keep = "all", share: float = 0.95) -> Tensor:
+    """The box around the most activated 5 % of the pixels, (M, 4): section 2.3 of the paper.
+
+    Parameters
+    ----------
+    maps : Tensor, (M, h, w)
+        Similarities; enlarged by bicubic interpolation.
+    """
+    grown = F.interpolate(maps[:, None].float(), size=tuple(size), mode="bicubic", align_corners=False)[:, 0]
+    grown = grown.clamp(min=0)
+    level = grown.flatten(1).quantile(share, dim=1)
+    peak = grown.flatten(1).amax(1)
+    return regions.boxes(regions.regions(grown, size, level / peak.clamp(min=1e-30), keep))
+
+
+def _distinct(found: Nearest, owner: Tensor) -> Tensor:
+    """For each prototype, which of its candidates (P, M) it takes, so that no image of a class serves twice.
+
+    M candidates each are enough: the others of the class can take away M - 1 of them.
+    """
+    rank = torch.zeros_like(owner)
+    for label in owner.unique().tolist():
+        rows = (owner == label).nonzero()[:, 0]
+        distance, image = found.distance[rows], found.image[rows]
+        known = distance.isfinite()
+        images = image[known].unique()
+        if len(images) < len(rows):
+            raise TrainingError(
+                f"Expected at least {len(rows)} images of class {label} for as many distinct sources; "
+                f"got {len(images)}. Use distinct=False, or fewer prototypes."
+            )
+        column = torch.searchsorted(images, image.where(known, images[0]))
+        row = torch.arange(len(rows), device=owner.device)[:, None].expand_as(image)
+        cost = distance.new_full((len(rows), len(images)), 1e9).index_put(
+            (row[known], column[known]), distance[known]
+        )
+        taken = torch.from_numpy(linear_sum_assignment(cost.double().cpu().numpy())[1]).to(owner.device)
+        rank[rows] = ((column == taken[:, None]) & known).int().argmax(1)
+    return rank
+
+
+def _adopt(network: ProtoPNetNetwork, data: ImageData, chosen: Nearest, keep: Keep, batch_size: int) -> None:
+    """Copy the chosen patches, and where they are from; only their images are seen once more."""
+    sources, before = network.sources, network.prototypes.detach().clone()
+    image, cell = chosen.image[:, 0], chosen.cell[:, 0]
+    pictures = torch.empty(len(image), 3, *data.size, dtype=torch.uint8, device=image.device)
+    for ids in image.unique().split(batch_size):
+        batch = data.train.batch(ids.cpu()).to(image.device)
+        mine = torch.isin(image, ids).nonzero()[:, 0]
+        place = torch.searchsorted(ids, image[mine])
+        latent = network.latent(batch.images)
+        patches = latent.flatten(2).mT[place]  # (m, h w, D)
+        vectors = patches.gather(1, cell[mine, None, None].expand(-1, -1, patches.shape[2]))
+        maps = similarity((patches - vectors).square().sum(2), network.epsilon)
+        network.prototypes[mine] = vectors[:, 0]
+        sources.cell[mine] = grid_cell(cell[mine], latent.shape[2:])
+        sources.box[mine] = activation_boxes(maps.unflatten(1, latent.shape[2:]), data.size, keep)
+        pictures[mine] = (batch.images[place] * 255).round().byte()
+    sources.picture = pictures
+    sources.image.copy_(image)
+    sources.moved.copy_((network.prototypes - before).square().sum(1))
