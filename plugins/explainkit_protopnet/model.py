@@ -132,8 +132,8 @@ class ProtoPNetNetwork(nn.Module):
         latent = self.latent(images)
         with torch.autocast(latent.device.type, enabled=False):
             patches = latent.flatten(2).mT  # (N, h w, D)
-            rough = squared_distances(patches, self.prototypes)  # (N, h w, P)
-            best = rough.argmin(1)  # (N, P)
+            rough = squared_distances(patches, self.prototypes)  # (N, P, h w)
+            best = rough.argmin(2)
             distances = distances_at(patches, best, self.prototypes)
             scores = similarity(distances, self.epsilon)
             maps = self._maps(rough, best, scores).unflatten(2, latent.shape[2:])
@@ -159,7 +159,7 @@ class ProtoPNetNetwork(nn.Module):
 
     def _maps(self, rough: Tensor, best: Tensor, scores: Tensor) -> Tensor:
         """Similarity at every cell, (N, P, h w), its maximum the score itself, at the best cell."""
-        maps = similarity(rough.detach(), self.epsilon).mT
+        maps = similarity(rough.detach(), self.epsilon)
         maps = torch.minimum(maps, scores.detach()[:, :, None])
         return maps.scatter(2, best[:, :, None], scores[:, :, None])
 
@@ -182,15 +182,15 @@ def similarity(distances: Tensor, epsilon: float) -> Tensor:
 
 
 def squared_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
-    """From each of the patches (N, L, D) to each of the prototypes (P, D): (N, L, P).
+    """From each of the prototypes (P, D) to each of the patches (N, L, D): (N, P, L).
 
     Both are centred before the square is multiplied out, which takes most of the rounding away.
     """
     centre = prototypes.detach().mean(0)
     patches, prototypes = patches - centre, prototypes - centre
-    product = patches @ prototypes.T
-    sizes = patches.square().sum(2, keepdim=True) + prototypes.square().sum(1)
-    return (sizes - 2 * product).clamp(min=0)
+    sizes = patches.square().sum(2)[:, None] + prototypes.square().sum(1)[:, None]
+    many = prototypes.expand(len(patches), -1, -1)
+    return torch.baddbmm(sizes, many, patches.mT, alpha=-2).clamp(min=0)
 
 
 def distances_at(patches: Tensor, cells: Tensor, prototypes: Tensor) -> Tensor:

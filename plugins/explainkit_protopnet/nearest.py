@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.data.images import Batch
-from explainkit_protopnet.model import ProtoPNetNetwork, distances_at, squared_distances
+from explainkit_protopnet.model import ProtoPNetNetwork, squared_distances
 
 
 @frozen(eq=False, kw_only=True)
@@ -58,42 +58,33 @@ def nearest_patches(
     for batch in batches:
         on_device = batch.to(network.owner.device)
         patches = network.latent(on_device.images).flatten(2).mT  # (B, h w, D)
-        found = merge([found, search(network, patches, on_device)], count)
+        found = merge([found, search(network, patches, on_device, count)], count)
     return found
 
 
-def _own_class(network: ProtoPNetNetwork, patches: Tensor, batch: Batch) -> Nearest:
+def _own_class(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, _: int) -> Nearest:
     """Each image against the M prototypes of its class alone: a C-th of the distances."""
     members, real = _members(network.own)
-    wanted = members[batch.labels]  # (B, M)
+    wanted, there = members[batch.labels], real[batch.labels]  # (B, M)
     gaps = patches[:, :, None] - network.prototypes[wanted][:, None]  # (B, h w, M, D)
     distance, cell = gaps.square().sum(3).min(1)  # (B, M)
-    wide = (len(batch), len(network.owner))
-    wanted, distance, cell = (
-        wanted[real[batch.labels]],
-        distance[real[batch.labels]],
-        cell[real[batch.labels]],
-    )
-    row = torch.arange(len(batch), device=wanted.device)[:, None].expand_as(real[batch.labels])
-    row = row[real[batch.labels]]
-    return _columns(
-        distance.new_full(wide, torch.inf).index_put((row, wanted), distance),
-        cell.new_zeros(wide).index_put((row, wanted), cell),
-        batch,
-    )
-
-
-def _all_classes(network: ProtoPNetNetwork, patches: Tensor, batch: Batch) -> Nearest:
-    cell = squared_distances(patches, network.prototypes).argmin(1)
-    return _columns(distances_at(patches, cell, network.prototypes), cell, batch)
-
-
-def _columns(distance: Tensor, cell: Tensor, batch: Batch) -> Nearest:
-    """(B, P) as (P, B)."""
-    shape = distance.T.shape
+    wide, places = (len(batch), len(network.owner)), (there.nonzero()[:, 0], wanted[there])
+    shape = (len(network.owner), len(batch))
     return Nearest(
-        distance=distance.T, cell=cell.T, image=batch.ids.expand(shape), label=batch.labels.expand(shape)
+        distance=distance.new_full(wide, torch.inf).index_put(places, distance[there]).T,
+        cell=cell.new_zeros(wide).index_put(places, cell[there]).T,
+        image=batch.ids.expand(shape),
+        label=batch.labels.expand(shape),
     )
+
+
+def _all_classes(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, count: int) -> Nearest:
+    """The nearest by the rough distances, a few more than wanted; of these alone the exact ones."""
+    rough, cell = squared_distances(patches, network.prototypes).min(2)  # (B, P)
+    row = rough.T.topk(min(count + 2, len(batch)), dim=1, largest=False).indices  # (P, n)
+    cell = cell.T.gather(1, row)
+    distance = (patches[row, cell] - network.prototypes[:, None]).square().sum(2)
+    return Nearest(distance=distance, cell=cell, image=batch.ids[row], label=batch.labels[row])
 
 
 def _members(own: Tensor) -> tuple[Tensor, Tensor]:

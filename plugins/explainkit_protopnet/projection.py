@@ -59,10 +59,11 @@ def activation_boxes(maps: Tensor, size: Sequence[int], keep: Keep = "all", shar
     Parameters
     ----------
     maps : Tensor, (M, h, w)
-        Similarities; enlarged by bicubic interpolation.
+        Similarities; enlarged by bicubic interpolation. A flat map has the whole image as its box.
     """
     grown = F.interpolate(maps[:, None].float(), size=tuple(size), mode="bicubic", align_corners=False)[:, 0]
-    grown = grown.clamp(min=0)
+    flat = maps.flatten(1).amax(1) == maps.flatten(1).amin(1)
+    grown = grown.clamp(min=0) * ~flat[:, None, None]
     level = grown.flatten(1).quantile(share, dim=1)
     peak = grown.flatten(1).amax(1)
     return regions.boxes(regions.regions(grown, size, level / peak.clamp(min=1e-30), keep))

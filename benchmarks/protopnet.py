@@ -1,0 +1,261 @@
+"""ProtoPNet beside literal loops, and over seeds: ratios, and a table of training runs.
+
+Usage: python benchmarks/protopnet.py [--train] [--seeds 0 1 2] [--threads 2]
+
+Without ``--train``: projection, nearest patches with pruning, and the last layer, against loops that do what
+the paper says, a prototype and an image at a time. Searches run over patches that are there already, for the
+paper's birds (200 classes) and for aviary's; both sides have to give the same answer, or the script stops. The
+last layer's loop is gradient descent that runs the network for each step, until it is within 1 % of FISTA's
+objective. Then what `explain` costs beside the bare forward pass. With ``--train``: `small` on aviary.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import explainkit as ek
+from explainkit.data.images import ArraySplit, Batch, ImageData
+from explainkit_protopnet.explainer import ProtoPNet
+from explainkit_protopnet.head import all_scores, fit_head, objective
+from explainkit_protopnet.model import ProtoPNetNetwork
+from explainkit_protopnet.nearest import nearest_patches
+from explainkit_protopnet.projection import project
+from explainkit_protopnet.pruning import survivors
+
+Result = TypeVar("Result")
+
+
+class Given(torch.nn.Module):
+    """Prototypes and patches without a network: `latent` gives what it gets."""
+
+    def __init__(self, owner: Tensor, prototypes: torch.nn.Parameter) -> None:
+        super().__init__()
+        self.owner, self.prototypes = owner, prototypes
+        self.own = owner[:, None] == torch.arange(int(owner.max()) + 1)
+
+    def latent(self, patches: Tensor) -> Tensor:
+        """The patches (N, D, h, w) as they are."""
+        return patches
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def loop_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tuple[int, int]]:
+    """The nearest own patch of each prototype: all distances of a batch, then a prototype at a time."""
+    best = [(math.inf, -1, -1)] * len(network.owner)
+    for batch in batches:
+        patches = batch.images.flatten(2).mT
+        distances = torch.stack(
+            [(patches - prototype).square().sum(2) for prototype in network.prototypes], 1
+        ).numpy()  # (B, P, h w)
+        for p, label in enumerate(network.owner.tolist()):
+            for row, known in enumerate(batch.labels.tolist()):
+                if known == label:
+                    cell = int(distances[row, p].argmin())
+                    found = (float(distances[row, p, cell]), int(batch.ids[row]), cell)
+                    if found[0] < best[p][0]:
+                        best[p] = found
+    return [(image, cell) for _, image, cell in best]
+
+
+def loop_nearest(network: ProtoPNetNetwork, batches: list[Batch], count: int) -> list[list[int]]:
+    """The nearest images of each prototype: a heap a prototype, an image at a time."""
+    import heapq
+
+    heaps: list[list[tuple[float, int]]] = [[] for _ in network.owner]
+    for batch in batches:
+        for patches, image in zip(batch.images.flatten(2).mT, batch.ids.tolist(), strict=True):
+            for p, prototype in enumerate(network.prototypes):
+                distance = (patches - prototype).square().sum(1).min().item()
+                if len(heaps[p]) < count:
+                    heapq.heappush(heaps[p], (-distance, -image))
+                else:
+                    heapq.heappushpop(heaps[p], (-distance, -image))
+    return [[-image for _, image in sorted(heap, reverse=True)] for heap in heaps]
+
+
+def loop_head(network: ProtoPNetNetwork, data: ImageData, penalty: float, goal: float) -> tuple[int, float]:
+    """Adam, the network run for every batch, until `goal` or 40 epochs: how many, and the objective."""
+    scores, labels = all_scores(network, data)
+    weight = network.head.weight.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([weight], 1e-2)  # at the paper's 1e-4 it hardly moves on so few images
+    epoch, reached = 0, math.inf
+    while reached > goal and epoch < 40:
+        epoch += 1
+        for batch in data.batches("train", 80):
+            with torch.no_grad():
+                found = network.decompose(batch.images).scores
+            penalised = weight.masked_fill(network.own.T, 0).abs().sum()
+            loss = F.cross_entropy(found @ weight.T, batch.labels) + penalty * penalised
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        reached = objective(weight.detach(), scores, labels, network.own.T, penalty)
+    return epoch, reached
+
+
+def compare(classes: int, per_class: int, depth: int, side: int, images: int) -> None:
+    """Print the ratios of the two searches, on random patches."""
+    torch.manual_seed(0)
+    owner = torch.arange(classes).repeat_interleave(per_class)
+    labels = torch.arange(images) % classes
+    patches = torch.rand(images, depth, side, side)
+    prototypes = torch.nn.Parameter(torch.rand(len(owner), depth), requires_grad=False)
+    given: ProtoPNetNetwork = Given(owner, prototypes)  # type: ignore[assignment]
+    batches = [
+        Batch(images=patches[ids], labels=labels[ids], ids=ids) for ids in torch.arange(images).split(75)
+    ]
+    fast_pruning(given, batches[:1])  # warm
+    print(f"{len(owner)} prototypes of depth {depth}, {images} images of {side} x {side} patches")
+    for name, fast, slow in (
+        ("projection", lambda: fast_projection(given, batches), lambda: loop_projection(given, batches)),
+        (
+            "nearest patches and pruning",
+            lambda: fast_pruning(given, batches),
+            lambda: loop_pruning(given, batches, labels),
+        ),
+    ):
+        (ours, quick), (theirs, long) = timed(fast), timed(slow)
+        if ours != theirs:
+            raise SystemExit(f"{name}: not the same result")
+        print(f"  {name:28s} {long / quick:7.1f} x   ({long:.2f} s by loops, {quick:.3f} s; same result)")
+
+
+def fast_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tuple[int, int]]:
+    found = nearest_patches(network, batches, 1, own=True)
+    return list(zip(found.image[:, 0].tolist(), found.cell[:, 0].tolist(), strict=True))
+
+
+def fast_pruning(network: ProtoPNetNetwork, batches: list[Batch]) -> tuple[list[list[int]], list[bool]]:
+    found = nearest_patches(network, batches, 6)
+    return found.image.tolist(), survivors(found, network.owner, 3).tolist()
+
+
+def loop_pruning(
+    network: ProtoPNetNetwork, batches: list[Batch], labels: Tensor
+) -> tuple[list[list[int]], list[bool]]:
+    images = loop_nearest(network, batches, 6)
+    alike = [
+        sum(int(labels[image]) == label for image in row)
+        for row, label in zip(images, network.owner.tolist(), strict=True)
+    ]
+    stays = [count >= 3 for count in alike]
+    for label in network.owner.unique().tolist():
+        mine = [p for p, owner in enumerate(network.owner.tolist()) if owner == label]
+        if not any(stays[p] for p in mine):
+            stays[max(mine, key=lambda p: alike[p])] = True
+    return images, stays
+
+
+def compare_head(images: int, penalty: float = 1e-3) -> None:
+    """Print the ratio of the last layer's fit, the search for scores on both sides."""
+    torch.manual_seed(0)
+    network = ProtoPNet(start=0).build(20).to(memory_format=torch.channels_last).eval()
+    whole = ek.dataset("aviary")
+    some = whole.train.batch(torch.arange(images))
+    split = ArraySplit(images=(some.images * 255).round().byte(), labels=some.labels)
+    names = ("train", "validation", "test")
+    data = ImageData(name="some", classes=whole.classes, size=whole.size, splits=dict.fromkeys(names, split))
+    with torch.no_grad():
+        project(network, data)  # onto patches, so that scores tell images apart
+        all_scores(network, data)  # warm
+        fit, quick = timed(
+            lambda: fit_head(*all_scores(network, data), network.own, network.head.weight, penalty)
+        )
+    (epochs, reached), long = timed(lambda: loop_head(network, data, penalty, fit.objective * 1.01))
+    print(
+        f"  {'last layer':28s} {long / quick:7.1f} x   ({long:.2f} s for {epochs} epochs of Adam, objective "
+        f"{reached:.4f}; {quick:.3f} s for {fit.steps} steps of FISTA, {fit.objective:.4f})"
+    )
+
+
+def explain_cost(pairs: int = 50) -> None:
+    """Print what explaining costs beside the bare forward pass."""
+    torch.manual_seed(0)
+    network = ProtoPNet(start=0).build(20).to(memory_format=torch.channels_last).eval()
+    network.projected.fill_(True)
+    model = ProtoPNet.bind(network, classes=[f"class {c}" for c in range(20)])
+    images = torch.rand(32, 3, 64, 64)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(images)
+
+    ratios = []
+    for index in range(pairs + 5):
+        order = (forward, lambda: model.explain(images))[:: 1 if index % 2 else -1]
+        times = {call is forward: timed(call)[1] for call in order}
+        ratios.append(times[False] / times[True])
+    print(
+        f"explain / forward              {statistics.median(ratios[5:]):7.3f}     (median of {pairs} pairs)"
+    )
+
+
+def train(seeds: list[int]) -> None:
+    """Print a row a seed: `small` on aviary."""
+    data = ek.dataset("aviary")
+    for split in data.splits:
+        for _ in data.batches(split, 500):  # drawn before the clock starts
+            pass
+    print("| seed | test | before projection | after | new head | duplicates | zeros | wall s | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for seed in seeds:
+        cpu, wall = time.process_time(), time.perf_counter()
+        model = ProtoPNet().fit(data, seed=seed, device="cpu", progress=False)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        test, report = model.evaluate(data, ("test",))["test"]["accuracy"], model.report
+        assert report.accuracy_before is not None
+        print(
+            f"| {seed} | {test:.1%} | {report.accuracy_before:.1%} | {report.accuracy_after:.1%} "
+            f"| {report.accuracy:.1%} | {report.duplicates} of {report.prototypes} | {report.zeros:.1%} "
+            f"| {wall:.0f} | {cpu:.0f} |",
+            flush=True,
+        )
+        check_sources(model, data)
+
+
+def check_sources(model: ProtoPNet, data: ImageData) -> None:
+    """After everything, each prototype is its patch, and scores the ceiling on it."""
+    network = model.network
+    assert isinstance(network, ProtoPNetNetwork)
+    sources = network.sources
+    rows = torch.arange(len(network.owner))
+    with torch.no_grad():
+        images = data.train.batch(sources.image).images
+        latent, scores = network.latent(images), network.decompose(images).scores
+    patches = latent[rows, :, sources.cell[:, 0], sources.cell[:, 1]]
+    gap = (patches - network.prototypes).square().sum(1).max().item()
+    lowest = scores[rows, rows].min().item()
+    assert gap < 1e-5 and lowest > math.log(1 / network.epsilon) - 1e-3, (gap, lowest)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--images", type=int, default=1000)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.train:
+        train(options.seeds)
+    else:
+        compare(classes=200, per_class=10, depth=128, side=7, images=300)
+        compare(classes=20, per_class=5, depth=64, side=8, images=1000)
+        compare_head(options.images)
+        explain_cost()
+
+
+if __name__ == "__main__":
+    main()
