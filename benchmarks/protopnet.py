@@ -4,18 +4,20 @@ Usage: python benchmarks/protopnet.py [--train] [--seeds 0 1 2] [--threads 2]
 
 Without ``--train``: projection, nearest patches with pruning, and the last layer, against loops that do what
 the paper says, a prototype and an image at a time. Searches run over patches that are there already, for the
-paper's birds (200 classes) and for aviary's; both sides have to give the same answer, or the script stops. The
-last layer's loop is gradient descent that runs the network for each step, until it is within 1 % of FISTA's
-objective. Then what `explain` costs beside the bare forward pass. With ``--train``: `small` on aviary.
+paper's birds (200 classes) and for aviary's; both sides have to give the same answer, or the script stops.
+The last layer's loop is gradient descent that runs the network for each step, until it is within 1 % of
+FISTA's objective. Then what `explain` costs beside the bare forward. With ``--train``: `small` on aviary.
 """
 
 import argparse
+import heapq
 import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,10 +57,7 @@ def loop_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tup
     """The nearest own patch of each prototype: all distances of a batch, then a prototype at a time."""
     best = [(math.inf, -1, -1)] * len(network.owner)
     for batch in batches:
-        patches = batch.images.flatten(2).mT
-        distances = torch.stack(
-            [(patches - prototype).square().sum(2) for prototype in network.prototypes], 1
-        ).numpy()  # (B, P, h w)
+        distances = _all_distances(network, batch).reshape(len(batch), len(best), -1)
         for p, label in enumerate(network.owner.tolist()):
             for row, known in enumerate(batch.labels.tolist()):
                 if known == label:
@@ -70,28 +69,33 @@ def loop_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tup
 
 
 def loop_nearest(network: ProtoPNetNetwork, batches: list[Batch], count: int) -> list[list[int]]:
-    """The nearest images of each prototype: a heap a prototype, an image at a time."""
-    import heapq
-
-    heaps: list[list[tuple[float, int]]] = [[] for _ in network.owner]
+    """The nearest images of each prototype: all distances of a batch, then a heap and a record a pair."""
+    heaps: list[list[tuple[float, int, tuple[int, ...], object]]] = [[] for _ in network.owner]
     for batch in batches:
-        for patches, image in zip(batch.images.flatten(2).mT, batch.ids.tolist(), strict=True):
-            for p, prototype in enumerate(network.prototypes):
-                distance = (patches - prototype).square().sum(1).min().item()
-                if len(heaps[p]) < count:
-                    heapq.heappush(heaps[p], (-distance, -image))
-                else:
-                    heapq.heappushpop(heaps[p], (-distance, -image))
-    return [[-image for _, image in sorted(heap, reverse=True)] for heap in heaps]
+        maps = _all_distances(network, batch)
+        latent = batch.images.numpy()
+        for row, image in enumerate(batch.ids.tolist()):
+            for p in range(len(heaps)):
+                cell = np.unravel_index(maps[row, p].argmin(), maps.shape[2:])
+                patch = latent[row, :, cell[0], cell[1]].copy()
+                record = (-float(maps[row, p][cell]), -image, tuple(map(int, cell)), patch)
+                (heapq.heappush if len(heaps[p]) < count else heapq.heappushpop)(heaps[p], record)
+    return [[-record[1] for record in sorted(heap, key=lambda one: one[:2], reverse=True)] for heap in heaps]
+
+
+def _all_distances(network: ProtoPNetNetwork, batch: Batch) -> Any:
+    """(B, P, h, w), a prototype at a time."""
+    found = [(batch.images - prototype[:, None, None]).square().sum(1) for prototype in network.prototypes]
+    return torch.stack(found, 1).numpy()
 
 
 def loop_head(network: ProtoPNetNetwork, data: ImageData, penalty: float, goal: float) -> tuple[int, float]:
-    """Adam, the network run for every batch, until `goal` or 40 epochs: how many, and the objective."""
+    """Adam, the network run for every batch, until `goal` or 60 epochs: how many, and the objective."""
     scores, labels = all_scores(network, data)
     weight = network.head.weight.detach().clone().requires_grad_()
     adam = torch.optim.Adam([weight], 1e-2)  # at the paper's 1e-4 it hardly moves on so few images
     epoch, reached = 0, math.inf
-    while reached > goal and epoch < 40:
+    while reached > goal and epoch < 60:
         epoch += 1
         for batch in data.batches("train", 80):
             with torch.no_grad():

@@ -15,8 +15,8 @@ from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
 from explainkit.rendering.pictures import (
     common_grid,
-    crop,
     data_uri,
+    framed,
     overlay,
     pixels,
     rounded_limit,
@@ -199,8 +199,10 @@ def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str,
         "weight": item.weight,
         "contribution": item.contribution,
         "share": abs(item.contribution) / longest,
-        "where": data_uri(spotlight(explanation.image, item.map, side=72)) if item.map is not None else None,
-        "exemplar": data_uri(crop(exemplar.image, exemplar.box, side=72))
+        "where": data_uri(spotlight(explanation.image, item.map, side=112 if exemplar else 72))
+        if item.map is not None
+        else None,
+        "exemplar": data_uri(framed(exemplar.image, exemplar.box, side=112))
         if exemplar and exemplar.image is not None
         else None,
     }

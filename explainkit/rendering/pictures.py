@@ -86,6 +86,19 @@ def crop(image: Tensor, box: tuple[int, int, int, int], side: int = 96) -> Pixel
     return pixels(values[:, y0:y1, x0:x1], side)
 
 
+def framed(image: Tensor, box: tuple[int, int, int, int], side: int = 96) -> Pixels:
+    """An image (3, H, W), bytes or [0, 1], with `box` drawn in and all outside it faded."""
+    values = image.float() / 255 if image.dtype == torch.uint8 else image
+    ground = pixels(values, side).astype(np.float64)
+    scale, edge = ground.shape[1] / image.shape[2], max(1, side // 64)
+    x0, y0, x1, y1 = (round(end * scale) for end in box)
+    inside = (slice(y0 + edge, y1 - edge), slice(x0 + edge, x1 - edge))
+    picture = ground * 0.35 + 255 * 0.5
+    picture[y0:y1, x0:x1] = (24, 24, 27)
+    picture[inside] = ground[inside]
+    return picture.round().astype(np.uint8)
+
+
 def data_uri(picture: Pixels) -> str:
     """A picture as a PNG inside a text, for pages that need no other file."""
     buffer = io.BytesIO()

@@ -120,7 +120,10 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
             smoothing=self.smoothing,
         )  # fmt: skip
         project_ = partial(project, distinct=self.distinct, keep=self.keep)
-        common: dict[str, Any] = {"batch_size": self.batch_size, "precision": self.precision}
+        common: dict[str, Any] = {
+            "batch_size": self.batch_size, "precision": self.precision,
+            "optimiser": "adam" if self.schedule == "steps" else "adamw",
+        }  # fmt: skip
         plan: list[ek.Phase[Any]] = []
         if self.start:
             plan.append(
@@ -145,7 +148,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     def describe(self, network: ProtoPNetNetwork) -> ek.Units:
         """A unit a prototype, with the patch that it is; one that is no patch yet says so."""
         place = _places(network.owner.tolist())
-        names = [f"{self.classes[label]}, prototype {number}" for label, number in place]
+        names = [f"prototype {number} of {self.classes[label]}" for label, number in place]
         if not network.projected:
             phrases = [f"{name} (not projected)" for name in names]
             return ek.Units(kind="prototype", names=names, pooling="max", phrases=tuple(phrases))
@@ -220,7 +223,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         """How the joint phase's rates fall in round number `turn`."""
         if self.schedule == "one-cycle":
             return {"schedule": "one-cycle", "options": {"betas": (0.9, 0.99)}}
-        return {"schedule": partial(step_decay, first=turn * self.joint), "per": "epoch", "optimiser": "adam"}
+        return {"schedule": partial(step_decay, first=turn * self.joint), "per": "epoch"}
 
     def _fitted(self) -> ProtoPNetNetwork:
         return self.network  # type: ignore[return-value]

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from explainkit import Evidence, Explanation
 from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_evidence, show_image
-from explainkit.rendering.pictures import Pixels, pixels, spotlight
+from explainkit.rendering.pictures import Pixels, framed
+from explainkit_protopnet.projection import activation_boxes
 
 SIDE = 160
 """Pixels of a picture in the ledger."""
 
-SUM = 6.6
+SUM = 5.6
 """Where the column of sums ends, in pictures."""
 
 
@@ -29,19 +28,6 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     show_image(explanation, image)
     show_evidence(explanation, evidence)
     _show_ledger(explanation, right.subplots(), [*reasons, *doubts])
-
-
-def framed(image: Tensor, box: tuple[int, int, int, int], side: int) -> Pixels:
-    """An image (3, H, W) of bytes with `box` drawn in, and what is outside faded."""
-    ground = pixels(image.float() / 255, side).astype(np.float64)
-    scale = ground.shape[1] / image.shape[2]
-    x0, y0, x1, y1 = (round(edge * scale) for edge in box)
-    picture = ground * 0.35 + 255 * 0.5
-    picture[y0:y1, x0:x1] = (24, 24, 27)
-    edge = max(1, side // 64)
-    inside = (slice(y0 + edge, y1 - edge), slice(x0 + edge, x1 - edge))
-    picture[inside] = ground[inside]
-    return picture.round().astype(np.uint8)
 
 
 def _chosen(explanation: Explanation, sign: int, count: int) -> list[Evidence]:
@@ -65,12 +51,15 @@ def _show_ledger(explanation: Explanation, axes: Axes, items: Sequence[Evidence]
         line += 1.08
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
     rest = len(explanation.contributions) - len(items)
-    what = f"margin over {explanation.against_name}" if explanation.against_name else "logit"
+    rival = explanation.against_name
+    what = (
+        f"{explanation.target_name}: margin over {rival}" if rival else f"logit of {explanation.target_name}"
+    )
     if rest:
         _show_sum(axes, f"all {rest} others", others, line)
         line += 0.42
     axes.plot([0, SUM], [line + 0.06] * 2, color="black", linewidth=0.9)
-    _show_sum(axes, f"{what} of {explanation.target_name}", explanation.total, line + 0.06, "bold")
+    _show_sum(axes, what, explanation.total, line + 0.06, "bold")
     axes.set_xlim(-0.05, SUM + 0.05)
     axes.set_ylim(line + 0.5, -0.4)
     axes.set_aspect("equal", anchor="NW")
@@ -79,7 +68,8 @@ def _show_ledger(explanation: Explanation, axes: Axes, items: Sequence[Evidence]
 def _show_row(explanation: Explanation, axes: Axes, item: Evidence, top: float) -> None:
     source = next((found for found in item.exemplars if found.image is not None), None)
     if item.map is not None:
-        _place(axes, spotlight(explanation.image, item.map, side=SIDE), 0, top)
+        box = activation_boxes(item.map[None], explanation.image.shape[1:], "peak")[0].tolist()
+        _place(axes, framed(explanation.image, tuple(box), side=SIDE), 0, top)
     if source is not None and source.image is not None:
         _place(axes, framed(source.image, source.box, side=SIDE), 1.1, top)
     colour = FOR if item.contribution > 0 else AGAINST

@@ -58,11 +58,11 @@ def start_loss(network: ProtoPNetNetwork, batch: Batch, smoothing: float = 0.0) 
     return {"cross_entropy": F.cross_entropy(network(batch.images), batch.labels, label_smoothing=smoothing)}
 
 
-def begin_at_patches(network: ProtoPNetNetwork, data: ImageData, images: int = 32, patches: int = 4) -> None:
-    """End the start: let prototypes begin where the plain classifier found its evidence, far from each other.
+def begin_at_patches(network: ProtoPNetNetwork, data: ImageData, images: int = 64, patches: int = 4) -> None:
+    """End the start: let prototypes begin where the plain classifier found its evidence.
 
-    Of some `images` of each class, the `patches` that speak most for it are candidates; a class takes the one
-    that speaks most, then always the one that is farthest from all it has.
+    Of some `images` of each class, the `patches` that speak most for it are clustered; a prototype begins as
+    the middle of a cluster, so that there is something like it in many images.
     """
     start = network.start
     if start is None:
@@ -77,17 +77,22 @@ def begin_at_patches(network: ProtoPNetNetwork, data: ImageData, images: int = 3
         best = evidence.topk(min(patches, evidence.shape[1]), dim=1)
         latent = full_precision(network.add_on(features)).flatten(2).mT
         candidates = latent.gather(1, best.indices[:, :, None].expand(-1, -1, latent.shape[2])).flatten(0, 1)
-        network.prototypes[mine] = candidates[_spread(candidates, int(best.values.argmax()), len(mine))]
+        network.prototypes[mine] = _middles(candidates, int(best.values.argmax()), len(mine))
     network.start = None
 
 
-def _spread(points: Tensor, first: int, count: int) -> Tensor:
-    """Which `count` of the points (n, D) to take so that each is as far as can be from those before it."""
+def _middles(points: Tensor, first: int, count: int, steps: int = 20) -> Tensor:
+    """The means of `count` clusters of points (n, D): k-means from points that are far from each other."""
     taken, nearest = [first], (points - points[first]).square().sum(1)
     for _ in range(count - 1):
         taken.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (points - points[taken[-1]]).square().sum(1))
-    return torch.tensor(taken, device=points.device)
+    means = points[taken]
+    for _ in range(steps):
+        member = F.one_hot(torch.cdist(points, means).argmin(1), count).to(points)
+        size = member.sum(0)[:, None]
+        means = torch.where(size > 0, member.T @ points / size.clamp(min=1), means)
+    return means
 
 
 def step_decay(optimiser: Optimizer, _: int, first: int = 0, every: int = 5) -> LambdaLR:

@@ -626,9 +626,8 @@ def test_the_pruned_network_is_what_is_left_of_the_whole(tmp_path):
     pruned._adopt(net, model.classes, (32, 32))
     again = ek.load(ek.save(pruned, tmp_path / "pruned"))
     assert torch.equal(again.predict(images), pruned.predict(images)) and len(again.units) == 4
-    assert [name for name in again.units.names] == [
-        "square 0, prototype 1", "square 1, prototype 1", "square 1, prototype 2", "square 2, prototype 1"
-    ]  # fmt: skip
+    kept = [(1, 0), (1, 1), (2, 1), (1, 2)]
+    assert list(again.units.names) == [f"prototype {number} of square {label}" for number, label in kept]
 
 
 def test_pruning_leaves_every_class_a_prototype():
