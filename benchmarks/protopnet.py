@@ -83,6 +83,17 @@ def loop_nearest(network: ProtoPNetNetwork, batches: list[Batch], count: int) ->
     return [[-record[1] for record in sorted(heap, key=lambda one: one[:2], reverse=True)] for heap in heaps]
 
 
+def loop_cells(network: ProtoPNetNetwork, batches: list[Batch], count: int) -> list[list[int]]:
+    """The same, a cell at a time: the three loops that the definition has."""
+    heaps: list[list[tuple[float, int]]] = [[] for _ in network.owner]
+    for batch in batches:
+        for patches, image in zip(batch.images.flatten(2).mT, batch.ids.tolist(), strict=True):
+            for heap, prototype in zip(heaps, network.prototypes, strict=True):
+                nearest = min((patch - prototype).square().sum().item() for patch in patches)
+                (heapq.heappush if len(heap) < count else heapq.heappushpop)(heap, (-nearest, -image))
+    return [[-image for _, image in sorted(heap, reverse=True)] for heap in heaps]
+
+
 def _all_distances(network: ProtoPNetNetwork, batch: Batch) -> Any:
     """(B, P, h, w), a prototype at a time."""
     found = [(batch.images - prototype[:, None, None]).square().sum(1) for prototype in network.prototypes]
@@ -109,8 +120,10 @@ def loop_head(network: ProtoPNetNetwork, data: ImageData, penalty: float, goal: 
     return epoch, reached
 
 
-def compare(classes: int, per_class: int, depth: int, side: int, images: int) -> None:
-    """Print the ratios of the two searches, on random patches."""
+def compare(
+    classes: int, per_class: int, depth: int, side: int, images: int, *, by_cell: bool = False
+) -> None:
+    """Print the ratios of the two searches, on random patches; `by_cell` for the slowest loops, instead."""
     torch.manual_seed(0)
     owner = torch.arange(classes).repeat_interleave(per_class)
     labels = torch.arange(images) % classes
@@ -121,15 +134,19 @@ def compare(classes: int, per_class: int, depth: int, side: int, images: int) ->
         Batch(images=patches[ids], labels=labels[ids], ids=ids) for ids in torch.arange(images).split(75)
     ]
     fast_pruning(given, batches[:1])  # warm
-    print(f"{len(owner)} prototypes of depth {depth}, {images} images of {side} x {side} patches")
+    how = "a cell" if by_cell else "an image and prototype"
+    print(f"{len(owner)} prototypes of depth {depth}, {images} images of {side} x {side}; {how} at a time")
+    loops = loop_cells if by_cell else loop_nearest
     for name, fast, slow in (
         ("projection", lambda: fast_projection(given, batches), lambda: loop_projection(given, batches)),
         (
             "nearest patches and pruning",
             lambda: fast_pruning(given, batches),
-            lambda: loop_pruning(given, batches, labels),
+            lambda: loop_pruning(given, batches, labels, loops),
         ),
     ):
+        if by_cell and name == "projection":
+            continue  # its loops are the same
         (ours, quick), (theirs, long) = timed(fast), timed(slow)
         if ours != theirs:
             raise SystemExit(f"{name}: not the same result")
@@ -147,9 +164,12 @@ def fast_pruning(network: ProtoPNetNetwork, batches: list[Batch]) -> tuple[list[
 
 
 def loop_pruning(
-    network: ProtoPNetNetwork, batches: list[Batch], labels: Tensor
+    network: ProtoPNetNetwork,
+    batches: list[Batch],
+    labels: Tensor,
+    loops: Callable[[ProtoPNetNetwork, list[Batch], int], list[list[int]]],
 ) -> tuple[list[list[int]], list[bool]]:
-    images = loop_nearest(network, batches, 6)
+    images = loops(network, batches, 6)
     alike = [
         sum(int(labels[image]) == label for image in row)
         for row, label in zip(images, network.owner.tolist(), strict=True)
@@ -257,6 +277,7 @@ def main() -> None:
     else:
         compare(classes=200, per_class=10, depth=128, side=7, images=300)
         compare(classes=20, per_class=5, depth=64, side=8, images=1000)
+        compare(classes=20, per_class=5, depth=64, side=8, images=100, by_cell=True)
         compare_head(options.images)
         explain_cost()
 

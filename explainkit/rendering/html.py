@@ -192,6 +192,9 @@ def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: i
 
 def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
     exemplar = next((found for found in item.exemplars if found.image is not None), None)
+    side = 112 if exemplar else 72
+    from_one_cell = explanation.batch.units.pooling == "max"
+    threshold = 0.85 if from_one_cell else 0.5
     return {
         "words": item.words,
         "name": item.name,
@@ -199,10 +202,10 @@ def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str,
         "weight": item.weight,
         "contribution": item.contribution,
         "share": abs(item.contribution) / longest,
-        "where": data_uri(spotlight(explanation.image, item.map, side=112 if exemplar else 72))
-        if item.map is not None
-        else None,
-        "exemplar": data_uri(framed(exemplar.image, exemplar.box, side=112))
+        "where": None
+        if item.map is None
+        else data_uri(spotlight(explanation.image, item.map, side, threshold)),
+        "exemplar": data_uri(framed(exemplar.image, exemplar.box, side))
         if exemplar and exemplar.image is not None
         else None,
     }

@@ -22,7 +22,7 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     reasons, doubts = _chosen(explanation, 1, 4), _chosen(explanation, -1, 2)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, max(height * 1.6, height * 0.28 * (len(reasons) + len(doubts) + 2)))
-    halves = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.2])
+    halves = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.9])
     left, right = halves[0, 0], halves[0, 1]
     image, evidence = left.subplots(2, 1)
     show_image(explanation, image)
