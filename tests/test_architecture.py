@@ -26,6 +26,7 @@ LAYERS = [  # a file, or a folder as a whole, imports only what stands in lines 
     "rendering",
     "__init__",
     "cli",
+    "__main__",
 ]
 ALONE = {"builtins": {"hookspecs"}}  # what the core offers knows of the core no more than a stranger does
 DOORS = {

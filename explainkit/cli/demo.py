@@ -43,24 +43,25 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 60, 
     from explainkit.rendering.html import Fact
 
     data = ek.dataset("aviary")
-    model = _trained("cam", data, out, seed)
-    accuracy = model.evaluate(data, ["test"])["test"]["accuracy"]
+    models = {name: _trained(name, data, out, seed) for name in ("cam", "protopnet")}
+    accuracy = {name: model.evaluate(data, ["test"])["test"]["accuracy"] for name, model in models.items()}
     batch = data.test.batch(torch.arange(images))
     told = ek.compare(
-        [model, *post_hoc(model, None)], batch, data=data, split="mixed", count=measured, measures=MEASURES,
-        seed=seed,
+        [*models.values(), *post_hoc(models["cam"], None)], batch, data=data, split="mixed", count=measured,
+        measures=MEASURES, seed=seed,
     )  # fmt: skip
-    largest = max(abs(item.residual or 0.0) for item in told.explanations["cam"].check())
+    largest = max(abs(item.residual or 0.0) for name in models for item in told.explanations[name].check())
     facts = [
-        Fact(name="accuracy", value=f"{accuracy:.1%}", note=f"of cam on {len(data.test):,} test birds"),
-        Fact(name="training", value=f"{sum(epoch.seconds for epoch in model.history):.0f} s", note="of cam"),
-        Fact(name="largest residual", value=f"{largest:.0e}", note="of cam, in logits"),
+        Fact(name=f"accuracy of {name}", value=f"{share:.1%}", note=f"on {len(data.test):,} test birds")
+        for name, share in accuracy.items()
     ]
+    facts.append(Fact(name="largest residual", value=f"{largest:.0e}", note="of either, in logits"))
     page = told.save(out / "why.html", title="Why these birds?", facts=facts)
     print(told.metrics.table())
-    for item in list(told.explanations["cam"])[:3]:
-        print(item.sentence())
-    print(f"accuracy on {len(data.test):,} test birds: {accuracy:.1%}")
+    for name in models:
+        print(f"{name}: {told.explanations[name][0].sentence()}")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
+    print(f"accuracy on {len(data.test):,} test birds: {shares}")
     print(f"page: {page.resolve()}")
 
 

@@ -67,7 +67,7 @@ def root(values: Any, limit: float) -> Any:
 def spotlight(image: Tensor, map: Tensor, side: int = 96, threshold: float = 0.5) -> Pixels:
     """An image with all but the region of `map` (h, w) faded, and the region's box drawn in."""
     ground = pixels(image, side).astype(np.float64)
-    region = regions(map[None].float(), ground.shape[:2], threshold)[0]
+    region = regions(map[None].float().cpu(), ground.shape[:2], threshold)[0]
     faded = ground * 0.25 + 255 * 0.6
     picture = np.where(region.numpy()[..., None], ground, faded)
     x0, y0, x1, y1 = boxes(region).tolist()

@@ -18,6 +18,7 @@ from explainkit.interfaces import MAX_BATCH, Images, Targets, undisturbed
 from explainkit_captum.logits import acceptable, checked, classifier
 
 UNITS = ("pixels for", "pixels against")
+PHRASES = ("the pixels that speak for it", "the pixels that speak against it")
 
 
 def positive(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
@@ -139,7 +140,8 @@ class CaptumExplainer(ek.PostHocExplainer):
         scores = torch.stack([amounts[:, 0], 0 - amounts[:, 1]], 1)  # never minus zero
         return ek.Explanations(
             logits=logits, targets=targets, base=base, scores=scores, weights=torch.ones_like(scores),
-            maps=maps, units=ek.Units(kind="pixels", names=UNITS, pooling="sum"), classes=self.classes,
+            maps=maps, units=ek.Units(kind="pixels", names=UNITS, phrases=PHRASES, pooling="sum"),
+            classes=self.classes,
             images=images, claim=self.card.claim, provenance=self.provenance(), against=against,
         )  # fmt: skip
 

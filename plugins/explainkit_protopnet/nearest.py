@@ -7,6 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.data.images import Batch
+from explainkit.training.processes import gathered, shared
 from explainkit_protopnet.model import ProtoPNetNetwork, squared_distances
 
 
@@ -47,6 +48,8 @@ def nearest_patches(
 ) -> Nearest:
     """Search `batches` of training images; `network` is in eval mode, and no gradient is wanted.
 
+    Several processes share the batches, and all find the same: cut alike, the distances are equal to the bit.
+
     Parameters
     ----------
     own : bool
@@ -55,11 +58,11 @@ def nearest_patches(
     search = _own_class if own else _all_classes
     none = network.owner.new_zeros(len(network.owner), 0)
     found = Nearest(distance=network.prototypes.new_zeros(none.shape), image=none, cell=none, label=none)
-    for batch in batches:
+    for batch in shared(batches):
         on_device = batch.to(network.owner.device)
         patches = network.latent(on_device.images).flatten(2).mT  # (B, h w, D)
         found = merge([found, search(network, patches, on_device, count)], count)
-    return found
+    return merge(gathered(found), count)
 
 
 def _own_class(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, _: int) -> Nearest:

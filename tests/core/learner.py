@@ -53,7 +53,9 @@ def main(out):
     ]  # fmt: skip
     trainer = Trainer(device="cpu", progress=False)
     trainer.run(network, data, plan)
-    told = torch.tensor([[e.terms["cross_entropy"], e.accuracy, e.loss] for e in trainer.history])
+    told = torch.tensor(
+        [[e.terms["cross_entropy"], e.accuracy] for e in trainer.history], dtype=torch.float64
+    )
     save_file({**{k: v.contiguous() for k, v in network.state_dict().items()}, "told": told}, out)
 
 

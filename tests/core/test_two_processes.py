@@ -32,16 +32,20 @@ def ends(tmp_path_factory):
 
 def test_two_processes_end_where_one_does(ends):
     (alone, first, second), _ = ends
+    alone = dict(alone)
 
+    told = alone.pop("told")  # Fabric hands losses float32 outputs
+    assert (first["told"] - told).abs().max() <= 1e-6
     for name, value in alone.items():
         assert (first[name].double() - value.double()).abs().max() <= 1e-9, name
         assert torch.equal(first[name], second[name]), name
+    assert alone["head.weight"].dtype == torch.float64
 
 
 def test_it_learned_something_on_the_way(ends):
-    (alone, _, _), _ = ends
+    (_, shared, _), _ = ends
 
-    assert alone["told"][-1, 0] < 0.7 * alone["told"][0, 0]
+    assert shared["told"][-1, 0] < 0.7 * shared["told"][0, 0]
 
 
 def test_the_group_of_processes_ends_cleanly(ends):
