@@ -1,7 +1,7 @@
 """CAM and every post-hoc method on hand, measured over mixed aviary scenes beside all trivial rows.
 
 Run ``python benchmarks/metric_table.py --out table`` for the table of the docs: it trains CAM, or takes the
-one saved in ``--model folder``, and writes table.json and table.md. ``--quick`` is for looking whether it
+ones saved in ``--model folder …``, and writes table.json and table.md. ``--quick`` is for looking whether it
 runs: three epochs on a fifth of the images, 40 scenes.
 """
 
@@ -22,7 +22,7 @@ FAITHFULNESS = ["rho-phi", "residual-r", "top-part", "part-deletion", "part-inse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", type=Path, help="a folder that explainkit.save wrote; trained where not given"
+        "--model", type=Path, nargs="+", help="folders of saved explainers; CAM is trained where none is"
     )
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)
@@ -38,12 +38,14 @@ def main() -> None:
     train, images, epochs = (1000, 40, 3) if options.quick else (5000, options.images, options.epochs)
     data = ek.dataset("aviary", train=train)
     started = time.perf_counter()
-    model = loaded_or_trained(options, data, epochs)
+    model, *others = loaded_or_trained(options, data, epochs)
     trained = time.perf_counter()
-    accuracy = model.evaluate(data, ["test"])["test"]["accuracy"]
-    print(f"CAM, test accuracy {accuracy:.1%}, {trained - started:.0f} s")
+    for each in (model, *others):
+        accuracy = each.evaluate(data, ["test"])["test"]["accuracy"]
+        print(f"{each.card.title}: test accuracy {accuracy:.1%}")
+    print(f"trained or loaded in {trained - started:.0f} s")
     table = measure(
-        [model, *post_hoc(model, data)], data, images=images, seed=options.seed, metrics=options.metrics,
+        [model, *others, *post_hoc(model, data)], data, images=images, seed=options.seed, metrics=options.metrics,
         value=options.value,
     )  # fmt: skip
     print(table.table())
@@ -57,10 +59,10 @@ def main() -> None:
 
 def loaded_or_trained(
     options: argparse.Namespace, data: ek.ImageData, epochs: int
-) -> ek.InterpretableExplainer:
+) -> list[ek.InterpretableExplainer]:
     if options.model is not None:
-        return ek.load(options.model)
-    return ek.explainer("cam", epochs=epochs).fit(data, seed=options.seed, device=options.device)
+        return [ek.load(folder) for folder in options.model]
+    return [ek.explainer("cam", epochs=epochs).fit(data, seed=options.seed, device=options.device)]
 
 
 def post_hoc(model: ek.Explainer, data: ek.ImageData) -> list[ek.Explainer]:

@@ -54,7 +54,10 @@ def explainkit_metrics() -> list[Offer]:
 @hookimpl
 def explainkit_loggers() -> list[Offer]:
     """Where epochs are told."""
-    return [Offer("csv", "One row an epoch in log.csv", "explainkit.training.logs:CSVLogger")]
+    return [
+        Offer("csv", "One row an epoch in log.csv", "explainkit.training.logs:CSVLogger"),
+        Offer("tensorboard", "Scalars for TensorBoard", "explainkit.training.logs:TensorBoardLogger"),
+    ]
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from explainkit.errors import InputError
+from explainkit.errors import InputError, MissingPackageError
 from explainkit.training.phases import Epoch
 
 
@@ -42,14 +42,55 @@ class CSVLogger:
         self._rows.append(row(epoch))
         columns = list(dict.fromkeys(name for entry in self._rows for name in entry))
         half = self.path.with_suffix(".csv.part")
-        with half.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(half, self.path)
+        try:
+            with half.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(self._rows)
+            os.replace(half, self.path)
+        except OSError as error:
+            told = f"Expected a log that can be written; got {str(self.path)!r}: {error}."
+            raise InputError(told) from None
 
     def close(self) -> None:
         """Nothing is left to do: every row is on disk."""
+
+
+class TensorBoardLogger:
+    """Every figure of every epoch as a TensorBoard scalar in `folder`, over epochs of the whole run.
+
+    Raises
+    ------
+    MissingPackageError
+        Without tensorboard: ``pip install 'explainkit-sdk[tensorboard]'``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingPackageError(
+                "TensorBoard is not installed: pip install 'explainkit-sdk[tensorboard]'."
+            ) from error
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=0)  # a resumed run tells its epochs again
+        except OSError as error:
+            raise InputError(
+                f"Expected a folder for logs that can be written; got {str(folder)!r}: {error}."
+            ) from None
+        self._told = 0
+
+    def log(self, epoch: Epoch) -> None:
+        """Add the epoch's scalars, terms beneath their phase."""
+        self._told += 1
+        for name, value in row(epoch).items():
+            if isinstance(value, float):
+                self._writer.add_scalar(name.replace("train/", f"{epoch.phase}/"), value, self._told)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
 
 
 def row(epoch: Epoch) -> dict[str, Any]:

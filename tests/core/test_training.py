@@ -12,7 +12,7 @@ from explainkit.data.images import ArraySplit, ImageData
 from explainkit.errors import InputError, TrainingError
 from explainkit.training import Phase, Repeat, Trainer
 from explainkit.training.engine import evaluate
-from explainkit.training.logs import CSVLogger
+from explainkit.training.logs import CSVLogger, TensorBoardLogger
 from explainkit.training.phases import optimiser, set_modes
 
 
@@ -566,3 +566,19 @@ def test_a_phase_runs_in_its_precision(precision, inside, weights):
 
     assert set(seen) == {inside} and network.head.weight.dtype is weights
     assert trainer.history[0].loss > 0
+
+
+def test_tensorboard_is_told_every_figure_once_though_the_run_is_resumed(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = Trainer(device="cpu", progress=False, loggers=[TensorBoardLogger(tmp_path / "tb")])
+    first.run(Net(), data(), [phase(epochs=2)])
+    again = Trainer(device="cpu", progress=False, loggers=[TensorBoardLogger(tmp_path / "tb")])
+    again.run(Net(), data(), [phase(epochs=3)])
+
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    accuracies = events.Scalars("validation/accuracy")
+
+    assert [event.step for event in accuracies] == [1, 2, 3]
+    assert [event.value for event in accuracies] == pytest.approx([e.accuracy for e in again.history])
