@@ -45,8 +45,8 @@ def main() -> None:
         print(f"{each.card.title}: test accuracy {accuracy:.1%}")
     print(f"trained or loaded in {trained - started:.0f} s")
     table = measure(
-        [model, *others, *post_hoc(model, data)], data, images=images, seed=options.seed, metrics=options.metrics,
-        value=options.value,
+        [model, *others, *post_hoc(model, data)], data, images=images, seed=options.seed,
+        metrics=options.metrics, value=options.value,
     )  # fmt: skip
     print(table.table())
     print(f"{time.perf_counter() - trained:.0f} s, {torch.get_num_threads()} threads, {model.device}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 from jinja2 import Environment, PackageLoader
+from torch import Tensor
 
 from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
@@ -147,21 +148,36 @@ def _templates() -> Environment:
 
 
 def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str | None) -> dict[str, Any]:
-    """All that the template shows of one image; claims of sums share one scale."""
+    """All that the template shows of one image; sums of one network share one scale."""
     first = explanations[0]
     grids = [common_grid(item.saliency().detach().cpu()) for item in explanations]
-    shared = [grid for grid, item in zip(grids, explanations, strict=True) if item.batch.claim != "none"]
-    limit = max((rounded_limit(grid) for grid in shared), default=1.0)
+    limits = _limits(explanations, grids)
     return {
         "image": data_uri(pixels(first.image)),
         "label": label,
         "predicted": first.batch.classes[first.prediction],
         "right": label is None or label == first.batch.classes[first.prediction],
         "cards": [
-            _card(item, name, grid, limit if item.batch.claim != "none" else rounded_limit(grid))
-            for item, name, grid in zip(explanations, names, grids, strict=True)
+            _card(item, name, grid, limit)
+            for item, name, grid, limit in zip(explanations, names, grids, limits, strict=True)
         ],
     }
+
+
+def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor]) -> list[float]:
+    """The end of each one's colour scale: shared by the sums that are about the same logits, else its own."""
+
+    def comparable(one: Explanation, other: Explanation) -> bool:
+        if "none" in (one.batch.claim, other.batch.claim) or one.logits.shape != other.logits.shape:
+            return one is other
+        near = 1e-3 * float(one.logits.abs().max())
+        return bool((one.logits - other.logits.to(one.logits)).abs().max() <= near)
+
+    own = [rounded_limit(grid) for grid in grids]
+    return [
+        max(limit for other, limit in zip(explanations, own, strict=True) if comparable(item, other))
+        for item in explanations
+    ]
 
 
 def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: int = 6) -> dict[str, Any]:

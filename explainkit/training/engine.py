@@ -1,6 +1,7 @@
 """The engine: runs phases on Lightning Fabric, and stops in words when a loss goes astray."""
 
 import gc
+import logging
 import math
 import os
 import time
@@ -22,6 +23,8 @@ from explainkit.errors import InputError, TrainingError
 from explainkit.training.checkpoints import Checkpoint, Checkpoints, Place, RunState, fingerprint
 from explainkit.training.logs import Logger, Progress
 from explainkit.training.phases import Epoch, Network, Phase, Repeat, optimiser, scheduler, set_modes
+
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it greets every run
 
 LEARNING, FINISHING, DONE = range(3)
 """Stages of a phase, as checkpoints know them."""
