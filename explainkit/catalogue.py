@@ -119,6 +119,14 @@ def _called(
                 close = get_close_matches(setting, known, n=1)
                 hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
                 raise UnknownNameError(f"{name!r} has no setting {setting!r}. {hint}")
+    missing = [
+        name
+        for name in _keywords(call)
+        if name not in settings
+        and inspect.signature(call).parameters[name].default is inspect.Parameter.empty
+    ]
+    if missing and "network" not in missing:
+        raise InputError(f"{name!r} needs {', '.join(f'{setting}=…' for setting in missing)}.")
     return call(**settings)
 
 

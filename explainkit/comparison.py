@@ -73,7 +73,7 @@ class Comparison:
         first = next(iter(self.explanations.values()))
         alone = _AloneSplit(self.batch)
         data = ImageData(
-            name="these images", classes=first.classes, size=(alone.height, alone.width),
+            name="what is shown", classes=first.classes, size=(alone.height, alone.width),
             splits=alone.everywhere(),
         )  # fmt: skip
         table = measure(
@@ -161,10 +161,11 @@ def compare(
         raise InputError("Expected at least one explainer to compare; got none.")
     first = explainers[0]
     for other in explainers[1:]:
-        if len(other.classes) != len(first.classes):
+        if other.classes and other.classes != first.classes:
             raise InputError(
-                f"Expected explainers of the same classes; {first.card.title} knows {len(first.classes)}, "
-                f"{other.card.title} knows {len(other.classes)}."
+                f"Expected explainers of the same classes; {first.card.title} knows "
+                f"{', '.join(first.classes[:3])} …, {other.card.title} knows "
+                f"{', '.join(other.classes[:3])} …. Name them with classes=…."
             )
     batch = images if isinstance(images, Batch) else _batch_of(first.read(images))
     wanted = first.predict(batch.images).argmax(1) if targets is None else targets

@@ -336,6 +336,8 @@ class Explanations:
         """
         image_size = self.images.shape[-2:]
         size = tuple(image_size if size is None else size)
+        if len(size) != 2 or min(size) < 1:
+            raise InputError(f"Expected a size of (height, width), each at least 1; got {size}.")
         if self.maps is None:
             return self.logits.new_zeros(len(self), *size)
         contributions = self._mapped_contributions()
@@ -348,7 +350,7 @@ class Explanations:
 
     def top(self, k: int) -> Top:
         """The `k` largest contributions of each image, for or against, and the sum of all others."""
-        k = min(k, self.contributions.shape[1])
+        k = min(max(k, 0), self.contributions.shape[1])
         unit = self.contributions.abs().topk(k, dim=1).indices
         chosen = self.contributions.gather(1, unit)
         return Top(unit=unit, contribution=chosen, remainder=self.contributions.sum(1) - chosen.sum(1))

@@ -77,9 +77,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """The whole file under its name, or nothing."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """The whole file under its name, or nothing; a link is followed, and what is no file is left alone."""
+    path = Path(os.path.realpath(path))
+    half = path.with_name(f".{path.name}.{os.getpid()}.part") if path.name else path
+    if not path.name or (path.exists() and not path.is_file()):
+        raise InputError(f"Expected a path that can be written; {str(path)!r} is no file.")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(content)
         os.replace(half, path)
     except OSError as error:

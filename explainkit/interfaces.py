@@ -26,6 +26,7 @@ from explainkit.explanation import Claim, Explanations, Provenance, Units, class
 from explainkit.training import Epoch, Phase, Repeat, Trainer
 from explainkit.training.engine import evaluate
 from explainkit.training.logs import Logger
+from explainkit.training.processes import accelerator
 from explainkit.version import __version__
 
 MAX_BATCH = 256
@@ -87,6 +88,18 @@ class Explainer(ABC):
     size: tuple[int, int] | None = field(default=None, init=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for item in attrs.fields(type(self)):
+            value = getattr(self, item.name)
+            kind = {"int": int, "float": float, "str": str, "bool": bool}.get(str(item.type), item.type)
+            if not item.init or kind not in (int, float, str, bool):
+                continue
+            right = isinstance(value, (int, float) if kind is float else kind)
+            if not right or (kind is not bool and isinstance(value, bool)) or value != value:
+                raise InputError(
+                    f"Expected {item.name} of {self.card.title} as {kind.__name__}; got {value!r}."
+                )
 
     @property
     def network(self) -> nn.Module:
@@ -181,8 +194,15 @@ class Explainer(ABC):
         return {split: {"accuracy": accuracy, "loss": loss} for split, (accuracy, loss) in scores.items()}
 
     def to(self, device: torch.device | str) -> Self:
-        """The same explainer, its network moved to `device`."""
-        self.network.to(device)
+        """The same explainer, its network moved to `device`, ``"auto"`` being where the network is.
+
+        Raises
+        ------
+        InputError
+            For a device that this machine lacks.
+        """
+        if accelerator(device)[0] != "auto":
+            self.network.to(device)
         return self
 
     def read(self, images: Images) -> Tensor:
@@ -295,6 +315,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         InputError
             For a checkpoint of another run, and for a folder that cannot be written.
         """
+        if not 0 <= seed < 2**63:
+            raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed}.")
         if not len(data.train):
             raise InputError(f"Expected training images; {data.name} has none.")
         with torch.random.fork_rng():
@@ -496,10 +518,18 @@ def _versions(kind: type[Explainer]) -> dict[str, str]:
     return {"explainkit": __version__, "torch": torch.__version__, **others}
 
 
+def _distinct(classes: Sequence[str]) -> tuple[str, ...]:
+    """Class names, once they are found to be several names that differ."""
+    named = tuple(classes)
+    if isinstance(classes, str) or len(set(named)) < len(named):
+        raise InputError(f"Expected class names that differ, as a list; got {classes!r}.")
+    return named
+
+
 def _named(network: nn.Module, classes: Sequence[str] | None) -> tuple[str, ...]:
     """Class names, counted off where none are given and the last linear layer tells how many there are."""
     if classes is not None:
-        return tuple(classes)
+        return _distinct(classes)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(

@@ -143,7 +143,9 @@ def load(
             explainer.units, explainer.size = units, size
         else:
             explainer.restore(state, classes, size, units)
-    except ExplainKitError:
+    except ExplainKitError as error:
+        if type(error) is InputError:  # a setting in the file of a wrong kind
+            raise FormatError(f"{str(folder)!r} has a setting that {name!r} refuses: {error}") from None
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # what does not fit
         raise FormatError(f"{str(path)!r} does not fit the network of {name!r}: {error}") from None

@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ExplainKitError, CycloptsError) as error:
         print(f"explainkit: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone
+        return 0
+    except OSError as error:
+        print(f"explainkit: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

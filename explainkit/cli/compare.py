@@ -46,6 +46,7 @@ def compare(
     explainkit compare model photo.jpg --with captum/occlusion --with captum/saliency --out compare.html
     """
     import explainkit as ek
+    from explainkit.files import write
 
     first = ek.load(model, device=device)
     files = image_files(images)
@@ -54,5 +55,5 @@ def compare(
     )
     print(told.table())
     if json is not None:
-        json.write_text(told.to_json(), encoding="utf-8")
+        write(json, told.to_json().encode())
     print(f"page: {told.save(out).resolve()}")

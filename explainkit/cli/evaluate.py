@@ -46,7 +46,12 @@ def evaluate(
     explainkit evaluate model --data aviary --images 200 --with captum/integrated-gradients
     """
     import explainkit as ek
+    from explainkit.errors import InputError
+    from explainkit.files import write
     from explainkit.metrics import measure
+
+    if images < 1:
+        raise InputError(f"Expected at least one image to measure on; got {images}.")
 
     explainer = ek.load(model, device=device)
     known = ek.dataset(data, **settings_of(data_set))
@@ -55,4 +60,4 @@ def evaluate(
     table = measure([explainer, *post_hoc(explainer, others or [])], known, images=images, seed=seed)
     print(table.table())
     if json is not None:
-        json.write_text(table.to_json(), encoding="utf-8")
+        write(json, table.to_json().encode())

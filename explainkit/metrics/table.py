@@ -148,7 +148,7 @@ class MetricTable:
             f"Means over {self.images} images{spread}. Arrows point to better. "
             "Trivial rows explain nothing, save the oracle, which is the truth."
         )
-        title = f"{self.images} images of {self.data}, split {self.split}"
+        title = f"{self.images} images ({self.data}, {self.split})"
         return TableParts(title=title, columns=heads, rows=rows, note=f"{about} {notes}".strip())
 
     def table(self, intervals: bool = False) -> str:
@@ -220,7 +220,7 @@ def measure(
         For a split or a metric that is not there.
     """
     split = split or ("mixed" if "mixed" in data.splits else "test")
-    ids = torch.arange(len(data.split(split)))[:images]
+    ids = torch.arange(len(data.split(split)))[: max(images, 0)]
     named = _names(explainers)
     if not named or not len(ids):
         raise InputError(f"Expected at least one explainer and one image; got {len(named)} and {len(ids)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
+from explainkit.files import write
 from explainkit.rendering.pictures import (
     common_grid,
     data_uri,
@@ -96,19 +96,18 @@ def report(
         )
     if labels is not None and len(labels) != len(columns[0]):
         raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
+    if any(_differ(column.images, columns[0].images) for column in columns[1:]):
+        raise InputError("Expected explanations of the same images; these are of different ones.")
     heads = names or [column.provenance.explainer for column in columns]
     text = page(columns, heads, title, labels, facts, tables, failures or {})
     path = Path(path)
-    half = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
-    except OSError as error:
-        raise InputError(
-            f"Expected a path that can be written; got {str(path)!r}: {error.strerror}."
-        ) from None
+    write(path, text.encode())
     return path
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether images are not the same ones; precision and device are no matter."""
+    return one.shape != other.shape or not one.float().cpu().allclose(other.float().cpu(), atol=1e-2)
 
 
 def page(

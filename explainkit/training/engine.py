@@ -23,6 +23,7 @@ from explainkit.errors import InputError, TrainingError
 from explainkit.training.checkpoints import Checkpoint, Checkpoints, Place, RunState, fingerprint
 from explainkit.training.logs import Logger, Progress
 from explainkit.training.phases import Epoch, Network, Phase, Repeat, optimiser, scheduler, set_modes
+from explainkit.training.processes import accelerator
 
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it greets every run
 
@@ -301,10 +302,11 @@ class Trainer:
 
     def _fabric(self, precision: str) -> Fabric:
         if precision not in self._fabrics:
+            kind, index = accelerator(self.device)
             processes = int(os.environ.get("WORLD_SIZE", "1"))
             fabric = Fabric(
-                accelerator=_accelerator(self.device),
-                devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+                accelerator=kind,
+                devices=[index] if index is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
                 num_nodes=processes // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
                 strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
                 precision=precision,  # type: ignore[arg-type]
@@ -355,10 +357,6 @@ def _share_buffers(network: nn.Module, fabric: Fabric) -> None:
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
-
-
-def _accelerator(device: str) -> str:
-    return device if device in ("cpu", "cuda", "mps") else "auto"
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

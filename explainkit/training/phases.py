@@ -9,7 +9,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from explainkit.data.images import Batch, ImageData
-from explainkit.errors import TrainingError
+from explainkit.errors import InputError, TrainingError
+
+PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[Network, Batch], Mapping[str, Tensor]]
@@ -94,6 +96,23 @@ class Phase(Generic[Network]):
     keep_best: bool = False
     patience: int | None = None
     finish: Callable[[Network, ImageData], None] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name, low in (("epochs", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise InputError(
+                    f"Expected {name} of phase {self.name!r} as a whole number from {low} on; got {value!r}."
+                )
+        for prefix, rate in self.rates.items():
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < float("inf"):
+                raise InputError(
+                    f"Expected the rate of {prefix!r} in phase {self.name!r} as a number; got {rate!r}."
+                )
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"Expected phase {self.name!r} in one of {', '.join(PRECISIONS)}; got {self.precision!r}."
+            )
 
 
 @frozen(eq=False)

@@ -95,6 +95,12 @@ def bind(
     BindError
         Where its logits are not the pooled features through the linear layer.
     """
+    if not isinstance(network, nn.Module):
+        raise BindError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
+    if (mean is None) != (std is None) or any(given is not None and len(given) != 3 for given in (mean, std)):
+        raise BindError(f"Expected mean and std of three channels, both or neither; got {mean} and {std}.")
+    if std is not None and min(std) <= 0:
+        raise BindError(f"Expected a std above 0 for every channel; got {std}.")
     if (features is None) != (head is None):
         raise BindError("Expected both features=… and head=…, or neither; got one of them.")
     if _like(network).dtype not in (torch.float32, torch.float64):
@@ -120,7 +126,13 @@ def _compare(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
     plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, *size)
     images = torch.cat([noise, plain]).to(_like(bound.network))
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        maps, logits = features(bound.normalised(images)), bound(images)
+        try:
+            maps, logits = features(bound.normalised(images)), bound(images)
+        except RuntimeError as error:  # whatever the stranger's layers say of images that they cannot take
+            raise BindError(
+                f"Expected a network that takes images (N, 3, {size[0]}, {size[1]}); it says: {error}. "
+                "Give another size=(height, width) where that is the matter."
+            ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise BindError(f"Expected a network that returns logits (N, C); got {_told(logits)}. {HOW}")
         if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.shape[1] != bound._parts[1].in_features:

@@ -89,7 +89,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         head: nn.Linear | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        size: tuple[int, int] = (224, 224),
+        size: int | tuple[int, int] = (224, 224),
         **settings: Any,
     ) -> Self:
         """CAM of any network that ends in global average pooling and one linear layer, as torchvision's do.
@@ -106,7 +106,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         mean, std : sequence of three floats or None
             For networks trained on normalised images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224,
             0.225)`` for torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
-        size : (int, int)
+        size : int or (int, int)
             That the identity is checked at, and that files are resized to.
 
         Raises
@@ -115,6 +115,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
             Where the logits are not the pooled features through the linear layer.
         """
         explainer = cls(**settings)
+        size = (size, size) if isinstance(size, int) else size
         bound = network if isinstance(network, CAMNetwork) else bind(network, features, head, mean, std, size)
         named = classes or [f"class {c}" for c in range(_head(bound).out_features)]
         if len(named) != _head(bound).out_features:

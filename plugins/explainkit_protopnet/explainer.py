@@ -202,6 +202,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
 
     def project(self, data: ek.ImageData) -> Self:
         """Project the prototypes of a network that learned elsewhere, and learn its last layer anew."""
+        self._same_classes(data)
         with undisturbed(self.network), torch.no_grad():
             project(self._fitted(), data, distinct=self.distinct, keep=self.keep)
             refit(self._fitted(), data, penalty=self.penalty)

@@ -4,6 +4,7 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.errors import BindError, UnknownNameError
+from explainkit.testing import tiny_data
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,30 @@ def test_a_setting_goes_through_while_binding():
     explainer = ek.explainer("cam", network=network, classes=["a", "b"], size=(8, 8))
 
     assert explainer.classes == ("a", "b") and explainer.explain(torch.rand(1, 3, 8, 8)).check()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": "x"}, {"epochs": 1.5}, {"rate": "a"}, {"rate": float("nan")}, {"backbone": 3}]
+)
+def test_a_setting_of_the_wrong_kind_is_refused_before_anything_is_done(settings):
+    with pytest.raises(ek.InputError, match=next(iter(settings))):
+        ek.explainer("cam", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"epochs": -2}, "epochs"), ({"batch_size": 0}, "batch_size"), ({"precision": "x"}, "bf16-mixed")],
+)
+def test_a_plan_that_cannot_be_run_is_refused_in_words(settings, word):
+    with pytest.raises(ek.InputError, match=word):
+        ek.explainer("cam", preset="tiny").__class__(**{"backbone": "tiny", **settings}).phases()
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ek.InputError, match="device"):
+        ek.explainer("cam", preset="tiny").fit(tiny_data(), device="cudaa")
+
+
+def test_a_setting_that_has_no_default_is_asked_for():
+    with pytest.raises(ek.InputError, match="path=…"):
+        ek.dataset("folder")

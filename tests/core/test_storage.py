@@ -545,12 +545,24 @@ def test_a_failing_write_leaves_the_old_file(file, monkeypatch):
     assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-@pytest.mark.parametrize("place", ["missing/told.safetensors", "file/told.safetensors", "."])
+@pytest.mark.parametrize("place", ["file/told.safetensors", "."])
 def test_a_path_that_cannot_be_written_says_so(tmp_path, place):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ek.InputError, match="Expected a path that can be written"):
         cam().explain(images()).save(tmp_path / place)
+
+
+def test_what_is_no_file_is_left_alone_and_a_link_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "real" / "told.safetensors")
+
+    cam().explain(images()).save(tmp_path / "link.safetensors")
+
+    assert (tmp_path / "link.safetensors").is_symlink()
+    assert (tmp_path / "real" / "told.safetensors").is_file()
+    with pytest.raises(ek.InputError, match="no file"):
+        cam().explain(images()).save("/dev/zero")
 
 
 def test_a_missing_file_says_so(tmp_path):
