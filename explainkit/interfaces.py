@@ -420,19 +420,22 @@ class PostHocExplainer(Explainer):
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode, outside inference mode; then modes, gradients and random state as before."""
     modes = [module for module in network.modules() if module.training]
-    gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
-    like = _like(network)
-    devices = [like.device] if like.device.type == "cuda" else []
+    parameters = list(network.parameters())
+    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     for module in modes:
         module.training = False
     for parameter, _ in gradients:  # not added to, but set aside
         parameter.grad = None
     try:
-        with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+        with torch.inference_mode(False), torch.random.fork_rng(devices=list(devices)):
             yield
     finally:
         for module in modes:
             module.training = True
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = None
         for parameter, gradient in gradients:
             parameter.grad = gradient
 
