@@ -162,7 +162,8 @@ class Trainer:
         stage = self.state.place.stage
         if stage == LEARNING and phase.loss is not None and phase.epochs:
             fabric = self._fabric(phase.precision)
-            with Progress(phase.name, phase.epochs, self.progress and fabric.is_global_zero) as progress:
+            shown = self.progress if fabric.is_global_zero else False
+            with Progress(phase.name, phase.epochs, shown) as progress:
                 self._learn(network, data, phase, phase.loss, fabric, progress, checkpoint)
         network.eval()
         if stage < DONE and phase.finish is not None:
