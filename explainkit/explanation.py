@@ -86,7 +86,8 @@ class Units:
             value = getattr(self, name)
             if value is not None and len(value) != len(self):
                 raise InputError(f"Expected units.{name} for {len(self)} units; got {len(value)}.")
-        _check_finite("units.reference", self.reference)
+        if self.reference is not None:
+            _check_finite({"units.reference": self.reference})
 
     def __len__(self) -> int:
         return len(self.names)
@@ -640,15 +641,19 @@ def _check(told: Explanations) -> None:
         _check_indices(name, getattr(told, name), classes)
     if told.images.ndim != 4 or len(told.images) != images:
         raise InputError(f"Expected {images} images of (N, 3, H, W); got {tuple(told.images.shape)}.")
-    for name in ("logits", "base", "scores", "weights", "rest"):
-        _check_finite(name, getattr(told, name))
+    columns = {name: getattr(told, name) for name in ("logits", "base", "scores", "weights", "rest")}
+    _check_finite({name: values for name, values in columns.items() if values is not None})
     _check_maps(told, images, units)
 
 
-def _check_finite(name: str, values: Tensor | None) -> None:
-    if values is not None and values.numel() and not values.sum().isfinite() and not values.isfinite().all():
-        where = tuple((~values.isfinite()).nonzero()[0].tolist())
-        raise InputError(f"Expected finite {name}; got {values[where].item()} at {where}.")
+def _check_finite(columns: Mapping[str, Tensor]) -> None:
+    """One question for all columns, since each waits for the device; a sum that overflows asks each value."""
+    if not columns or sum(values.sum() for values in columns.values()).isfinite():  # type: ignore[union-attr]
+        return
+    for name, values in columns.items():
+        if not values.isfinite().all():
+            where = tuple((~values.isfinite()).nonzero()[0].tolist())
+            raise InputError(f"Expected finite {name}; got {values[where].item()} at {where}.")
 
 
 def _check_indices(name: str, values: Tensor | None, count: int) -> None:
@@ -656,7 +661,10 @@ def _check_indices(name: str, values: Tensor | None, count: int) -> None:
         return
     if values.dtype != torch.int64:
         raise InputError(f"Expected {name} of int64; got {values.dtype}.")
-    if values.numel() and not (values.min() >= 0 and values.max() < count):
+    if not values.numel():
+        return
+    low, high = values.aminmax()
+    if low < 0 or high >= count:
         raise InputError(f"Expected {name} in 0 … {count - 1}; got {values.tolist()}.")
 
 
@@ -673,9 +681,12 @@ def _check_maps(told: Explanations, images: int, units: int) -> None:
         kept = units if told.map_units is None else told.map_units.shape[1]
         if maps.ndim != 4 or maps.shape[:2] != (images, kept):
             raise InputError(f"Expected maps of ({images}, {kept}, h, w); got {tuple(maps.shape)}.")
-        _check_finite("maps", maps)
-        if maps.numel() and maps.min() < 0:
-            raise InputError(f"Expected maps that are never negative; got {maps.min().item():.3g}.")
+        if maps.numel():
+            low, high = maps.aminmax()  # one pass; NaN comes out as both
+            if not high.isfinite():
+                _check_finite({"maps": maps})
+            if low < 0:
+                raise InputError(f"Expected maps that are never negative; got {low.item():.3g}.")
     if boxes is not None:
         if boxes.ndim != 3 or boxes.shape[0] != images or boxes.shape[2] != 4:
             raise InputError(f"Expected boxes of ({images}, G, 4); got {tuple(boxes.shape)}.")

@@ -83,6 +83,8 @@ class Explainer(ABC):
 
     card: ClassVar[Card]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}}
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Further distributions that what it says depends on: provenance tells their versions."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
     size: tuple[int, int] | None = field(default=None, init=False)
@@ -419,8 +421,9 @@ class PostHocExplainer(Explainer):
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode, outside inference mode; then modes, gradients and random state as before."""
-    modes = [module for module in network.modules() if module.training]
-    parameters = list(network.parameters())
+    modules = list(network.modules())  # walked once: this is a good part of what explaining adds
+    modes = [module for module in modules if module.training]
+    parameters = [value for module in modules for value in module._parameters.values() if value is not None]
     gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     for module in modes:
@@ -517,7 +520,7 @@ def distinct_names(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
 def _versions(kind: type[Explainer]) -> dict[str, str]:
     """Of explainkit, of torch, and of the distribution that brought the class."""
     package = kind.__module__.partition(".")[0]
-    others = {name: version(name) for name in packages_distributions().get(package, [])}
+    others = {name: version(name) for name in (*packages_distributions().get(package, []), *kind.libraries)}
     return {"explainkit": __version__, "torch": torch.__version__, **others}
 
 

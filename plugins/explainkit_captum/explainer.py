@@ -7,9 +7,8 @@ from functools import reduce
 from typing import Any, ClassVar, Self
 
 import attrs
-import captum
 import torch
-from attrs import define, evolve, field
+from attrs import define, field
 from torch import Tensor, nn
 
 import explainkit as ek
@@ -17,8 +16,12 @@ from explainkit.errors import BindError, InputError
 from explainkit.interfaces import MAX_BATCH, Images, Targets, undisturbed
 from explainkit_captum.logits import acceptable, checked, classifier
 
-UNITS = ("pixels for", "pixels against")
-PHRASES = ("the pixels that speak for it", "the pixels that speak against it")
+UNITS = ek.Units(
+    kind="pixels",
+    names=("pixels for", "pixels against"),
+    phrases=("the pixels that speak for it", "the pixels that speak against it"),
+    pooling="sum",
+)
 
 
 def positive(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
@@ -40,6 +43,9 @@ class CaptumExplainer(ek.PostHocExplainer):
     """
 
     card: ClassVar[ek.Card]
+    libraries: ClassVar[tuple[str, ...]] = ("captum",)
+    one_pass: ClassVar[bool] = False
+    """Whether Captum sends each image once through the network, unchanged: that pass gives the logits."""
 
     max_batch: int = field(default=MAX_BATCH, validator=positive)
     _met: bool = field(default=False, init=False, repr=False)
@@ -90,7 +96,8 @@ class CaptumExplainer(ek.PostHocExplainer):
         images : Tensor, (N, 3, H, W)
             Wanting gradients.
         question : dict
-            Captum's ``target``, or ``additional_forward_args`` where `network` returns a margin.
+            Captum's ``target``, or ``additional_forward_args`` where `network` returns a margin; empty where
+            it knows its targets.
         """
 
     def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
@@ -120,35 +127,31 @@ class CaptumExplainer(ek.PostHocExplainer):
     def explain_batch(
         self, images: Tensor, targets: Tensor | None, against: Tensor | None
     ) -> ek.Explanations:
-        """One forward pass for the logits, one call of Captum's, and its sum over channels by sign."""
-        with torch.no_grad():
-            logits = checked(self.network(images), len(images))
-            if targets is None:
-                targets = logits.argmax(1)
-            base = self.base_of(images, targets, against)
-        network: nn.Module
-        question: dict[str, Any]
-        if against is None:
-            network, question = self.network, {"target": targets}
+        """The logits, one call of Captum's, and its sum over channels by sign."""
+        wanting = images.detach().requires_grad_()
+        if self.one_pass:
+            asked = Asked(self.network, targets, against)
+            attribution = self.attribute(asked, wanting, {})
+            logits, targets = asked.logits, asked.targets
         else:
-            network, question = Margin(self.network), {"additional_forward_args": (targets, against)}
-        channels = self.attribute(network, images.detach().requires_grad_(), question).detach().unbind(1)
-        attribution = reduce(torch.add, channels)  # (N, h, w); sum(1) is slow where channels lie last
-        attribution = attribution.to(torch.promote_types(attribution.dtype, logits.dtype))
-        maps = torch.stack([attribution, -attribution], 1).clamp_(min=0)  # (N, 2, h, w)
+            with torch.no_grad():
+                logits = checked(self.network(images), len(images))
+            targets = logits.argmax(1) if targets is None else targets
+            attribution = (
+                self.attribute(self.network, wanting, {"target": targets})
+                if against is None
+                else self.attribute(
+                    Margin(self.network), wanting, {"additional_forward_args": (targets, against)}
+                )
+            )
+        maps = by_sign(attribution.detach(), logits.dtype)
         amounts = maps.sum((2, 3))
         scores = torch.stack([amounts[:, 0], 0 - amounts[:, 1]], 1)  # never minus zero
         return ek.Explanations(
-            logits=logits, targets=targets, base=base, scores=scores, weights=torch.ones_like(scores),
-            maps=maps, units=ek.Units(kind="pixels", names=UNITS, phrases=PHRASES, pooling="sum"),
-            classes=self.classes,
-            images=images, claim=self.card.claim, provenance=self.provenance(), against=against,
+            logits=logits, targets=targets, base=self.base_of(images, targets, against), scores=scores,
+            weights=torch.ones_like(scores), maps=maps, units=UNITS, classes=self.classes, images=images,
+            claim=self.card.claim, provenance=self.provenance(), against=against,
         )  # fmt: skip
-
-    def provenance(self) -> ek.Provenance:
-        """Who says it: Captum's version too."""
-        origin = super().provenance()
-        return evolve(origin, versions={**origin.versions, "captum": captum.__version__})
 
     def _meet(self, image: Tensor) -> None:
         """Find out from the first image (1, 3, H, W) what could not be known without one."""
@@ -163,6 +166,32 @@ class CaptumExplainer(ek.PostHocExplainer):
         self.classes = self.classes or tuple(f"class {index}" for index in range(count))
 
 
+class Asked(nn.Module):
+    """One question: the logits of `targets`, or their margins over `against`, in the only pass there will be.
+
+    Attributes
+    ----------
+    logits : Tensor, (N, C)
+        Of the images that passed through.
+    targets : Tensor, (N,)
+        The predictions, where none were asked for.
+    """
+
+    logits: Tensor
+    targets: Tensor
+
+    def __init__(self, network: nn.Module, targets: Tensor | None, against: Tensor | None) -> None:
+        super().__init__()
+        self.network, self._targets, self._against = network, targets, against
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N,)."""
+        logits = checked(self.network(images), len(images))
+        self.logits = logits.detach()
+        self.targets = self.logits.argmax(1) if self._targets is None else self._targets
+        return logits_for(logits, self.targets, self._against)
+
+
 class Margin(nn.Module):
     """The logit of one class less that of another, (N,): what a contrast is attributed to."""
 
@@ -173,6 +202,16 @@ class Margin(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, against: Tensor) -> Tensor:
         """How far `targets` (N,) are ahead of `against` (N,)."""
         return logits_for(self.network(images), targets, against)
+
+
+def by_sign(attribution: Tensor, dtype: torch.dtype) -> Tensor:
+    """Attributions (N, D, h, w), summed over channels, as what is for and what is against: (N, 2, h, w)."""
+    total = reduce(torch.add, attribution.unbind(1))  # sum(1) is slow where channels lie last
+    total = total.to(torch.promote_types(total.dtype, dtype))
+    maps = total.new_empty(len(total), 2, *total.shape[1:])
+    torch.clamp(total, min=0, out=maps[:, 0])
+    torch.sub(maps[:, 0], total, out=maps[:, 1])
+    return maps
 
 
 def logits_for(logits: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:

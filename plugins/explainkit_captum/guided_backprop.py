@@ -32,6 +32,7 @@ class GuidedBackprop(CaptumExplainer):
         claim="none",
         speaks="pixels",
     )
+    one_pass: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: dict[str, Any]) -> Tensor:
         """One forward and one backward pass."""

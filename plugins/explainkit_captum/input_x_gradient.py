@@ -23,6 +23,7 @@ class InputXGradient(CaptumExplainer):
         claim="none",
         speaks="pixels",
     )
+    one_pass: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: dict[str, Any]) -> Tensor:
         """One forward and one backward pass."""

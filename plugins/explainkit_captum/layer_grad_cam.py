@@ -35,6 +35,7 @@ class LayerGradCam(CaptumExplainer):
         claim="none",
         speaks="pixels",
     )
+    one_pass: ClassVar[bool] = True
 
     layer: str | nn.Module | None = None
     relu_attributions: bool = False

@@ -26,6 +26,7 @@ class Saliency(CaptumExplainer):
         claim="none",
         speaks="pixels",
     )
+    one_pass: ClassVar[bool] = True
 
     abs: bool = True
 

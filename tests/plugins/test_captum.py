@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import explainkit as ek
 from explainkit.errors import BindError, UnknownNameError
+from explainkit.metrics.cost import counting
 from explainkit.testing import check_explainer
 from explainkit_captum.guided_backprop import UnguidedWarning
 from explainkit_captum.occlusion import steps
@@ -359,6 +360,21 @@ def test_no_method_warns_of_a_network_that_it_reaches(method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bound(method, made(Plain, inplace=True)).explain(images_of(), max_batch=2)
+
+
+@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "layer-grad-cam", "guided-backprop"])
+@pytest.mark.parametrize("asked", [{}, {"targets": 2}, {"against": [0, 1, 2, 3]}])
+def test_a_method_of_one_pass_sends_each_image_through_once(method, asked):
+    network, images = Plain().eval(), torch.rand(4, 3, 32, 32)
+    explainer = ek.explainer(f"captum/{method}", network=network)
+    explainer.explain(images)
+
+    with counting(network, images[:1]) as counter:
+        told = explainer.explain(images, **asked)
+
+    assert (counter.passes.forward, counter.passes.backward) == (4, 4)
+    assert torch.equal(told.logits, explainer.predict(images))
+    assert torch.equal(told.targets, torch.full((4,), 2) if "targets" in asked else told.logits.argmax(1))
 
 
 @pytest.mark.parametrize("method", METHODS)
