@@ -26,10 +26,17 @@ _LOOKED_AT = 500
 
 
 def random(exam: Exam) -> Answer:
-    """Noise."""
+    """Noise in [0, 1): nothing is known of places, but a larger part collects more of it."""
     generator = torch.Generator().manual_seed(exam.seed)
     count, _, *size = exam.images.shape
     return _row(exam, "random", torch.rand(count, *size, generator=generator))
+
+
+def signed_noise(exam: Exam) -> Answer:
+    """Noise as often below zero as above: chance for maps with a sign, of which size collects nothing."""
+    generator = torch.Generator().manual_seed(exam.seed)
+    count, _, *size = exam.images.shape
+    return _row(exam, "signed noise", torch.randn(count, *size, generator=generator))
 
 
 def centre(exam: Exam) -> Answer:
@@ -117,6 +124,7 @@ TRIVIAL: Mapping[str, Callable[[Exam], Answer]] = {
     "centre": centre,
     "fixed pixel": fixed_pixel,
     "random": random,
+    "signed noise": signed_noise,
     "randomised weights": randomised_weights,
 }
 """Every trivial row by its name, in the order of the table."""
