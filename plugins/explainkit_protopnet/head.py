@@ -67,7 +67,9 @@ def fit_head(
     """The weights (C, P) of least mean cross-entropy + penalty x sum of |weights of others' prototypes|.
 
     FISTA (Beck and Teboulle, SIAM J. Imaging Sciences 2009), started over where its momentum points uphill
-    (O'Donoghue and Candès, Found. Comput. Math. 2015); soft thresholding leaves exact zeros.
+    (O'Donoghue and Candès, Found. Comput. Math. 2015); soft thresholding leaves exact zeros. Where own
+    prototypes alone tell the images apart there is no least value, since their weights may grow for ever:
+    then `tolerance` decides where it ends.
 
     Parameters
     ----------

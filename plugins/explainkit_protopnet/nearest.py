@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainkit.data.images import Batch
 from explainkit.training.processes import gathered, shared
-from explainkit_protopnet.model import ProtoPNetNetwork, squared_distances
+from explainkit_protopnet.model import ProtoPNetNetwork
 
 
 @frozen(eq=False, kw_only=True)
@@ -60,17 +60,17 @@ def nearest_patches(
     found = Nearest(distance=network.prototypes.new_zeros(none.shape), image=none, cell=none, label=none)
     for batch in shared(batches):
         on_device = batch.to(network.owner.device)
-        patches = network.latent(on_device.images).flatten(2).mT  # (B, h w, D)
-        found = merge([found, search(network, patches, on_device, count)], count)
+        latent = network.latent(on_device.images).flatten(2)  # (B, D, h w)
+        found = merge([found, search(network, latent, on_device, count)], count)
     return merge(gathered(found), count)
 
 
-def _own_class(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, _: int) -> Nearest:
+def _own_class(network: ProtoPNetNetwork, latent: Tensor, batch: Batch, _: int) -> Nearest:
     """Each image against the M prototypes of its class alone: a C-th of the distances."""
     members, real = _members(network.own)
     wanted, there = members[batch.labels], real[batch.labels]  # (B, M)
-    gaps = patches[:, :, None] - network.prototypes[wanted][:, None]  # (B, h w, M, D)
-    distance, cell = gaps.square().sum(3).min(1)  # (B, M)
+    gaps = latent[:, None] - network.prototypes[wanted][..., None]  # (B, M, D, h w): cells last, as they lie
+    distance, cell = gaps.square_().sum(2).min(2)  # (B, M)
     wide, places = (len(batch), len(network.owner)), (there.nonzero()[:, 0], wanted[there])
     shape = (len(network.owner), len(batch))
     return Nearest(
@@ -81,13 +81,23 @@ def _own_class(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, _: int)
     )
 
 
-def _all_classes(network: ProtoPNetNetwork, patches: Tensor, batch: Batch, count: int) -> Nearest:
-    """The nearest by the rough distances, a few more than wanted; of these alone the exact ones."""
-    rough, cell = squared_distances(patches, network.prototypes).min(2)  # (B, P)
-    row = rough.T.topk(min(count + 2, len(batch)), dim=1, largest=False).indices  # (P, n)
-    cell = cell.T.gather(1, row)
-    distance = (patches[row, cell] - network.prototypes[:, None]).square().sum(2)
+def _all_classes(network: ProtoPNetNetwork, latent: Tensor, batch: Batch, count: int) -> Nearest:
+    """The nearest images by rough distances, a few more than wanted; of these alone the cells, exactly."""
+    patches, prototypes = latent.mT, network.prototypes
+    rough = _rough_distances(patches, prototypes)  # (B, h w, P)
+    row = rough.amin(1).T.topk(min(count + 2, len(batch)), dim=1, largest=False).indices  # (P, n)
+    which = torch.arange(len(prototypes), device=row.device)[:, None]
+    cell = rough[row, :, which].argmin(2)
+    distance = (patches[row, cell] - prototypes[:, None]).square().sum(2)
     return Nearest(distance=distance, cell=cell, image=batch.ids[row], label=batch.labels[row])
+
+
+def _rough_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
+    """Squared distances (B, h w, P) less what is the same for all patches of a prototype: one product."""
+    centre = prototypes.mean(0)
+    flat = (patches - centre).flatten(0, 1)
+    sizes = flat.square().sum(1, keepdim=True)
+    return torch.addmm(sizes, flat, (prototypes - centre).T, alpha=-2).unflatten(0, patches.shape[:2])
 
 
 def _members(own: Tensor) -> tuple[Tensor, Tensor]:
