@@ -21,7 +21,7 @@ from captum import attr
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit_captum.occlusion import steps
+from explainkit_captum.perturbation import steps
 
 MAX_BATCH = 256
 

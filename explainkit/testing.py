@@ -308,14 +308,13 @@ def tiny_images() -> Tensor:
 
 @cache
 def specimen(name: str) -> Explainer:
-    """The registered explainer called `name`, ready to explain `tiny_data`.
+    """The registered explainer called `name`, with its preset ``"tiny"`` if it has one, ready for `tiny_data`.
 
-    One that learns is fitted, with its preset ``"tiny"`` where it has one; a post-hoc one is bound to a
-    network with ReLU modules and a linear end.
+    One that learns is fitted; a post-hoc one is bound to a network with ReLU modules and a linear end.
     """
     factory = registry.find("explainers", name)
+    preset = "tiny" if "tiny" in getattr(factory, "presets", {}) else None
     if isinstance(factory, type) and issubclass(factory, InterpretableExplainer):
-        preset = "tiny" if "tiny" in factory.presets else None
         explainer = explainer_by_name(name, preset=preset)
         if isinstance(explainer, InterpretableExplainer):
             return explainer.fit(tiny_data(), seed=0, device="cpu", progress=False)
@@ -324,7 +323,7 @@ def specimen(name: str) -> Explainer:
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
     ).eval()  # fmt: skip
-    return explainer_by_name(name, network=network, classes=tiny_data().classes)
+    return explainer_by_name(name, preset=preset, network=network, classes=tiny_data().classes)
 
 
 @contextmanager

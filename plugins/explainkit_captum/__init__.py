@@ -1,24 +1,58 @@
-"""Captum beside us: six post-hoc methods, on any network, as explanations that can be compared.
+"""Captum beside us: its post-hoc methods, on any network, as explanations that can be compared.
 
 Kokhlikyan and others: Captum: A unified and generic model interpretability library for PyTorch.
 arXiv:2009.07896. Each method cites its own paper in its card.
 
 Read explainer.py for what they share, logits.py for networks that return more than logits, layers.py for how
-a layer is found; then a file a method.
+a layer is found, baseline.py and patches.py for what is compared and covered, seeding.py for chance; then the
+methods: gradients.py, guided.py, deep_lift.py, relevance.py, perturbation.py, surrogate.py, layer_methods.py,
+noise.py.
 """
 
 from explainkit import Offer, hookimpl
 
 _METHODS = {
-    "saliency": ("How strongly the logit reacts to each pixel", "saliency:Saliency"),
-    "input-x-gradient": ("Each pixel times the logit's gradient there", "input_x_gradient:InputXGradient"),
+    "saliency": ("How strongly the logit reacts to each pixel", "gradients:Saliency"),
+    "input-x-gradient": ("Each pixel times the logit's gradient there", "gradients:InputXGradient"),
     "integrated-gradients": (
         "Gradients along the way from a baseline to the image; adds up to the logit",
-        "integrated_gradients:IntegratedGradients",
+        "gradients:IntegratedGradients",
     ),
-    "layer-grad-cam": ("Maps of a layer, weighed by their mean gradient", "layer_grad_cam:LayerGradCam"),
-    "occlusion": ("How far the logit falls when a window is covered", "occlusion:Occlusion"),
-    "guided-backprop": ("Gradients that only pass ReLUs upwards", "guided_backprop:GuidedBackprop"),
+    "gradient-shap": ("The same over baselines and steps by chance", "gradients:GradientShap"),
+    "guided-backprop": ("Gradients that only pass ReLUs upwards", "guided:GuidedBackprop"),
+    "deconvolution": ("The same, whether or not the ReLU was on", "guided:Deconvolution"),
+    "deep-lift": ("Differences from a baseline, through nonlinearities", "deep_lift:DeepLift"),
+    "deep-lift-shap": ("The same in the mean over baselines", "deep_lift:DeepLiftShap"),
+    "lrp": ("The logit handed back in shares of what each received", "relevance:LRP"),
+    "occlusion": ("How far the logit falls when a window is covered", "perturbation:Occlusion"),
+    "feature-ablation": ("How far it falls when a patch is covered", "perturbation:FeatureAblation"),
+    "shapley-value-sampling": (
+        "What a patch adds, in the mean over random orders",
+        "perturbation:ShapleyValueSampling",
+    ),
+    "kernel-shap": ("Shapley values of patches, by least squares", "surrogate:KernelShap"),
+    "lime": ("A sparse linear model of patches, near the image", "surrogate:Lime"),
+    "layer-grad-cam": ("Maps of a layer, weighed by their mean gradient", "layer_methods:LayerGradCam"),
+    "guided-grad-cam": ("Guided backpropagation times Grad-CAM", "layer_methods:GuidedGradCam"),
+    "layer-gradient-x-activation": (
+        "A layer's activations times the gradient there",
+        "layer_methods:LayerGradientXActivation",
+    ),
+    "layer-feature-ablation": (
+        "How far the logit falls when a cell of a layer is zero",
+        "layer_methods:LayerFeatureAblation",
+    ),
+    "internal-influence": ("The mean gradient at a layer", "layer_methods:InternalInfluence"),
+    "layer-conductance": ("What flows through the cells of a layer", "layer_methods:LayerConductance"),
+    "layer-integrated-gradients": (
+        "Integrated gradients between a layer's answers",
+        "layer_methods:LayerIntegratedGradients",
+    ),
+    "layer-gradient-shap": ("GradientSHAP at a layer", "layer_methods:LayerGradientShap"),
+    "layer-deep-lift": ("DeepLIFT down to a layer", "layer_methods:LayerDeepLift"),
+    "layer-deep-lift-shap": ("DeepLIFT SHAP down to a layer", "layer_methods:LayerDeepLiftShap"),
+    "layer-lrp": ("Relevance down to a layer", "layer_methods:LayerLRP"),
+    "noise-tunnel": ("Any of these in the mean over noisy images", "noise:NoiseTunnel"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The image that counts as empty: what a method compares with."""
+"""The images that count as empty: what a method compares with."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,12 @@ from explainkit.errors import InputError
 Baseline = float | Sequence[float] | Tensor
 """One value for all pixels, one a colour, or an image (3, H, W)."""
 
+Baselines = Sequence[float] | Tensor
+"""Several: one value for all pixels of each, or images (B, 3, H, W), such as some of training."""
+
+GREYS = (0.0, 0.5, 1.0)
+"""Black, grey and white: what nobody has to choose."""
+
 
 def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
     """`baseline` as an image (1, 3, H, W) like `images`.
@@ -18,7 +24,7 @@ def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
     ------
     InputError
     """
-    values = torch.as_tensor(baseline).detach().to(images)
+    values = _tensor(baseline, images)
     if values.shape == (3,):
         values = values[:, None, None]
     if values.ndim == 4 and len(values) == 1:
@@ -34,8 +40,41 @@ def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
     return values.expand(1, *wanted)
 
 
+def baselines_for(images: Tensor, baselines: Baselines) -> Tensor:
+    """`baselines` as images (B, 3, H, W) like `images`, two of them at least.
+
+    Raises
+    ------
+    InputError
+    """
+    values = _tensor(baselines, images)
+    if values.ndim == 1:
+        values = values[:, None, None, None]
+    wanted = images.shape[1:]
+    if values.ndim != 4 or any(
+        have not in (1, want) for have, want in zip(values.shape[1:], wanted, strict=True)
+    ):
+        raise InputError(
+            f"Expected baselines as numbers (B,) or images (B, {', '.join(map(str, wanted))}); "
+            f"got {tuple(values.shape)}. They are the same for all images."
+        )
+    if len(values) < 2:
+        raise InputError("Expected two baselines or more, which the method takes the mean over; got one.")
+    return values.expand(-1, *wanted)
+
+
 def told(baseline: Baseline) -> object:
     """`baseline` as a setting that can be written down."""
     if isinstance(baseline, Tensor):
-        return baseline.tolist() if baseline.numel() <= 3 else f"an image {tuple(baseline.shape)}"
+        return baseline.tolist() if baseline.numel() <= 3 else f"images {tuple(baseline.shape)}"
     return list(baseline) if isinstance(baseline, Sequence) else baseline
+
+
+def _tensor(values: Baseline, like: Tensor) -> Tensor:
+    try:
+        ready = torch.as_tensor(values).detach().to(like)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"Expected numbers or images to compare with; got {values!r}.") from None
+    if not ready.isfinite().all():
+        raise InputError("Expected finite numbers to compare with; got some that are not.")
+    return ready

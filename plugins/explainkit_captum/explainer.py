@@ -1,7 +1,9 @@
 """What all methods share: a network of anybody's, one attribution map an image, two units."""
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import reduce
 from typing import Any, ClassVar, Self
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.errors import BindError, InputError
 from explainkit.interfaces import MAX_BATCH, Images, Targets, undisturbed
-from explainkit_captum.logits import acceptable, checked, classifier
+from explainkit_captum.logits import acceptable, checked, classifier, own
 
 UNITS = ek.Units(
     kind="pixels",
@@ -23,10 +25,14 @@ UNITS = ek.Units(
     pooling="sum",
 )
 
+Question = Mapping[str, Any]
+"""Captum's ``target`` (N,), or ``additional_forward_args`` of tensors (N,) where the network returns a number
+an image; empty where it knows its targets."""
+
 
 def positive(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
     """Refuse a setting that is not a whole number above zero."""
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"Expected {attribute.name} of at least 1; got {value!r}.")
 
 
@@ -46,6 +52,8 @@ class CaptumExplainer(ek.PostHocExplainer):
     libraries: ClassVar[tuple[str, ...]] = ("captum",)
     one_pass: ClassVar[bool] = False
     """Whether Captum sends each image once through the network, unchanged: that pass gives the logits."""
+    rewires: ClassVar[bool] = False
+    """Whether Captum goes into the network's modules: what stops it there is then told as a `BindError`."""
 
     max_batch: int = field(default=MAX_BATCH, validator=positive)
     _met: bool = field(default=False, init=False, repr=False)
@@ -87,7 +95,7 @@ class CaptumExplainer(ek.PostHocExplainer):
         return explainer
 
     @abstractmethod
-    def attribute(self, network: nn.Module, images: Tensor, question: dict[str, Any]) -> Tensor:
+    def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Captum's attribution to each place, (N, D, h, w), to be summed over channels.
 
         Parameters
@@ -95,9 +103,8 @@ class CaptumExplainer(ek.PostHocExplainer):
         network : nn.Module
         images : Tensor, (N, 3, H, W)
             Wanting gradients.
-        question : dict
-            Captum's ``target``, or ``additional_forward_args`` where `network` returns a margin; empty where
-            it knows its targets.
+        question : Question
+            Of these images, one each.
         """
 
     def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
@@ -112,7 +119,13 @@ class CaptumExplainer(ek.PostHocExplainer):
         against: Targets | None = None,
         max_batch: int = MAX_BATCH,
     ) -> ek.Explanations:
-        """As for any explainer; `max_batch`, the smaller of call and setting, bounds inner batches too."""
+        """As for any explainer; `max_batch`, the smaller of call and setting, bounds inner batches too.
+
+        Raises
+        ------
+        BindError
+            Where Captum cannot read the network, saying what stops it.
+        """
         if not self._met:
             with undisturbed(self.network):
                 images = self.read(images)
@@ -128,23 +141,22 @@ class CaptumExplainer(ek.PostHocExplainer):
         self, images: Tensor, targets: Tensor | None, against: Tensor | None
     ) -> ek.Explanations:
         """The logits, one call of Captum's, and its sum over channels by sign."""
-        wanting = images.detach().requires_grad_()
         if self.one_pass:
             asked = Asked(self.network, targets, against)
-            attribution = self.attribute(asked, wanting, {})
+            attribution = self.attributed(asked, images, {})
             logits, targets = asked.logits, asked.targets
         else:
             with torch.no_grad():
-                logits = checked(self.network(images), len(images))
+                logits = finite(checked(self.network(images), len(images)))
             targets = logits.argmax(1) if targets is None else targets
             attribution = (
-                self.attribute(self.network, wanting, {"target": targets})
+                self.attributed(self.network, images, {"target": targets})
                 if against is None
-                else self.attribute(
-                    Margin(self.network), wanting, {"additional_forward_args": (targets, against)}
+                else self.attributed(
+                    Margin(self.network), images, {"additional_forward_args": (targets, against)}
                 )
             )
-        maps = by_sign(attribution.detach(), logits.dtype)
+        maps = by_sign(attribution, logits.dtype)
         amounts = maps.sum((2, 3))
         scores = torch.stack([amounts[:, 0], 0 - amounts[:, 1]], 1)  # never minus zero
         return ek.Explanations(
@@ -152,6 +164,18 @@ class CaptumExplainer(ek.PostHocExplainer):
             weights=torch.ones_like(scores), maps=maps, units=UNITS, classes=self.classes, images=images,
             claim=self.card.claim, provenance=self.provenance(), against=against,
         )  # fmt: skip
+
+    def attributed(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
+        """`attribute`, cut from the graph; nothing of Captum's stays on the network, failures are told."""
+        guard = rewired(own(self.network), self.card.title) if self.rewires else nullcontext()
+        with guard:
+            return self.attribute(network, images.detach().requires_grad_(), question).detach()
+
+    def mean_logits(self, baselines: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+        """The mean of `baselines` (B, 3, H, W) in the targets' logits, or their margins: (N,)."""
+        with torch.no_grad():
+            logits = torch.cat([self.network(some) for some in baselines.split(self.max_batch)]).mean(0)
+        return logits_for(logits.expand(len(targets), -1), targets, against)
 
     def _meet(self, image: Tensor) -> None:
         """Find out from the first image (1, 3, H, W) what could not be known without one."""
@@ -193,15 +217,33 @@ class Asked(nn.Module):
 
 
 class Margin(nn.Module):
-    """The logit of one class less that of another, (N,): what a contrast is attributed to."""
+    """The logit of one class, or less that of another, (N,): what a contrast is attributed to."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, targets: Tensor, against: Tensor) -> Tensor:
-        """How far `targets` (N,) are ahead of `against` (N,)."""
+    def forward(self, images: Tensor, targets: Tensor, against: Tensor | None = None) -> Tensor:
+        """The logits of `targets` (N,), or how far they are ahead of `against` (N,)."""
         return logits_for(self.network(images), targets, against)
+
+
+def finite(logits: Tensor) -> Tensor:
+    """`logits`, once they are found to be numbers, which fitting and sampling take for granted.
+
+    Raises
+    ------
+    InputError
+    """
+    if not logits.isfinite().all():
+        raise InputError("Expected finite logits from the network; got some that are not.")
+    return logits
+
+
+def logits_for(logits: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    """The targets' logits, or their margins over `against`: (N,)."""
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    return chosen if against is None else chosen - logits.gather(1, against[:, None])[:, 0]
 
 
 def by_sign(attribution: Tensor, dtype: torch.dtype) -> Tensor:
@@ -214,7 +256,44 @@ def by_sign(attribution: Tensor, dtype: torch.dtype) -> Tensor:
     return maps
 
 
-def logits_for(logits: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
-    """The targets' logits, or their margins over `against`: (N,)."""
-    chosen = logits.gather(1, targets[:, None])[:, 0]
-    return chosen if against is None else chosen - logits.gather(1, against[:, None])[:, 0]
+def question_of(question: Question, rows: Tensor) -> dict[str, Any]:
+    """The question about the images of `rows` (n,), in that order."""
+    return {
+        name: tuple(part[rows] for part in value) if isinstance(value, tuple) else value[rows]
+        for name, value in question.items()
+    }
+
+
+def pieces(images: Tensor, question: Question, count: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """`images` at most `count` at a time, and the question about them."""
+    for rows in torch.arange(len(images), device=images.device).split(max(1, count)):
+        yield images[rows], question_of(question, rows)
+
+
+@contextmanager
+def rewired(network: nn.Module, title: str) -> Iterator[None]:
+    """Captum goes into the modules of `network`: what it leaves there is taken off, what stops it is told.
+
+    Raises
+    ------
+    BindError
+    """
+    before = {module: set(vars(module)) for module in network.modules()}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks")  # said at every call
+            yield
+    except torch.OutOfMemoryError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        if isinstance(error, ek.ExplainKitError):
+            raise
+        told = " ".join(str(error).split())
+        raise BindError(
+            f"{title} cannot go through {type(network).__name__}: {told[:300]}. Methods that need gradients "
+            "or logits alone, as 'captum/integrated-gradients' and 'captum/occlusion', can."
+        ) from error
+    finally:
+        for module, names in before.items():
+            for name in set(vars(module)) - names:
+                delattr(module, name)

@@ -1,4 +1,4 @@
-"""Layers by dotted name, and what each of them returns."""
+"""Layers by dotted name, and what a forward pass shows of each: what it returns, how often it is run."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -55,6 +55,37 @@ def outputs(network: nn.Module, image: Tensor) -> Outputs:
                 hooks.enter_context(module.register_forward_hook(partial(record, name)))
         network(image)
     return seen
+
+
+def runs(network: nn.Module, image: Tensor) -> dict[str, int]:
+    """How often each module without children is run for `image`; no hook stays behind."""
+    counts = {name: 0 for name, module in network.named_modules() if not any(module.children())}
+
+    def count(name: str, module: nn.Module, given: Any) -> None:
+        counts[name] += 1
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name in counts:
+            hook = network.get_submodule(name).register_forward_pre_hook(partial(count, name))
+            hooks.enter_context(hook)
+        network(image)
+    return counts
+
+
+def rectifiers(network: nn.Module, image: Tensor) -> tuple[int, int]:
+    """How often a forward pass runs an ``nn.ReLU``, and how many ReLUs its logits depend on."""
+    calls = runs(network, image)
+    reached = sum(count for name, count in calls.items() if isinstance(network.get_submodule(name), nn.ReLU))
+    with torch.enable_grad():
+        logits = network(image.detach().requires_grad_())
+    waiting, seen, found = [logits.grad_fn], set(), 0
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found += node.name().startswith("Relu")
+            waiting += [following for following, _ in node.next_functions]
+    return reached, found
 
 
 def is_grid(shape: Any, cells: int = 1) -> bool:

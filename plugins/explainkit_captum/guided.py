@@ -1,0 +1,80 @@
+"""Gradients that pass a ReLU by another rule: only where they are positive."""
+
+import warnings
+from typing import ClassVar
+
+from attrs import define
+from captum import attr
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit_captum.explainer import CaptumExplainer, Question
+from explainkit_captum.layers import rectifiers
+
+
+class UnguidedWarning(UserWarning):
+    """A rule for ReLUs does not reach those of a network."""
+
+
+@define(eq=False, kw_only=True)
+class _Ruled(CaptumExplainer):
+    """A rule for ``nn.ReLU`` modules, in place or not.
+
+    Functional ones pass gradients as ever, and the first call warns of them.
+    """
+
+    one_pass: ClassVar[bool] = True
+    rewires: ClassVar[bool] = True
+
+    def _meet(self, image: Tensor) -> None:
+        super()._meet(image)
+        warn_of_unreached(self.network, image, self.card.title, "the result equals plain gradients")
+
+
+@define(eq=False, kw_only=True)
+class GuidedBackprop(_Ruled):
+    """The gradient of the logit, cut wherever it is negative before a ReLU, or the ReLU is off.
+
+    It changes little when a network's upper layers are randomised (Adebayo and others, NeurIPS 2018,
+    arXiv:1810.03292): it shows edges more than reasons.
+    """
+
+    card: ClassVar[ek.Card] = ek.Card(
+        title="Guided backpropagation",
+        citation="Springenberg, Dosovitskiy, Brox, Riedmiller; ICLR Workshop 2015; arXiv:1412.6806",
+        claim="none",
+        speaks="pixels",
+    )
+
+    def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
+        """One forward and one backward pass."""
+        return attr.GuidedBackprop(network).attribute(images, **question)
+
+
+@define(eq=False, kw_only=True)
+class Deconvolution(_Ruled):
+    """The gradient of the logit, cut wherever it is negative before a ReLU, even if the ReLU is off."""
+
+    card: ClassVar[ek.Card] = ek.Card(
+        title="Deconvolution",
+        citation="Zeiler, Fergus; ECCV 2014; arXiv:1311.2901",
+        claim="none",
+        speaks="pixels",
+    )
+
+    def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
+        """One forward and one backward pass."""
+        return attr.Deconvolution(network).attribute(images, **question)
+
+
+def warn_of_unreached(network: nn.Module, image: Tensor, title: str, meaning: str) -> None:
+    """Warn where a rule for ReLU modules misses some of what the logits of `image` went through."""
+    reached, total = rectifiers(network, image)
+    if not reached:
+        what = f"all {total} ReLUs are functional" if total else "there is none"
+        told = f"no ReLU module ({what}): {meaning}"
+    elif reached < total:
+        told = f"{reached} of {total} ReLUs: the others are functional and pass plain gradients"
+    else:
+        return
+    warnings.warn(f"{title} reaches {told}. Use nn.ReLU modules.", UnguidedWarning, stacklevel=4)
