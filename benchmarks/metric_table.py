@@ -1,4 +1,4 @@
-"""CAM and every post-hoc method on hand, measured over mixed aviary scenes beside all trivial rows.
+"""CAM and the usual post-hoc methods, measured over mixed aviary scenes beside all trivial rows.
 
 Run ``python benchmarks/metric_table.py --out table`` for the table of the docs: it trains CAM, or takes the
 ones saved in ``--model folder …``, and writes table.json and table.md. ``--quick`` is for looking whether it
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import explainkit as ek
-from explainkit import registry
+from explainkit.cli.options import post_hoc
 from explainkit.metrics import measure
 
 FAITHFULNESS = ["rho-phi", "residual-r", "top-part", "part-deletion", "part-insertion", "residual"]
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, nargs="+", help="folders of saved explainers; CAM is trained where none is"
     )
+    parser.add_argument("--beside", nargs="*", help="post-hoc methods by name; the usual ones unless given")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
@@ -45,7 +46,7 @@ def main() -> None:
         print(f"{each.card.title}: test accuracy {accuracy:.1%}")
     print(f"trained or loaded in {trained - started:.0f} s")
     table = measure(
-        [model, *others, *post_hoc(model, data)], data, images=images, seed=options.seed,
+        [model, *others, *post_hoc(model, options.beside)], data, images=images, seed=options.seed,
         metrics=options.metrics, value=options.value,
     )  # fmt: skip
     print(table.table())
@@ -63,12 +64,6 @@ def loaded_or_trained(
     if options.model is not None:
         return [ek.load(folder) for folder in options.model]
     return [ek.explainer("cam", epochs=epochs).fit(data, seed=options.seed, device=options.device)]
-
-
-def post_hoc(model: ek.Explainer, data: ek.ImageData) -> list[ek.Explainer]:
-    """Every method of Captum that some plugin offers, bound to the network of `model`."""
-    names = [name for name in registry.offers("explainers") if name.startswith("captum/")]
-    return [ek.explainer(name, network=model.network, classes=data.classes) for name in names]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Where a network that somebody else wrote pools its features, read out of its traced graph."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from explainkit.errors import BindError
+from explainkit.errors import BindError, UnknownNameError
 
 HOW = "Networks that end in global average pooling and one linear layer can be read, as ResNet and DenseNet."
 
@@ -33,13 +36,7 @@ def split_at_pooling(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     BindError
         Where it cannot be traced, or does not end in global average pooling and one linear layer.
     """
-    try:
-        graph = fx.Tracer().trace(network)
-    except Exception as error:  # tracing runs the stranger's code on symbols, which can fail in any way
-        raise BindError(
-            f"{type(network).__name__} could not be traced ({error}). Name its parts: "
-            "features=<module that gives the (N, D, h, w) before pooling>, head=<its linear layer>."
-        ) from error
+    graph = _traced(network)
     modules = dict(network.named_modules())
     node = _argument(next(node for node in graph.nodes if node.op == "output"))
     node = _skip(node, modules)
@@ -59,6 +56,59 @@ def split_at_pooling(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     if pooled_from is None:
         raise BindError(f"Expected a tensor before the pooling of {type(network).__name__}; got none. {HOW}")
     return _up_to(network, graph, pooled_from), head
+
+
+def split_before_last_pooling(network: nn.Module) -> nn.Module:
+    """The part of `network` up to what its last global pooling takes, whatever comes after.
+
+    Raises
+    ------
+    BindError
+        Where it cannot be traced, or has no global pooling.
+    """
+    graph, modules = _traced(network), dict(network.named_modules())
+    pools = [node for node in graph.nodes if _pools(node, modules)]
+    pooled_from = _argument(pools[-1]) if pools else None
+    if pooled_from is None:
+        raise BindError(f"Expected a pooling layer; {type(network).__name__} has none.")
+    return _up_to(network, graph, pooled_from)
+
+
+def split_after(network: nn.Module, layer: str) -> nn.Module:
+    """The part of `network` up to what its module `layer`, by dotted name, returns.
+
+    Raises
+    ------
+    BindError
+        Where it cannot be traced.
+    UnknownNameError
+        Where it does not run a module of that name.
+    """
+    graph = _traced(network, ends=(layer,))
+    for node in reversed(graph.nodes):
+        if node.op == "call_module" and node.target == layer:
+            return _up_to(network, graph, node)
+    named = [name for name, _ in network.named_modules() if name]
+    close = get_close_matches(layer, named, n=3) or named[:6]
+    raise UnknownNameError(
+        f"{type(network).__name__} runs no layer {layer!r}. Did you mean {' or '.join(map(repr, close))}?"
+    )
+
+
+def _traced(network: nn.Module, ends: Sequence[str] = ()) -> fx.Graph:
+    """The graph of `network`, in which the modules called `ends` stay whole."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+            return module_qualified_name in ends or super().is_leaf_module(module, module_qualified_name)
+
+    try:
+        return Tracer().trace(network)
+    except Exception as error:  # tracing runs the stranger's code on symbols, which can fail in any way
+        raise BindError(
+            f"{type(network).__name__} could not be traced ({error}). Name its parts: "
+            "features=<module that gives the (N, D, h, w) before pooling>, head=<its linear layer>."
+        ) from error
 
 
 def _up_to(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:

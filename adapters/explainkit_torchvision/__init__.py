@@ -5,11 +5,11 @@ from explainkit import Offer, hookimpl
 
 @hookimpl
 def explainkit_backbones() -> list[Offer]:
-    """An open family: every classifier of torchvision that pools once, at its end."""
+    """An open family: every classifier of torchvision."""
     return [
         Offer(
             "torchvision/*",
-            "Any torchvision classifier that ends in global average pooling",
+            "Any torchvision classifier, cut where its grid of features ends",
             "explainkit_torchvision.backbones:torchvision_backbone",
         )
     ]

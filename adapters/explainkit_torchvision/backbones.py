@@ -1,61 +1,124 @@
-"""Cuts torchvision's classifiers at the tensor that they pool."""
+"""Cuts torchvision's classifiers where their grid of features ends."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.backbones import Backbone
-from explainkit.errors import BindError, MissingPackageError, UnknownNameError
-from explainkit.tracing import split_at_pooling
+from explainkit.errors import BindError, InputError, MissingPackageError, UnknownNameError
+from explainkit.tracing import split_after, split_at_pooling, split_before_last_pooling
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+PROBE = 128
+"""Pixels a side that a network is tried at, where it takes any size."""
+
+ONE_SIZE = {"maxvit_t": 224}
+"""Networks whose windows fit one size of image; vision transformers tell theirs."""
+
+ENDS = {"squeezenet1_0": "features", "squeezenet1_1": "features"}
+"""The last layer of networks whose last pooling takes class maps rather than features."""
+
 
 class TorchvisionBackbone(Backbone):
-    """Everything of a classifier before its pooling; images in [0, 1] are normalised inside.
+    """The grid of features of a classifier; images in [0, 1] are normalised inside, as it was trained.
+
+    Features that can go below zero are two channels each, above and below, so that nothing is lost.
 
     Attributes
     ----------
     receptive_field : int
         0: not known; of deep networks it is mostly larger than the image.
+    image_size : int or None
+        The one size that it takes; ``None`` for any.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: nn.Module, channels: int) -> None:
+    def __init__(
+        self,
+        features: nn.Module,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        image_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.features = features
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
-        self.channels, self.receptive_field = channels, 0
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.receptive_field, self.image_size, self.signed = 0, image_size, False
         self.eval()
-        with torch.no_grad():
-            probe = self(torch.rand(1, 3, 128, 128))
-        self.stride = 128 // probe.shape[-1]
-        if (probe < 0).any():
-            raise BindError("Expected features that are never negative, as after a ReLU.")
+        probe = self._tried(image_size or PROBE)
+        if probe.ndim != 4:
+            raise BindError(f"Expected features of (N, D, h, w); got {tuple(probe.shape)}.")
+        cells, pixels = probe.shape[3], image_size or PROBE
+        if image_size is None:  # a border may lack a cell, the difference of two sizes does not
+            cells = self._tried(2 * PROBE).shape[3] - cells
+        self.stride = pixels // cells
+        self.signed = bool((probe < 0).any())
+        self.channels = probe.shape[1] * (1 + self.signed)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, channels, h, w)."""
-        return self.features((images - self.mean) / self.std)
+        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
+            raise InputError(
+                f"Expected images of {self.image_size} x {self.image_size}, the one size that this backbone "
+                f"takes; got {tuple(images.shape[-2:])}. Set image_size=… for another."
+            )
+        found = self.features((images - self.mean) / self.std)
+        return torch.cat([found.clamp(min=0), (-found).clamp(min=0)], 1) if self.signed else found
+
+    def _tried(self, side: int) -> Tensor:
+        with torch.no_grad():
+            return self(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
 
 
-def torchvision_backbone(name: str, *, weights: str | None = None) -> TorchvisionBackbone:
+class TokenGrid(nn.Module):
+    """The tokens of a vision transformer, its class token left out, on the grid that they came from.
+
+    Parameters
+    ----------
+    tokens : nn.Module
+        Images to (N, 1 + h w, D).
+    """
+
+    def __init__(self, tokens: nn.Module) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, H) to (N, D, h, h)."""
+        patches = self.tokens(images)[:, 1:].mT  # (N, D, h h)
+        side = round(patches.shape[2] ** 0.5)
+        return patches.unflatten(2, (side, side)).contiguous()
+
+
+def torchvision_backbone(
+    name: str, *, weights: str | None = None, until: str | None = None, image_size: int | None = None
+) -> TorchvisionBackbone:
     """The features of torchvision's classifier `name`.
 
     Parameters
     ----------
     weights : str or None
         As torchvision names them, such as ``"DEFAULT"``, downloaded at first use; random where ``None``.
+    until : str or None
+        The last layer, by dotted name, such as ``"layer3"``; ``None``: all before the last global pooling.
+    image_size : int or None
+        For vision transformers, which take one size alone; 224 unless given.
 
     Raises
     ------
     UnknownNameError
-        For a name that torchvision does not have.
+        For a name, weights or a layer that torchvision does not have.
     BindError
-        For a network without global average pooling before one linear layer, or with negative features.
+        For a network without a grid of features.
+    InputError
+        For weights that cannot be downloaded.
     MissingPackageError
         Where torchvision cannot be imported beside the installed torch.
     """
@@ -63,12 +126,56 @@ def torchvision_backbone(name: str, *, weights: str | None = None) -> Torchvisio
         from torchvision import models
     except (ImportError, RuntimeError) as error:
         raise MissingPackageError(
-            f"torchvision cannot be imported ({error}): pip install --upgrade torch torchvision."
+            f"torchvision cannot be imported beside torch {torch.__version__} ({error}). They go in pairs: "
+            "pip install --upgrade torch torchvision."
         ) from error
     known = models.list_models(module=models)
     if name not in known:
         close = get_close_matches(name, known, n=3)
         raise UnknownNameError(f"torchvision has no {name!r}. Did you mean {close or known[:3]}?")
-    network = models.get_model(name, weights=weights).eval()
-    features, head = split_at_pooling(network)
-    return TorchvisionBackbone(features, head.in_features)
+    transformer = name.startswith("vit_")
+    if image_size is not None and not transformer:
+        raise InputError(f"Expected image_size=… for vision transformers alone; {name} takes any size.")
+    chosen = _weights(models, name, weights)
+    sized = {"image_size": image_size} if image_size is not None else {}
+    try:
+        network = models.get_model(name, weights=chosen, **sized).eval()
+    except OSError as error:
+        raise InputError(
+            f"The weights {weights!r} of {name} could not be downloaded ({error}). Put the file "
+            f"{chosen.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or train from random "
+            "weights with weights=None."
+        ) from error
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"torchvision cannot make {name} so: {error}") from error
+    features = TokenGrid(split_after(network, "encoder")) if transformer else _grid(network, name, until)
+    trained = chosen.transforms() if chosen is not None else None
+    return TorchvisionBackbone(
+        features,
+        getattr(trained, "mean", IMAGENET_MEAN),
+        getattr(trained, "std", IMAGENET_STD),
+        network.image_size if transformer else ONE_SIZE.get(name),
+    )
+
+
+def _grid(network: nn.Module, name: str, until: str | None) -> nn.Module:
+    """All of `network` up to its layer `until`, or up to its last global pooling."""
+    end = until or ENDS.get(name)
+    if end is not None:
+        return split_after(network, end)
+    try:
+        return split_at_pooling(network)[0]
+    except BindError:
+        return split_before_last_pooling(network)
+
+
+def _weights(models: Any, name: str, weights: str | None) -> Any:
+    """The record that torchvision has of `weights`, or ``None`` for random ones."""
+    if weights is None:
+        return None
+    known = models.get_model_weights(name)
+    if weights not in known.__members__:
+        raise UnknownNameError(
+            f"torchvision has no weights {weights!r} for {name}. There are: {', '.join(known.__members__)}."
+        )
+    return known[weights]

@@ -13,6 +13,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
 
 from explainkit import builtins
+from explainkit.cli.options import plain
 from explainkit.errors import ExplainKitError, PluginWarning
 from explainkit.hookspecs import Offer
 from explainkit.version import __version__
@@ -36,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return status if isinstance(status, int) else 0
     except (ExplainKitError, CycloptsError) as error:
-        print(f"explainkit: {error}", file=sys.stderr)
+        print(plain(f"explainkit: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone
         return 0
     except OSError as error:
-        print(f"explainkit: {error}", file=sys.stderr)
+        print(plain(f"explainkit: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -95,6 +96,6 @@ def _show(
     line: str | None = None,
 ) -> None:
     """A broken plugin's warning without the line of code that asked for it."""
-    told = f"explainkit: {message}\n" if issubclass(category, PluginWarning) else None
+    told = plain(f"explainkit: {message}\n") if issubclass(category, PluginWarning) else None
     stream = file or sys.stderr
     stream.write(told or warnings.formatwarning(message, category, filename, lineno, line))

@@ -29,7 +29,7 @@ def compare(
     images
         Image files, and folders of them.
     others
-        Explainers to put beside it, all of captum/… unless given; a folder is another saved model.
+        Explainers to put beside it, six usual ones of captum/… unless given; a folder is another saved model.
     target
         Class to explain, by name or index; the model's prediction unless given.
     against

@@ -69,7 +69,12 @@ def _examined(row: PluginRow, seconds: float) -> PluginRow:
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # the child finds what we find
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"PYTHONPATH": path}
+            command,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",  # a dying process may say anything
+            timeout=seconds,
+            env=os.environ | {"PYTHONPATH": path},
         )
     except subprocess.TimeoutExpired:
         return attrs.evolve(row, status="failed", cause=f"took more than {seconds:g} s")

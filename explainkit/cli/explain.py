@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files
+from explainkit.cli.options import class_of, image_files, plain
 
 
 def explain(
@@ -50,5 +50,5 @@ def explain(
     if save is not None:
         told.save(save)
     for file, item in zip(files, told, strict=True):
-        print(f"{file}: {item.sentence()}")
+        print(plain(f"{file}: {item.sentence()}"))
     print(f"page: {ek.report(told, out).resolve()}")

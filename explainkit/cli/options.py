@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,13 @@ from explainkit.errors import InputError
 
 if TYPE_CHECKING:
     from explainkit.interfaces import Explainer
+
+
+USUAL = (
+    "captum/guided-backprop", "captum/input-x-gradient", "captum/integrated-gradients",
+    "captum/layer-grad-cam", "captum/occlusion", "captum/saliency",
+)  # fmt: skip
+"""The post-hoc methods that are put beside a model unless others are asked for, where they are installed."""
 
 
 def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -61,16 +69,21 @@ def class_of(given: str | None) -> str | int | None:
     return int(given) if given is not None and given.lstrip("-").isdigit() else given
 
 
+def plain(text: str) -> str:
+    """A stranger's words for the terminal: characters that would steer it are spelled out."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
+
+
 def post_hoc(model: Explainer, names: Sequence[str] | None) -> list[Explainer]:
     """The explainers to put beside `model`: by name, bound to its network; or saved in folders of their own.
 
-    ``None``: all of Captum's that are installed.
+    ``None``: the `USUAL` ones.
     """
     import explainkit as ek
     from explainkit.registry import offers
 
     if names is None:
-        names = [name for name in offers("explainers") if name.startswith("captum/")]
+        names = [name for name in USUAL if name in offers("explainers")]
     return [
         ek.load(name, device=model.device)
         if (Path(name) / "explainer.json").is_file()

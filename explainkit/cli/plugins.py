@@ -10,6 +10,7 @@ from typing import Annotated
 import attrs
 from cyclopts import Parameter
 
+from explainkit.cli.options import plain
 from explainkit.errors import PluginWarning
 from explainkit.registry import PluginRow
 from explainkit.registry import plugins as installed
@@ -56,6 +57,10 @@ def print_table(rows: Sequence[PluginRow]) -> None:
     table.add_column("offers", overflow="fold")
     for row in rows:
         lines = [f"{kind}: {', '.join(names)}" for kind, names in row.offers.items()]
-        told = Text("\n".join([*lines, *filter(None, [row.cause])]))  # a stranger's words, so no markup
-        table.add_row(row.name, row.distribution, row.version, Text(row.status, _COLOURS[row.status]), told)
+        told = "\n".join([*lines, *filter(None, [row.cause])])
+        name, distribution, version, says = (
+            Text(plain(words))  # a stranger's, so no markup
+            for words in (row.name, row.distribution, row.version, told)
+        )
+        table.add_row(name, distribution, version, Text(row.status, _COLOURS[row.status]), says)
     Console().print(table)

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 from attrs import field, frozen
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from explainkit.data.images import Batch, ImageData
 from explainkit.errors import InputError, TrainingError
@@ -175,6 +175,13 @@ def scheduler(phase: Phase[Any], optimiser: Optimizer, steps: int) -> LRSchedule
             f"Expected a schedule 'constant', 'cosine', 'one-cycle' or a function; got {phase.schedule!r}."
         )
     return phase.schedule(optimiser, total)
+
+
+def step_decay(
+    optimiser: Optimizer, _: int, every: int = 5, first: int = 0, factor: float = 0.1
+) -> LambdaLR:
+    """A `Schedule`: the rate times `factor` after each `every` steps of it, of which `first` have passed."""
+    return LambdaLR(optimiser, lambda step: factor ** ((first + step) // every))
 
 
 def set_modes(network: nn.Module) -> None:

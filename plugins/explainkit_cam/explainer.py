@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from attrs import define
 from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit import regions
+from explainkit.training.phases import step_decay
 from explainkit_cam.binding import BoundNetwork, bind
 from explainkit_cam.model import CAMNetwork
 from explainkit_cam.trainer import cross_entropy
@@ -22,9 +23,15 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     ----------
     backbone : str
         Name of a feature extractor, as in `explainkit.backbone`.
+    weights, until : str or None
+        Handed to that extractor, for those that come trained or can be cut early, such as torchvision's.
+    filters : int or None
+        Of a further convolution before pooling.
     epochs, batch_size : int
     rate, decay : float
-        Peak learning rate of a one-cycle schedule, and AdamW's weight decay.
+        Learning rate, at its peak for a one-cycle schedule, and weight decay.
+    schedule : {"one-cycle", "steps"}
+        With AdamW; or with SGD, whose rate falls to a tenth after each quarter of the epochs.
     smoothing : float
         Of the labels.
     dropout : float
@@ -43,28 +50,45 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         "small": {},
         "digits": {"backbone": "tiny", "epochs": 25, "decay": 0.2},
         "tiny": {"backbone": "tiny", "epochs": 2},
-    }
+        "paper": {
+            "backbone": "torchvision/vgg16", "weights": "DEFAULT", "until": "features.29", "filters": 1024,
+            "epochs": 16, "batch_size": 128, "rate": 1e-3, "decay": 5e-4, "schedule": "steps",
+            "smoothing": 0.0, "dropout": 0.5,
+        },
+    }  # fmt: skip
 
     backbone: str = "small"
+    weights: str | None = None
+    until: str | None = None
+    filters: int | None = None
     epochs: int = 12
     batch_size: int = 64
     rate: float = 4e-3
     decay: float = 0.05
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"
     smoothing: float = 0.05
     dropout: float = 0.0
     precision: str = "32-true"
 
     def build(self, classes: int) -> CAMNetwork:
         """The network of model.py."""
-        return CAMNetwork(ek.backbone(self.backbone), classes, self.dropout)
+        asked = {"weights": self.weights, "until": self.until}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return CAMNetwork(ek.backbone(self.backbone, **given), classes, self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:
         """One phase, all parameters."""
+        how: dict[str, Any] = {"options": {"betas": (0.9, 0.99)}, "schedule": "one-cycle"}
+        if self.schedule == "steps":
+            quarters = partial(step_decay, every=max(1, self.epochs // 4))
+            how = {
+                "optimiser": "sgd", "options": {"momentum": 0.9}, "schedule": quarters, "per": "epoch"
+            }  # fmt: skip
+        loss = partial(cross_entropy, smoothing=self.smoothing)
         return [
             ek.Phase(
-                "all", self.epochs, partial(cross_entropy, smoothing=self.smoothing), {"": self.rate},
-                decay=self.decay, options={"betas": (0.9, 0.99)}, schedule="one-cycle",
-                batch_size=self.batch_size, precision=self.precision,
+                "all", self.epochs, loss, {"": self.rate}, decay=self.decay, batch_size=self.batch_size,
+                precision=self.precision, **how,
             )
         ]  # fmt: skip
 

@@ -19,17 +19,27 @@ class CAMNetwork(nn.Module):
     classes : int
     dropout : float
         Share of filters silenced in training, between pooling and the linear layer.
+    filters : int or None
+        Of a further 3 x 3 convolution between backbone and pooling, as the paper adds one; ``None``: the
+        backbone's own are pooled.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, backbone: Backbone, classes: int, dropout: float = 0.0, filters: int | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.further = (
+            nn.Identity()
+            if filters is None
+            else nn.Sequential(nn.Conv2d(backbone.channels, filters, 3, 1, 1), nn.ReLU())
+        )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.channels, classes)
+        self.head = nn.Linear(filters or backbone.channels, classes)
 
     def decompose(self, images: Tensor) -> Decomposition:
         """The filters' maps (N, K, h, w), their means, and what each is worth."""
-        return pooled(full_precision(self.backbone(images)), self.head, self.dropout)
+        return pooled(full_precision(self.further(self.backbone(images))), self.head, self.dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""

@@ -13,12 +13,13 @@ import explainkit as ek
 from explainkit.errors import BindError
 from explainkit.interfaces import undisturbed
 from explainkit.regions import Keep
+from explainkit.training.phases import step_decay
 from explainkit_protopnet.head import refit
 from explainkit_protopnet.model import ProtoPNetNetwork
 from explainkit_protopnet.projection import project
 from explainkit_protopnet.pruning import prune
 from explainkit_protopnet.report import ProjectionReport, report_on
-from explainkit_protopnet.trainer import begin_at_patches, clustering_loss, start_loss, step_decay
+from explainkit_protopnet.trainer import begin_at_patches, clustering_loss, start_loss
 
 
 @define(eq=False, kw_only=True)
@@ -187,14 +188,6 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
             explainer.size = (height, width)
         return explainer
 
-    def restore(self, *saved: Any, **rest: Any) -> Self:
-        """Become what was saved; trained weights of the backbone are in it, and need not be fetched again."""
-        weights, self.weights = self.weights, None
-        try:
-            return super().restore(*saved, **rest)
-        finally:
-            self.weights = weights
-
     @property
     def report(self) -> ProjectionReport:
         """What projection changed, which prototypes are alike, which do nothing."""
@@ -224,7 +217,8 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         """How the joint phase's rates fall in round number `turn`."""
         if self.schedule == "one-cycle":
             return {"schedule": "one-cycle", "options": {"betas": (0.9, 0.99)}}
-        return {"schedule": partial(step_decay, first=turn * self.joint), "per": "epoch"}
+        decay = partial(step_decay, every=5, first=turn * self.joint)  # supplement, section 9
+        return {"schedule": decay, "per": "epoch"}
 
     def _fitted(self) -> ProtoPNetNetwork:
         return self.network  # type: ignore[return-value]

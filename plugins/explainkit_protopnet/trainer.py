@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from explainkit.data.images import Batch, ImageData
 from explainkit.decomposition import full_precision
@@ -93,8 +91,3 @@ def _middles(points: Tensor, first: int, count: int, steps: int = 20) -> Tensor:
         size = member.sum(0)[:, None]
         means = torch.where(size > 0, member.T @ points / size.clamp(min=1), means)
     return means
-
-
-def step_decay(optimiser: Optimizer, _: int, first: int = 0, every: int = 5) -> LambdaLR:
-    """A tenth of the rate after each `every` epochs, of which `first` have passed (supplement, section 9)."""
-    return LambdaLR(optimiser, lambda epoch: 0.1 ** ((first + epoch) // every))
