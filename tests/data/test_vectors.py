@@ -1,0 +1,66 @@
+"""Words as vectors, trained or hashed."""
+
+import pytest
+import torch
+
+import explainkit as ek
+from explainkit.data.vectors import hashed, phrase_vectors, read_vectors
+from explainkit.errors import FormatError
+
+
+def test_a_hashed_word_is_a_unit_vector_always_the_same_and_far_from_others():
+    words = [hashed(word) for word in ("red", "head", "tail", "der", "reds")]
+    table = torch.stack(words)
+
+    assert torch.equal(hashed("red"), words[0])
+    assert torch.allclose(table.norm(dim=1), torch.ones(5))
+    assert ((table @ table.T).fill_diagonal_(0).abs() < 0.5).all()
+
+
+def test_hashed_vectors_are_spread_evenly():
+    table = torch.stack([hashed(f"word{number}", 20) for number in range(2000)])
+
+    assert table.mean(0).abs().max() < 0.02
+    assert (table.T @ table / 2000 - torch.eye(20) / 20).abs().max() < 0.01
+
+
+def test_a_phrase_is_the_sum_of_its_words_without_and():
+    red, black, head = hashed("red"), hashed("black"), hashed("head")
+
+    found = phrase_vectors(["red head", "black and red head"])
+
+    assert torch.allclose(found, torch.stack([red + head, black + red + head]))
+    assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.7
+
+
+def test_trained_vectors_are_read_and_unknown_words_are_hashed_at_their_length(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("2 3\nred 1 0 0\nhead 0 2 0\nother 5 5 5\n", encoding="utf-8")
+
+    vectors = read_vectors(path, ["red", "head", "wing"])
+    found = phrase_vectors(["red head", "wing"], vectors.get)
+
+    assert sorted(vectors) == ["head", "red"]
+    assert found[0].tolist() == [1, 2, 0]
+    assert found[1].norm().item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("red 1 x 0", "word and numbers"),
+        ("red 1 2\nhead 1", "Expected 2 finite"),
+        ("red nan", "finite numbers"),
+    ],
+)
+def test_damaged_vectors_are_refused_with_the_line(tmp_path, text, words):
+    path = tmp_path / "vectors.txt"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(FormatError, match=rf"{words}.*line {text.count(chr(10)) + 1}"):
+        read_vectors(path, ["red", "head"])
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ek.InputError, match="Expected word vectors at"):
+        read_vectors(tmp_path / "none.txt", ["red"])
