@@ -25,11 +25,12 @@ _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*|[^\w\s]")
 
 _SMALL = """
 a an the this that these those its his her their it he she they there which who what some any each every all
-both no not of in on at by with without for from to into onto over under near along around across through behind
-beside between above below against among amongst towards upon off up down out as than but or nor so while when where if
-also very quite rather mostly mainly slightly somewhat too just only well has have had having seen see look looks
-looking show shows showing feature features featuring sits sitting stands standing perched perches flying flies
-holds holding eating swimming walking can could may might will would do does did
+both no not of in on at by with without for from to into onto over under near along around across through
+behind beside between above below against among amongst towards upon off up down out as than but or nor so
+while when where if also very quite rather mostly mainly slightly somewhat too just only well has have had
+having seen see look looks looking show shows showing feature features featuring sits sitting stands
+standing perched perches flying flies holds holding eating swimming walking can could may might will would
+do does did
 """
 BREAKS = frozenset(_SMALL.split())
 """Words that stand in no adjective-noun phrase: where one comes, a phrase has ended."""
