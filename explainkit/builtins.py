@@ -19,12 +19,18 @@ def explainkit_backbones() -> list[Offer]:
 
 @hookimpl
 def explainkit_datasets() -> list[Offer]:
-    """Images that need no download."""
+    """Two that need no download, and three that read what you have."""
     return [
         Offer("aviary", "Drawn birds with part masks and captions", "explainkit.data.aviary.dataset:aviary"),
         Offer("digits", "Handwritten digits of scikit-learn", "explainkit.data.digits:digits"),
         Offer(
             "folder", "Your own pictures: a folder of folders, one a class", "explainkit.data.folder:folder"
+        ),
+        Offer("cub", "CUB-200-2011, from its archive: birds with key points", "explainkit.data.cub:cub"),
+        Offer(
+            "voc-part",
+            "PASCAL-Part, from its archives: objects with part masks",
+            "explainkit.data.voc_part:voc_part",
         ),
     ]
 

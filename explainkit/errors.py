@@ -62,3 +62,10 @@ class ContractError(ExplainKitError, AssertionError):
 
 class PluginWarning(UserWarning):
     """A plugin was skipped; ``explainkit plugins`` says why."""
+
+
+MISFITS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What Python raises, in one place or another, when a file does not hold what it should."""

@@ -5,15 +5,15 @@ a generator.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
-from torch.nn import functional
 from torchvision import tv_tensors
 
+from explainkit.data.frames import flagged
 from explainkit.data.images import Batch
 from explainkit.data.keyed import keyed, uniforms
 from explainkit.errors import InputError
@@ -47,11 +47,11 @@ class MirrorShiftLight:
         right, down = ((chance[:, 1:3] * (2 * self.shift + 1)).long() - self.shift).unbind(1)
         contrast = 1 + self.contrast * (2 * chance[:, 3] - 1)
         brightness = self.brightness * (2 * chance[:, 4:] - 1)
-        images = _moved(batch.images, mirrored, right, down, self.shift, "replicate")
+        images = _moved(batch.images, mirrored, right, down, repeat=True)
         images = images * contrast[:, None, None, None] + brightness[:, :, None, None]
         masks = batch.masks
         if masks is not None:
-            masks = _moved(masks.to(torch.uint8), mirrored, right, down, self.shift, "constant").bool()
+            masks = _moved(masks, mirrored, right, down, repeat=False)
         height, width = batch.images.shape[-2:]
         return evolve(
             batch,
@@ -106,23 +106,21 @@ class PerSample:
         if batch.boxes is not None:
             plain["boxes"] = plain["boxes"][0]
         if batch.key_points is not None:
-            plain["key_points"] = _flagged(plain["key_points"], batch.key_points[row, :, 2], size)
+            plain["key_points"] = flagged(plain["key_points"], batch.key_points[row, :, 2], size)
         return plain
 
 
-def _moved(
-    images: Tensor,
-    mirrored: Tensor,
-    right: Tensor,
-    down: Tensor,
-    most: int,
-    border: Literal["replicate", "constant"],
-) -> Tensor:
-    """Images (N, C, H, W), mirrored and then shifted by whole pixels."""
+def _moved(images: Tensor, mirrored: Tensor, right: Tensor, down: Tensor, *, repeat: bool) -> Tensor:
+    """Images (N, C, H, W), mirrored and then shifted by whole pixels; the border is repeated or 0."""
     height, width = images.shape[-2:]
-    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    windows = functional.pad(images, (most,) * 4, mode=border).unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(len(images)), :, most - down, most - right]
+    rows = torch.arange(height, device=images.device) - down[:, None]
+    columns = torch.arange(width, device=images.device) - right[:, None]
+    near_rows, near_columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    inside = (rows == near_rows)[:, None, :, None] & (columns == near_columns)[:, None, None]
+    near_columns = torch.where(mirrored[:, None], width - 1 - near_columns, near_columns)
+    images = images.gather(2, near_rows[:, None, :, None].expand_as(images))
+    images = images.gather(3, near_columns[:, None, None].expand_as(images))
+    return images if repeat else images * inside
 
 
 def _moved_points(
@@ -131,14 +129,7 @@ def _moved_points(
     if points is None:
         return None
     x = torch.where(mirrored[:, None], size[1] - points[..., 0], points[..., 0]) + right[:, None]
-    return _flagged(torch.stack([x, points[..., 1] + down[:, None]], -1), points[..., 2], size)
-
-
-def _flagged(places: Tensor, visible: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(…, 3): places (…, 2) that were visible and still lie in the image."""
-    x, y = places.unbind(-1)
-    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
-    return torch.cat([places, (visible * inside)[..., None]], -1)
+    return flagged(torch.stack([x, points[..., 1] + down[:, None]], -1), points[..., 2], size)
 
 
 def _moved_boxes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,15 @@ from torch import Tensor
 
 from explainkit.data.augmentation import MirrorShiftLight
 from explainkit.data.images import Batch, ImageData
-from explainkit.data.keyed import keyed
-from explainkit.data.reading import SUFFIXES, read_images, read_picture
+from explainkit.data.kept import KeptRows
+from explainkit.data.keyed import dealt
+from explainkit.data.reading import height_width, images_in, picture_bytes, read_picture
 from explainkit.errors import InputError
 
 SPLITS = {
     "train": "train", "training": "train", "test": "test",
     "val": "validation", "valid": "validation", "validation": "validation",
 }  # fmt: skip
-MEMORY = 2 * 2**30
-"""Bytes of decoded images that a data set keeps; what is over is read again each time."""
 
 
 @define(eq=False, kw_only=True)
@@ -40,8 +40,10 @@ class FileSplit:
     files: tuple[Path, ...] = field(repr=False)
     labels: Tensor = field(repr=False)
     size: tuple[int, int]
-    _kept: Tensor | None = field(default=None, init=False, repr=False)
-    _known: Tensor | None = field(default=None, init=False, repr=False)
+    _pictures: KeptRows = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pictures = KeptRows(count=len(self), shape=(3, *self.size), read=self._read)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -54,30 +56,14 @@ class FileSplit:
         InputError
             For a file that is missing or damaged, with its path.
         """
-        if 3 * self.size[0] * self.size[1] * len(self) > MEMORY:
-            images = self._decoded(ids)
-        else:
-            images = self._from_memory(ids)
-        return Batch(images=images.float() / 255, labels=self.labels[ids], ids=ids)
+        return Batch(images=self._pictures.rows(ids).float() / 255, labels=self.labels[ids], ids=ids)
 
-    def _from_memory(self, ids: Tensor) -> Tensor:
-        if self._kept is None or self._known is None:
-            self._kept = torch.empty(len(self), 3, *self.size, dtype=torch.uint8)
-            self._known = torch.zeros(len(self), dtype=torch.bool)
-        missing = ids[~self._known[ids]].unique()
-        if len(missing):
-            self._kept[missing] = self._decoded(missing)
-            self._known[missing] = True
-        return self._kept[ids]
-
-    def _decoded(self, ids: Tensor) -> Tensor:
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter
-            read = pool.map(lambda index: read_images([self.files[index]], self.size)[0], ids.tolist())
-            return (torch.stack(list(read)) * 255).round().to(torch.uint8)
+    def _read(self, index: int) -> Tensor:
+        return picture_bytes(read_picture(self.files[index]), self.size)
 
 
 def folder(
-    *, path: str | Path, size: int | tuple[int, int] = 128, seed: int = 0, skip_damaged: bool = False
+    *, path: str | Path, size: int | Sequence[int] = 128, seed: int = 0, skip_damaged: bool = False
 ) -> ImageData:
     """Images in the usual layout: ``path/class/image.jpg``, or ``path/train/class/image.jpg`` and so on.
 
@@ -98,11 +84,9 @@ def folder(
         For a folder that is not there or has fewer than two classes, and for a class without an image.
     """
     root = Path(path)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"Expected a folder of classes at {str(root)!r}; there is none.")
-    found = {
-        SPLITS[p.name.lower()]: p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS
-    }
+    found = {SPLITS[p.name.lower()]: p for p in _folders(root) if p.name.lower() in SPLITS}
     listed = {split: _listed(place) for split, place in found.items()} if "train" in found else {}
     listed = listed or {"train": _listed(root)}
     classes = sorted({name for files in listed.values() for name in files})
@@ -112,8 +96,11 @@ def folder(
         )
     if skip_damaged:
         listed = {split: _readable(files) for split, files in listed.items()}
+    empty = set(classes).difference(*listed.values())
+    if empty:
+        raise InputError(f"Expected an image that can be read in every class; {sorted(empty)} have none.")
     shares = _shares(listed, seed)
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_width(size)
     splits = {name: _split(files, classes, (height, width), name) for name, files in shares.items()}
     return ImageData(
         name=root.name, classes=classes, size=(height, width), splits=splits,
@@ -125,10 +112,21 @@ def _listed(place: Path) -> dict[str, list[Path]]:
     """The image files of each class, by name."""
     return {
         folder.name: files
-        for folder in sorted(place.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        if (files := sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()))
+        for folder in _folders(place)
+        if not folder.name.startswith(".") and (files := images_in(folder))
     }
+
+
+def _folders(place: Path) -> list[Path]:
+    """The folders in a folder, in order of name, which must be text so that it can be written."""
+    try:
+        folders = sorted(p for p in place.iterdir() if p.is_dir())
+    except OSError as error:
+        raise InputError(f"Expected a folder that can be searched at {str(place)!r}: {error}.") from None
+    for folder in folders:
+        if any("\ud800" <= letter <= "\udfff" for letter in folder.name):
+            raise InputError(f"Expected folders named in Unicode in {str(place)!r}; got {folder.name!r}.")
+    return folders
 
 
 def _readable(listed: dict[str, list[Path]]) -> dict[str, list[Path]]:
@@ -159,24 +157,20 @@ def _shares(listed: dict[str, dict[str, list[Path]]], seed: int) -> dict[str, di
     shares = {split: listed.get(split, {}) for split in ("train", "validation", "test")}
     missing = [split for split in ("validation", "test") if not shares[split]]
     if missing:
-        ends = (0.7, 0.85) if len(missing) == 2 else (0.85, 1.0)
+        ends = (0.7, 0.85) if len(missing) == 2 else (0.85,)
         parts = {name: _drawn(files, seed, ends) for name, files in shares["train"].items()}
         for index, split in enumerate(["train", *missing]):
             shares[split] = {name: part[index] for name, part in parts.items()}
     return shares
 
 
-def _drawn(files: Sequence[Path], seed: int, ends: tuple[float, float]) -> list[list[Path]]:
-    """Three parts of a class, at least one image in each where there are three."""
+def _drawn(files: Sequence[Path], seed: int, ends: Sequence[float]) -> list[list[Path]]:
+    """The parts of a class, with an image in each."""
     if len(files) < 3:
         raise InputError(
             f"Expected at least three images of a class to split; {str(files[0].parent)!r} has {len(files)}."
         )
-    keys = keyed(seed, 0, torch.arange(len(files)).numpy())
-    order = [files[index] for index in keys.argsort().tolist()]
-    first = min(max(1, round(len(files) * ends[0])), len(files) - (2 if ends[1] < 1 else 1))
-    second = len(files) if ends[1] >= 1 else min(max(first + 1, round(len(files) * ends[1])), len(files) - 1)
-    return [sorted(order[:first]), sorted(order[first:second]), sorted(order[second:])]
+    return dealt(files, ends, seed)
 
 
 def _split(

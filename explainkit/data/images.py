@@ -165,7 +165,7 @@ class ImageData:
     splits : mapping of str to Split
         At least ``train``, ``validation`` and ``test``.
     parts : tuple of str
-        Names of the P masks of a batch.
+        Names of the P masks and key points of a batch, where it has them.
     vocabulary : tuple of str
         Every phrase that the captions can use.
     augment : Augmentation or None

@@ -1,5 +1,7 @@
 """Pictures from files, PIL and arrays, as the tensors that networks take."""
 
+import os
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +12,19 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from explainkit.errors import InputError
+from explainkit.errors import MISFITS, InputError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """What counts as an image file when a folder is searched."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, whatever the suffix; of the others that Pillow knows, some start programs."""
+
+LARGEST_SIDE = 2**14
+"""Pixels of a side of the images that a data set or a network may ask for."""
+
+DAMAGE = (OSError, SyntaxError, EOFError, struct.error, *MISFITS)
+"""What Pillow raises for a file that is not whole."""
 
 Readable = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 """A file, a PIL image, a tensor (3, H, W), or an array (H, W), (H, W, 3), (H, W, 4) of bytes or of [0, 1]."""
@@ -46,8 +57,13 @@ def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tens
     return torch.stack(images)
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """The picture in a file, upright and RGB.
+def read_picture(path: str | Path, *, upright: bool = True) -> Image.Image:
+    """The picture in a file, in RGB.
+
+    Parameters
+    ----------
+    upright : bool
+        Obey the orientation that EXIF tells; ``False`` where annotations speak of pixels as they are stored.
 
     Raises
     ------
@@ -55,20 +71,63 @@ def read_picture(path: str | Path) -> Image.Image:
         For a file that is missing, damaged, no image, or far too large to be a photograph.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"Expected an image file; there is none at {str(path)!r}.")
+    if not os.path.isfile(path) or not path.stat().st_size:  # some files of the system are empty without end
+        raise InputError(f"Expected an image file; there is none at {str(path)!r}, or an empty one.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 picture.load()
-                return _upright_rgb(picture)
+                if upright:
+                    ImageOps.exif_transpose(picture, in_place=True)
+                return _rgb(picture)
     except Image.DecompressionBombError as error:
         raise InputError(f"Expected an image of ordinary size at {str(path)!r}: {error}") from None
     except UnidentifiedImageError:
         raise InputError(f"Expected an image file; {str(path)!r} is none, or of an unknown format.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise InputError(f"Expected a whole image file; {str(path)!r} is damaged: {error}.") from None
+
+
+def images_in(place: Path) -> list[Path]:
+    """The image files in a folder and in all below it, in order of name; links to folders are not followed.
+
+    Raises
+    ------
+    InputError
+        For a folder that cannot be read, or is nested without end.
+    """
+    try:
+        return sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    except (OSError, RecursionError) as error:
+        raise InputError(f"Expected a folder that can be searched at {str(place)!r}: {error}.") from None
+
+
+def picture_bytes(
+    picture: Image.Image, size: tuple[int, int], frame: tuple[int, int, int, int] | None = None
+) -> Tensor:
+    """A picture, or the part of it in `frame` (x0, y0, x1, y1), resized to `size`: (3, H, W), uint8."""
+    if frame is not None:
+        picture = picture.crop(frame)
+    if picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
+
+
+def height_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """The setting `size` of a data set, one number for both or two, as height and width.
+
+    Raises
+    ------
+    InputError
+        For what is neither.
+    """
+    pair = size if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or not all(type(pixels) is int and 0 < pixels <= LARGEST_SIDE for pixels in pair):
+        raise InputError(
+            f"Expected a size in pixels, or a height and a width, up to {LARGEST_SIDE}; got {size!r}."
+        )
+    return pair[0], pair[1]
 
 
 def _picture(item: Readable) -> Image.Image | Tensor:
@@ -76,8 +135,8 @@ def _picture(item: Readable) -> Image.Image | Tensor:
         return read_picture(item)
     if isinstance(item, Image.Image):
         try:
-            return _upright_rgb(item)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:  # files are read when first looked at
+            return _rgb(ImageOps.exif_transpose(item))
+        except DAMAGE as error:  # files are read when first looked at
             raise InputError(f"Expected a whole picture; {item!r} is damaged: {error}.") from None
     if isinstance(item, Tensor):
         if item.ndim != 3 or item.shape[0] != 3 or not item.is_floating_point():
@@ -92,7 +151,7 @@ def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise InputError(f"Expected an image array of (H, W), (H, W, 3) or (H, W, 4); got {array.shape}.")
     if array.dtype == np.uint8:
-        return _upright_rgb(Image.fromarray(array))
+        return _rgb(Image.fromarray(array))
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
@@ -105,16 +164,15 @@ def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
+def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     if picture.mode.startswith("I"):  # 16 or 32 bits of grey, which convert("RGB") would clip
-        grey = np.asarray(picture, dtype=np.float64)
-        top = 65535 if picture.mode.startswith("I;16") or grey.max() > 255 else 255
-        return Image.fromarray((grey / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return picture.convert("RGB")
+        grey = np.array(picture, dtype=np.float32)
+        grey *= 255 / 65535 if picture.mode.startswith("I;16") or grey.max() > 255 else 1
+        return Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8)).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _to_tensor(picture: Image.Image | Tensor, size: tuple[int, int] | None) -> Tensor:
@@ -124,6 +182,4 @@ def _to_tensor(picture: Image.Image | Tensor, size: tuple[int, int] | None) -> T
         return torch.nn.functional.interpolate(
             picture[None].float(), size=size, mode="bilinear", antialias=True, align_corners=False
         )[0].clamp(0, 1)
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+    return picture_bytes(picture, size or (picture.height, picture.width)).float() / 255

@@ -50,7 +50,9 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     penalty : float
         Of the last layer's weights between prototypes and classes of others.
     schedule : {"one-cycle", "steps"}
-        Of the joint phase; "steps" is the paper's, a tenth after every five joint epochs of all rounds.
+        Of the joint phase; "steps" is the paper's, a tenth after so many joint epochs of all rounds.
+    decay_every : int
+        How many; where epochs are short, as with augmentation on the way, the paper's five are too few.
     distinct : bool
         Prototypes of a class come from different images.
     prune : bool
@@ -98,17 +100,22 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     separation: float = 0.08
     penalty: float = 3e-4
     schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    decay_every: int = 5
     distinct: bool = False
     prune: bool = False
     keep: Keep = "peak"
     batch_size: int = 64
     precision: str = "bf16-mixed"
 
-    def build(self, classes: int) -> ProtoPNetNetwork:
+    def build(self, task: ek.Task) -> ProtoPNetNetwork:
         """The network of model.py."""
         given = {} if self.weights is None else {"weights": self.weights}
         return ProtoPNetNetwork(
-            ek.backbone(self.backbone, **given), classes, self.per_class, self.depth, start=self.start > 0
+            ek.backbone(self.backbone, **given),
+            len(task.classes),
+            self.per_class,
+            self.depth,
+            start=self.start > 0,
         )
 
     def phases(self) -> list[ek.Phase[Any]]:
@@ -217,7 +224,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         """How the joint phase's rates fall in round number `turn`."""
         if self.schedule == "one-cycle":
             return {"schedule": "one-cycle", "options": {"betas": (0.9, 0.99)}}
-        decay = partial(step_decay, every=5, first=turn * self.joint)  # supplement, section 9
+        decay = partial(step_decay, every=self.decay_every, first=turn * self.joint)  # supplement, section 9
         return {"schedule": decay, "per": "epoch"}
 
     def _fitted(self) -> ProtoPNetNetwork:

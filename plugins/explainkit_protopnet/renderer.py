@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from explainkit import Evidence, Explanation
-from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_evidence, show_image
+from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, legible, show_evidence, show_image
 from explainkit.rendering.pictures import Pixels, framed
 from explainkit_protopnet.projection import activation_boxes
 
@@ -59,7 +59,7 @@ def _show_ledger(explanation: Explanation, axes: Axes, items: Sequence[Evidence]
         _show_sum(axes, f"all {rest} others", others, line)
         line += 0.42
     axes.plot([0, SUM], [line + 0.06] * 2, color="black", linewidth=0.9)
-    _show_sum(axes, what, explanation.total, line + 0.06, "bold")
+    _show_sum(axes, legible(what), explanation.total, line + 0.06, "bold")
     axes.set_xlim(-0.05, SUM + 0.05)
     axes.set_ylim(line + 0.5, -0.4)
     axes.set_aspect("equal", anchor="NW")
@@ -76,7 +76,7 @@ def _show_row(explanation: Explanation, axes: Axes, item: Evidence, top: float) 
     worth = f"similarity {item.score:.2f} \N{MULTIPLICATION SIGN} weight {item.weight:+.2f}"
     where = "" if source is None else f"training image {source.id}"
     for text, down, size, shade in (
-        (item.words, 0.2, 8.5, "black"),
+        (legible(item.words), 0.2, 8.5, "black"),
         (worth, 0.5, 7.5, NEUTRAL),
         (where, 0.78, 7.5, NEUTRAL),
     ):

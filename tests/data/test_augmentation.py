@@ -8,13 +8,16 @@ from torchvision.transforms import v2
 from explainkit.data.augmentation import MirrorShiftLight, PerSample
 from explainkit.data.aviary.dataset import aviary
 from explainkit.data.images import Augmentation, Batch
+from explainkit.data.warping import RotateSkewShear
 from explainkit.errors import InputError
 
 BATCH: Batch = aviary(train=30, validation=1, test=1).train.batch(torch.arange(30))
 FLAT = evolve(BATCH, images=torch.full((30, 3, 64, 64), 0.5))
 CROP = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(64, padding=4), v2.ColorJitter(0.2, 0.2)])
-BOTH = pytest.mark.parametrize(
-    "augment", [MirrorShiftLight(), PerSample(CROP)], ids=["batched", "per sample"]
+EACH = pytest.mark.parametrize(
+    "augment",
+    [MirrorShiftLight(), RotateSkewShear(), PerSample(CROP)],
+    ids=["shifted", "warped", "per sample"],
 )
 
 
@@ -26,7 +29,7 @@ def _rows(batch: Batch, rows: torch.Tensor) -> Batch:
     return evolve(batch, **tensors, captions=None)
 
 
-@BOTH
+@EACH
 def test_what_happens_to_an_image_is_told_by_seed_epoch_and_id_alone(augment: Augmentation) -> None:
     order = torch.tensor([7, 2, 29])
 
@@ -36,13 +39,13 @@ def test_what_happens_to_an_image_is_told_by_seed_epoch_and_id_alone(augment: Au
         assert torch.equal(getattr(some, name), getattr(every, name)[order]), name
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(("seed", "epoch"), [(4, 5), (3, 6)])
 def test_another_seed_or_epoch_changes_images_otherwise(augment: Augmentation, seed: int, epoch: int) -> None:
     assert not torch.equal(augment(BATCH, 3, 5).images, augment(BATCH, seed, epoch).images)
 
 
-@BOTH
+@EACH
 def test_the_callers_random_state_and_batch_are_left_alone(augment: Augmentation) -> None:
     state, images = torch.get_rng_state(), BATCH.images.clone()
 
@@ -52,7 +55,7 @@ def test_the_callers_random_state_and_batch_are_left_alone(augment: Augmentation
     assert torch.equal(BATCH.images, images)
 
 
-@BOTH
+@EACH
 def test_masks_key_points_and_boxes_go_along(augment: Augmentation) -> None:
     after = augment(BATCH, 1, 2)
 
@@ -61,7 +64,7 @@ def test_masks_key_points_and_boxes_go_along(augment: Augmentation) -> None:
     assert not torch.equal(after.masks, BATCH.masks)
     for n in range(len(after)):
         left, top, right, bottom = after.boxes[n].tolist()
-        ys, xs = after.masks[n].any(0).nonzero().T
+        ys, xs = after.masks[n].any(0).nonzero().T + 0.5  # the middles of pixels
         assert left <= xs.min() and xs.max() < right and top <= ys.min() and ys.max() < bottom
         for x, y, visible in after.key_points[n].tolist():
             assert not visible or (0 <= x < 64 and 0 <= y < 64)
@@ -112,7 +115,7 @@ def test_images_stay_within_range() -> None:
     assert after.min() >= 0 and after.max() <= 1
 
 
-@BOTH
+@EACH
 def test_batches_without_masks_are_welcome(augment: Augmentation) -> None:
     bare = evolve(BATCH, masks=None, key_points=None, boxes=None)
 

@@ -67,7 +67,7 @@ def test_the_same_id_gives_the_same_image_in_any_batch(pictures):
 
 def test_what_does_not_fit_in_memory_is_read_again(pictures, monkeypatch):
     kept = ek.dataset("folder", path=pictures, size=16).train.batch(torch.arange(14))
-    monkeypatch.setattr("explainkit.data.folder.MEMORY", 100)
+    monkeypatch.setattr("explainkit.data.kept.MEMORY", 100)
 
     again = ek.dataset("folder", path=pictures, size=16).train.batch(torch.arange(14))
 

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from explainkit.data.keyed import keyed, uniforms
+from explainkit.data.keyed import dealt, held_out, keyed, uniforms
+from explainkit.errors import InputError
 
 
 def test_keys_are_told_by_words_and_their_order() -> None:
@@ -32,3 +34,33 @@ GOLDEN: list[list[float]] = [
     [0.7795886397361755, 0.4773900508880615],
     [0.26905250549316406, 0.49222105741500854],
 ]
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 30])
+@pytest.mark.parametrize("ends", [(0.9,), (0.7, 0.85), (0.0, 1.0)])
+def test_items_are_dealt_once_each_in_their_order_and_no_part_is_empty(count, ends):
+    items = [f"{n:02}" for n in range(count)]
+
+    parts = dealt(items, ends, seed=5)
+
+    assert sorted(item for part in parts for item in part) == items
+    assert all(part and part == sorted(part) for part in parts)
+    assert dealt(items, ends, seed=5) == parts
+
+
+def test_shares_are_about_what_was_asked_for_and_follow_the_seed():
+    parts = dealt(range(1000), (0.7, 0.85), seed=0)
+
+    assert [len(part) for part in parts] == [700, 150, 150]
+    assert dealt(range(1000), (0.7, 0.85), seed=1) != parts
+
+
+def test_what_is_held_out_is_of_every_group():
+    groups = {"a": ["a1", "a2"], "b": [f"b{n}" for n in range(10)]}
+
+    kept, drawn = held_out(groups, 0.3, seed=0)
+
+    assert sorted(kept + drawn) == sorted(groups["a"] + groups["b"])
+    assert [name[0] for name in drawn] == ["a", "b", "b", "b"]
+    with pytest.raises(InputError, match=r"at least two training images of a class.*'a' has 1"):
+        held_out({"a": ["a1"]}, 0.3, seed=0)
