@@ -33,7 +33,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     factory = ek.explainer("cam")
-    network = factory.build(20).to(memory_format=torch.channels_last).to(options.device).eval()
+    network = (
+        factory.build(ek.Task(classes=20)).to(memory_format=torch.channels_last).to(options.device).eval()
+    )
     model = type(factory).bind(network, classes=[f"class {c}" for c in range(20)], size=(64, 64))
     images = torch.rand(32, 3, 64, 64, device=options.device)
 

@@ -230,7 +230,7 @@ def compare_head(model: ProtoPNet, data: ImageData, images: int, penalty: float 
 def explain_cost(pairs: int = 50) -> None:
     """Print what explaining costs beside the bare forward pass."""
     torch.manual_seed(0)
-    network = ProtoPNet(start=0).build(20).to(memory_format=torch.channels_last).eval()
+    network = ProtoPNet(start=0).build(ek.Task(classes=20)).to(memory_format=torch.channels_last).eval()
     network.projected.fill_(True)
     model = ProtoPNet.bind(network, classes=[f"class {c}" for c in range(20)])
     images = torch.rand(32, 3, 64, 64)

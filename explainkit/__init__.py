@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from explainkit.data.images import Batch, ImageData, Sample
     from explainkit.decomposition import Decomposition
     from explainkit.explanation import Evidence, Exemplar, Explanation, Explanations, Provenance, Units
-    from explainkit.interfaces import Card, Explainer, InterpretableExplainer, PostHocExplainer
+    from explainkit.interfaces import Card, Explainer, InterpretableExplainer, PostHocExplainer, Task
     from explainkit.rendering.html import report
     from explainkit.storage import load, save
     from explainkit.training.phases import Phase, Repeat
@@ -45,6 +45,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Provenance": "explanation",
     "Repeat": "training.phases",
     "Sample": "data.images",
+    "Task": "interfaces",
     "Units": "explanation",
     "compare": "comparison",
     "load": "storage",
@@ -74,6 +75,7 @@ __all__ = [
     "Provenance",
     "Repeat",
     "Sample",
+    "Task",
     "Units",
     "__version__",
     "backbone",

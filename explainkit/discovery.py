@@ -88,11 +88,9 @@ def declared() -> list[tuple[PluginRow, EntryPoint]]:
     """What metadata says of each installed plugin, ours first; imports none."""
     found: dict[str, list[tuple[PluginRow, EntryPoint]]] = {}
     for distribution in distributions():
-        text = distribution.read_text("entry_points.txt") or ""
-        if (
-            f"[{GROUP}]" in text
-        ):  # parsing all metadata of all distributions would cost more than everything else
-            found.setdefault(_normal(str(distribution.name)), _entries(distribution))
+        entries = _entries(distribution)
+        if entries:
+            found.setdefault(_normal(entries[0][0].distribution), entries)
     entries = [entry for of_one in found.values() for entry in of_one]
     return sorted(entries, key=lambda entry: (not entry[0].builtin, entry[0].name, entry[0].distribution))
 
@@ -108,9 +106,9 @@ def load(row: PluginRow, entry: EntryPoint) -> Loaded:
     try:
         loaded.offers = _offered(row, entry.load())
         loaded.row = evolve(row, status="ok", offers=names(loaded.offers))
-    except MemoryError:
+    except (KeyboardInterrupt, MemoryError):
         raise
-    except (Exception, SystemExit) as error:  # a stranger's plugin must not take the others down
+    except BaseException as error:  # a stranger's plugin must not take the others down, however it ends
         loaded.fail(error)
     loaded.row = evolve(loaded.row, milliseconds=round(1000 * (perf_counter() - started), 1))
     return loaded
@@ -120,9 +118,9 @@ def resolve(path: str, what: str, row: PluginRow) -> Callable[..., Any]:
     """What a target ``package.module:attribute`` of the plugin leads to; `what` says it in errors."""
     try:
         found = resolve_name(path)
-    except (ExplainKitError, MemoryError):
+    except (ExplainKitError, KeyboardInterrupt, MemoryError):
         raise
-    except (Exception, SystemExit) as error:  # a stranger's module
+    except BaseException as error:  # a stranger's module
         raise PluginError(f"The {what} of plugin {row} cannot be had from {path!r}: {told(error)}") from error
     if not callable(found):
         kind = type(found).__name__
@@ -144,22 +142,26 @@ def told(error: BaseException) -> str:
 
 def _entries(distribution: Distribution) -> list[tuple[PluginRow, EntryPoint]]:
     """The plugins that one distribution declares; a row for itself if its files cannot be read."""
+    folder = getattr(distribution, "_path", None)
+    name = getattr(folder, "name", "?")  # until it tells its own
     try:
+        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+            return []  # parsing all metadata of all distributions would cost more than everything else
+        name = distribution.name or name
         unmet = _unmet(distribution)
         entries = list(distribution.entry_points.select(group=GROUP))
-        return [(_row(entry, distribution, unmet), entry) for entry in entries]
+        version = distribution.version or "?"
+        return [(_row(entry.name, name, version, unmet), entry) for entry in entries]
     except MemoryError:
         raise
     except Exception as error:  # a stranger's metadata
         cause = f"its metadata cannot be read: {told(error)}"
-        row = PluginRow(
-            name="?", distribution=str(distribution.name), version="?", status="failed", cause=cause
-        )
+        row = PluginRow(name="?", distribution=name, version="?", status="failed", cause=cause)
         return [(row, EntryPoint("?", "", GROUP))]
 
 
-def _row(entry: EntryPoint, distribution: Distribution, unmet: str | None) -> PluginRow:
-    row = PluginRow(name=entry.name, distribution=distribution.name, version=distribution.version)
+def _row(name: str, distribution: str, version: str, unmet: str | None) -> PluginRow:
+    row = PluginRow(name=name, distribution=distribution, version=version)
     if cause := _barred(row):
         return evolve(row, status="blocked", cause=cause)
     return evolve(row, status="incompatible", cause=unmet) if unmet else row

@@ -15,6 +15,7 @@ from torch import Tensor
 from explainkit.data.images import class_index, words
 from explainkit.decomposition import Decomposition, Pooling, join, place, placed, pour_total, resize
 from explainkit.errors import AlgebraError, InputError
+from explainkit.rules import check_finite, check_floats, check_indices, check_shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +45,9 @@ class Exemplar:
     cell: tuple[int, int]
     box: tuple[int, int, int, int]
     image: Tensor | None = field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        _check_exemplar(self)
 
 
 @frozen(eq=False, kw_only=True)
@@ -78,16 +82,7 @@ class Units:
     exemplars: tuple[tuple[Exemplar, ...], ...] | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.pooling not in get_args(Pooling):
-            raise InputError(
-                f"Expected units.pooling to be one of {get_args(Pooling)}; got {self.pooling!r}."
-            )
-        for name in ("group", "reference", "phrases", "exemplars"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self):
-                raise InputError(f"Expected units.{name} for {len(self)} units; got {len(value)}.")
-        if self.reference is not None:
-            _check_finite({"units.reference": self.reference})
+        _check_units(self)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -242,7 +237,8 @@ class Explanations:
     @cached_property
     def contributions(self) -> Tensor:
         """(N, K): weight * (score - reference), in units of logit."""
-        scores = self.scores if self.units.reference is None else self.scores - self.units.reference
+        reference = self.units.reference
+        scores = self.scores if reference is None else self.scores - reference.to(self.scores.dtype)
         return self.weights * scores
 
     @property
@@ -346,7 +342,7 @@ class Explanations:
             total = resize(pour_total(contributions, self.maps, self.units.pooling), size)
         else:
             poured = self._pour_in_groups(contributions, self.maps, self.boxes.shape[1])
-            total = place(poured, self.boxes, image_size, size)
+            total = place(poured, self.boxes.to(poured.dtype), image_size, size)
         return total if self.rest is None else total + resize(self.rest, size)
 
     def top(self, k: int) -> Top:
@@ -614,7 +610,7 @@ def _listed(items: Sequence[Evidence]) -> str:
 
 def _signed(value: float) -> str:
     """Two significant digits with a sign, never in scientific notation unless tiny."""
-    if value == 0 or abs(value) >= 0.95:
+    if value == 0 or not abs(value) < 0.95:
         return f"{value:+.1f}"
     digits = max(2, 1 - math.floor(math.log10(abs(value))))
     return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"
@@ -627,64 +623,45 @@ def _check(told: Explanations) -> None:
     (images, classes), units = told.logits.shape, len(told.units)
     if told.claim not in get_args(Claim):
         raise InputError(f"Expected claim to be one of {get_args(Claim)}; got {told.claim!r}.")
-    if len(told.classes) != classes:
-        raise InputError(f"Expected {classes} class names, one a logit; got {len(told.classes)}.")
+    if len(told.classes) != classes or not classes:
+        raise InputError(f"Expected {classes or 'some'} class names, one a logit; got {len(told.classes)}.")
     shapes: dict[str, tuple[int, ...]] = {
         "targets": (images,), "base": (images,), "scores": (images, units), "weights": (images, units),
     }  # fmt: skip
     if told.against is not None:
         shapes["against"] = (images,)
     for name, shape in shapes.items():
-        if getattr(told, name).shape != shape:
-            raise InputError(f"Expected {name} of {shape}; got {tuple(getattr(told, name).shape)}.")
+        check_shape(name, getattr(told, name), shape)
     for name in ("targets", "against"):
-        _check_indices(name, getattr(told, name), classes)
-    if told.images.ndim != 4 or len(told.images) != images:
+        check_indices(name, getattr(told, name), classes)
+    if told.images.ndim != 4 or told.images.shape[:2] != (images, 3) or 0 in told.images.shape[2:]:
         raise InputError(f"Expected {images} images of (N, 3, H, W); got {tuple(told.images.shape)}.")
     columns = {name: getattr(told, name) for name in ("logits", "base", "scores", "weights", "rest")}
-    _check_finite({name: values for name, values in columns.items() if values is not None})
+    check_floats(columns | {"maps": told.maps, "boxes": told.boxes, "images": told.images})
+    check_finite(columns)
     _check_maps(told, images, units)
-
-
-def _check_finite(columns: Mapping[str, Tensor]) -> None:
-    """One question for all columns, since each waits for the device; a sum that overflows asks each value."""
-    if not columns or sum(values.sum() for values in columns.values()).isfinite():  # type: ignore[union-attr]
-        return
-    for name, values in columns.items():
-        if not values.isfinite().all():
-            where = tuple((~values.isfinite()).nonzero()[0].tolist())
-            raise InputError(f"Expected finite {name}; got {values[where].item()} at {where}.")
-
-
-def _check_indices(name: str, values: Tensor | None, count: int) -> None:
-    if values is None:
-        return
-    if values.dtype != torch.int64:
-        raise InputError(f"Expected {name} of int64; got {values.dtype}.")
-    if not values.numel():
-        return
-    low, high = values.aminmax()
-    if low < 0 or high >= count:
-        raise InputError(f"Expected {name} in 0 … {count - 1}; got {values.tolist()}.")
 
 
 def _check_maps(told: Explanations, images: int, units: int) -> None:
     maps, boxes, some, rest = told.maps, told.boxes, told.map_units, told.rest
+    precision = torch.promote_types(told.scores.dtype, told.weights.dtype)
+    if maps is not None and maps.dtype != precision:
+        raise InputError(f"Expected maps of {precision}, as scores and weights; got {maps.dtype}.")
     if some is not None and (some.ndim != 2 or len(some) != images):
         raise InputError(f"Expected map_units of ({images}, k); got {tuple(some.shape)}.")
-    _check_indices("map_units", some, units)
-    if rest is not None and (rest.ndim != 3 or len(rest) != images):
+    check_indices("map_units", some, units)
+    if rest is not None and (rest.ndim != 3 or len(rest) != images or 0 in rest.shape[1:]):
         raise InputError(f"Expected rest of ({images}, h, w); got {tuple(rest.shape)}.")
     if maps is not None:
         if told.units.pooling == "none":
             raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")
         kept = units if told.map_units is None else told.map_units.shape[1]
-        if maps.ndim != 4 or maps.shape[:2] != (images, kept):
+        if maps.ndim != 4 or maps.shape[:2] != (images, kept) or 0 in maps.shape[2:]:
             raise InputError(f"Expected maps of ({images}, {kept}, h, w); got {tuple(maps.shape)}.")
         if maps.numel():
             low, high = maps.aminmax()  # one pass; NaN comes out as both
             if not high.isfinite():
-                _check_finite({"maps": maps})
+                check_finite({"maps": maps})
             if low < 0:
                 raise InputError(f"Expected maps that are never negative; got {low.item():.3g}.")
     if boxes is not None:
@@ -694,4 +671,43 @@ def _check_maps(told: Explanations, images: int, units: int) -> None:
         limit = boxes.new_tensor([width, height, width, height])
         if not ((boxes >= 0) & (boxes <= limit)).all() or not (boxes[..., 2:] > boxes[..., :2]).all():
             raise InputError(f"Expected boxes x0 < x1, y0 < y1 inside images of {height} x {width} pixels.")
-        _check_indices("units.group", told.units.group, boxes.shape[1])
+        check_indices("units.group", told.units.group, boxes.shape[1])
+
+
+def _check_units(units: Units) -> None:
+    count = len(units)
+    if not all(isinstance(word, str) for word in (units.kind, *units.names)):
+        raise InputError("Expected units.kind and units.names as words.")
+    if units.pooling not in get_args(Pooling):
+        raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {units.pooling!r}.")
+    for name in ("phrases", "exemplars"):
+        value = getattr(units, name)
+        if value is not None and len(value) != count:
+            raise InputError(f"Expected units.{name} for {count} units; got {len(value)}.")
+    if not all(isinstance(phrase, str | None) for phrase in units.phrases or ()):
+        raise InputError("Expected units.phrases as words, or None where there are none.")
+    columns = {"units.group": units.group, "units.reference": units.reference}
+    for name, values in columns.items():
+        if values is not None:
+            check_shape(name, values, (count,))
+    if units.range is not None and (units.range.ndim != 3 or units.range.shape[::2] != (2, count)):
+        raise InputError(f"Expected units.range of (2, C, {count}); got {tuple(units.range.shape)}.")
+    for name in ("reference", "range"):
+        check_floats({f"units.{name}": getattr(units, name)})
+        check_finite({f"units.{name}": getattr(units, name)})
+
+
+def _check_exemplar(exemplar: Exemplar) -> None:
+    (x0, y0, x1, y1), image = exemplar.box, exemplar.image
+    height, width = (x1 + 1, y1 + 1) if image is None else image.shape[-2:]
+    numbers = (exemplar.id, exemplar.label, *exemplar.cell, *exemplar.box)
+    if not all(isinstance(number, int) for number in numbers) or len(exemplar.cell) != 2:
+        raise InputError(f"Expected the places of an exemplar as whole numbers; got {exemplar!r}.")
+    if not isinstance(exemplar.split, str):
+        raise InputError(f"Expected the split of an exemplar by name; got {exemplar.split!r}.")
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(f"Expected an exemplar's box inside its image; got {exemplar.box}.")
+    if image is not None and (image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8):
+        raise InputError(
+            f"Expected an exemplar's image of (3, H, W) in bytes; got {image.dtype} {tuple(image.shape)}."
+        )

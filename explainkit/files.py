@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,17 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from explainkit.errors import FormatError, InputError
+from explainkit.errors import MISFITS, ExplainKitError, FormatError, InputError
 from explainkit.version import __version__
 
 SCHEMA = "1.0"
 """Files of the same major number can be read; a higher minor number only adds."""
+
+LARGEST_TEXT = 2**26
+"""Bytes of JSON that are read: no description of a network comes near."""
+
+DEEPEST = 32
+"""Levels of lists and objects in JSON that is read."""
 
 KEY = "explainkit"
 """The one metadata key: several are written in random order, so that bytes would differ from run to run."""
@@ -34,15 +41,42 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any
     """What `pack` made of them; `path` is for the error, a FormatError."""
     try:
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        return from_bytes(content), json.loads(header["__metadata__"][KEY])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"{str(path)!r} is damaged, or not a file of explainkit: {error}") from None
+        if length > LARGEST_TEXT:
+            raise ValueError(f"its header is said to have {length} bytes")
+        header = parsed(content[8 : 8 + length])
+        tensors, facts = from_bytes(content), parsed(header["__metadata__"][KEY])
+        if not isinstance(facts, dict):
+            raise TypeError("its text is no JSON object")
+        for name, value in tensors.items():
+            if max(value.shape, default=0) > len(content):  # of no bytes at all, with one side of 0
+                raise ValueError(f"{name!r} is said to be of {tuple(value.shape)}")
+    except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise FormatError(
+            f"{str(path)!r} is damaged, or not a file of explainkit: {in_brief(error)}"
+        ) from None
+    return tensors, facts
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON as `canonical` writes it.
+
+    Raises
+    ------
+    ValueError
+        Also for a name twice in one object, for what is no finite number, and for half a character.
+    RecursionError
+        For what is nested too deeply.
+    """
+    found = json.loads(text, object_pairs_hook=_once)
+    _check_depth(found, DEEPEST)
+    canonical(found).encode()
+    return found
 
 
 def check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
     """Refuse, as FormatError, facts of another kind or of another major schema version."""
-    schema = str(facts.get("schema", "")) if isinstance(facts, Mapping) else ""
+    told = facts.get("schema") if isinstance(facts, Mapping) else None
+    schema = in_brief(told) if isinstance(told, str) else ""
     found, _, number = schema.partition("/")
     if found != kind:
         raise FormatError(f"Expected {kind} at {str(path)!r}; got {schema or 'no schema'!r}.")
@@ -58,21 +92,59 @@ def canonical(facts: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(facts, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, default=list)
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file, or an InputError that names it."""
+@contextmanager
+def understood(told: str) -> Iterator[None]:
+    """What goes wrong while a file's content is put to use, as a FormatError that begins with `told`."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Expected a file of explainkit at {str(path)!r}: {error.strerror}.") from None
+        yield
+    except ExplainKitError as error:
+        if type(error) not in (InputError, FormatError):
+            error.args = (in_brief(error, 900),)
+            raise
+        raise FormatError(f"{told}: {in_brief(error)}") from None
+    except MISFITS as error:
+        raise FormatError(f"{told}: {in_brief(repr(error))}.") from None
+
+
+def in_brief(said: object, length: int = 300) -> str:
+    """What an error, or a value in a file, says, on one line that is not much longer than `length`."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= length else f"{text[:length]} …"
+
+
+def read(path: Path, largest: int = sys.maxsize) -> bytes:
+    """The bytes of a file, at most `largest`; pipes and devices, which may never end, are not waited for.
+
+    Raises
+    ------
+    InputError
+        For a path that is not there, or no file; the message names it.
+    FormatError
+        For a file that is too large.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is no file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, largest))
+    except (OSError, ValueError) as error:  # a ValueError for a path that cannot be
+        told = getattr(error, "strerror", None) or error
+        raise InputError(f"Expected a file of explainkit at {str(path)!r}: {told}.") from None
+    except MemoryError:
+        raise FormatError(f"{str(path)!r} does not fit into memory.") from None
+    if size > largest:
+        raise FormatError(f"Expected at most {largest:,} bytes at {str(path)!r}; got {size:,}.")
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where it holds something else; FormatError where it is damaged."""
-    content = read(path)
+    content = read(path, LARGEST_TEXT)
     try:
-        facts = json.loads(content)
+        facts = parsed(content)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{str(path)!r} is damaged: {error}") from None
+        raise FormatError(f"{str(path)!r} is damaged: {in_brief(error)}") from None
     return facts if isinstance(facts, dict) else {}
 
 
@@ -123,3 +195,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object, which names each thing once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _check_depth(found: Any, left: int) -> None:
+    if left < 0:
+        raise RecursionError(f"it is nested more than {DEEPEST} deep")
+    for inner in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
+        if isinstance(inner, dict | list):
+            _check_depth(inner, left - 1)

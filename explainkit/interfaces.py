@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import attrs
+import numpy as np
 import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from explainkit.data.reading import Readable, read_images
 from explainkit.decomposition import Decomposition
 from explainkit.errors import BindError, InputError, NotFittedError
 from explainkit.explanation import Claim, Explanations, Provenance, Units, class_indices, concatenate
+from explainkit.inputs import check_images, check_range, check_rows
 from explainkit.training import Epoch, Phase, Repeat, Trainer
 from explainkit.training.engine import evaluate
 from explainkit.training.logs import Logger
@@ -59,6 +61,36 @@ class Card:
     speaks: str
 
 
+def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"class {c}" for c in range(classes)) if isinstance(classes, int) else tuple(classes)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+@frozen(kw_only=True)
+class Task:
+    """What a network is built for.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Or how many.
+    size : (int, int) or (int,)
+        Height and width of the images, one number for both; or (F,), the columns of a table.
+    data : ImageData or None
+        What the network will learn from; ``None`` where a saved one is built anew.
+    units : Units or None
+        Those of the saved network.
+    """
+
+    classes: tuple[str, ...] = field(converter=_class_names)
+    size: tuple[int, ...] = field(converter=_sides, default=64)
+    data: ImageData | None = field(default=None, repr=False, eq=False)
+    units: Units | None = field(default=None, repr=False, eq=False)
+
+
 class InterpretableNetwork(Protocol):
     """The one thing that an architecture must provide, beside being an `nn.Module` that returns logits."""
 
@@ -77,17 +109,20 @@ class Explainer(ABC):
     Attributes
     ----------
     classes : tuple of str
-    size : (int, int) or None
-        Height and width that files are resized to; ``None`` leaves them as they are.
+    size : (int, int), (int,) or None
+        Height and width that files are resized to; ``None`` leaves them as they are. One number: how many
+        columns the rows of a table have, which are explained in place of images.
     """
 
     card: ClassVar[Card]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}}
     libraries: ClassVar[tuple[str, ...]] = ()
     """Further distributions that what it says depends on: provenance tells their versions."""
+    takes_tables: ClassVar[bool] = False
+    """Whether it can learn from rows of numbers too."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
-    size: tuple[int, int] | None = field(default=None, init=False)
+    size: tuple[int, ...] | None = field(default=None, init=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
 
@@ -116,6 +151,11 @@ class Explainer(ABC):
     def device(self) -> torch.device:
         """Where the network is."""
         return _like(self.network).device
+
+    @property
+    def explains_rows(self) -> bool:
+        """Whether it was trained on a table, and explains rows (N, F) of it."""
+        return self.size is not None and len(self.size) == 1
 
     @classmethod
     @abstractmethod
@@ -217,10 +257,15 @@ class Explainer(ABC):
         """
         if isinstance(images, Batch):
             images = images.images
+        if self.explains_rows and isinstance(images, np.ndarray):
+            images = torch.as_tensor(images)
         if not isinstance(images, Tensor):
             single = isinstance(images, str | Path) or not isinstance(images, Sequence)
             images = read_images([images] if single else images, self.size)  # type: ignore[list-item, arg-type]
-        check_images(images)
+        if self.explains_rows:
+            check_rows(images, self.size[0])  # type: ignore[index]
+        else:
+            check_images(images)
         like = _like(self.network)
         ready = images.detach().to(device=like.device, dtype=like.dtype)
         return ready.clone() if ready.is_inference() else ready
@@ -270,8 +315,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     history: list[Epoch] = field(factory=list, init=False, repr=False)
 
     @abstractmethod
-    def build(self, classes: int) -> Network:
-        """A fresh network of `classes` logits, with `decompose` and `forward`."""
+    def build(self, task: Task) -> Network:
+        """A fresh network for `task`, with `decompose` and `forward`, a logit a class."""
 
     @abstractmethod
     def phases(self) -> Sequence[Phase[Network] | Repeat[Network]]:
@@ -321,9 +366,14 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed}.")
         if not len(data.train):
             raise InputError(f"Expected training images; {data.name} has none.")
+        if len(data.size) == 1 and not self.takes_tables:
+            raise InputError(
+                f"Expected images; {data.name} is a table of {data.size[0]} columns, and {self.card.title} "
+                "explains by places in an image. Architectures of concepts, as 'senn', take tables."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = self._built(len(data.classes))
+            network = self._built(Task(classes=data.classes, size=data.size, data=data))
             trainer = Trainer(
                 seed=seed,
                 device=device,
@@ -352,20 +402,35 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         self,
         state: Mapping[str, Tensor],
         classes: Sequence[str],
-        size: tuple[int, int] | None,
+        size: tuple[int, ...] | None,
         units: Units | None,
     ) -> Self:
-        """Become what was saved: build the network and give it its `state`."""
-        with torch.random.fork_rng():
-            network = self._built(len(classes))
+        """Become what was saved: build the network and give it its `state`.
+
+        Trained weights that the setting ``weights`` names are in the state, and are not fetched again.
+
+        Raises
+        ------
+        InputError
+            For whole numbers where the network has others, or the other way round, and for `units` of
+            another number.
+        """
+        with torch.random.fork_rng(), _unweighted(self):
+            network = self._built(Task(classes=classes, size=size or (64, 64), units=units))
+        for name, value in network.state_dict().items():
+            given = state.get(name, value)
+            if given.is_floating_point() != value.is_floating_point() or given.is_complex():
+                raise InputError(f"Expected {name} of {value.dtype}; got {given.dtype}.")
         network.load_state_dict(dict(state))
-        self._adopt(network, classes, size)
-        self.units = units or self.units
+        described = self._adopt(network, classes, size).units
+        if units is not None and described is not None and len(units) != len(described):
+            raise InputError(f"Expected the network's {len(described)} units; got {len(units)}.")
+        self.units = units or described
         return self
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, against: Tensor | None) -> Explanations:
         """One `decompose`, and the algebra."""
-        if self._checks_range:
+        if self._checks_range and not self.explains_rows:
             check_range(images)
         with torch.no_grad():
             parts: Decomposition = self.network.decompose(images)  # type: ignore[operator]
@@ -388,11 +453,11 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         """Whether images outside [0, 1] are refused: true of networks that were trained here."""
         return True
 
-    def _built(self, classes: int) -> Network:
+    def _built(self, task: Task) -> Network:
         """The network in the memory format that is fastest, for training and explaining alike."""
-        return self.build(classes).to(memory_format=torch.channels_last)
+        return self.build(task).to(memory_format=torch.channels_last)
 
-    def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, int] | None) -> Self:
+    def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, ...] | None) -> Self:
         self._network, self.classes, self.size = network, tuple(classes), size
         self.units = self.describe(network)  # type: ignore[arg-type]
         return self
@@ -419,6 +484,20 @@ class PostHocExplainer(Explainer):
 
 
 @contextmanager
+def _unweighted(explainer: InterpretableExplainer[Any]) -> Iterator[None]:
+    """`explainer` without the name of trained weights, where it has a setting for one."""
+    weights = getattr(explainer, "weights", None)
+    if weights is None:
+        yield
+        return
+    explainer.weights = None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        explainer.weights = weights  # type: ignore[attr-defined]
+
+
+@contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode, outside inference mode; then modes, gradients and random state as before."""
     modules = list(network.modules())  # walked once: this is a good part of what explaining adds
@@ -441,46 +520,6 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
                 parameter.grad = None
         for parameter, gradient in gradients:
             parameter.grad = gradient
-
-
-def check_images(images: Tensor) -> None:
-    """Refuse, in words, what is not (N, 3, H, W), float and finite.
-
-    Raises
-    ------
-    InputError
-    """
-    shape, hint = tuple(images.shape), ""
-    if images.ndim == 3:
-        hint = " Add a batch dimension with image[None]."
-    elif images.ndim == 4 and shape[1] == 1:
-        hint = " Repeat the grey channel: images.expand(-1, 3, -1, -1)."
-    elif images.ndim == 4 and shape[3] == 3:
-        hint = " Move the channels first: images.permute(0, 3, 1, 2)."
-    elif not images.is_floating_point():
-        hint = " Divide bytes by 255: images.float() / 255."
-    if images.ndim != 4 or shape[1] != 3 or not images.is_floating_point():
-        raise InputError(f"Expected float images of (N, 3, H, W); got {images.dtype} {shape}.{hint}")
-    if 0 in shape:
-        raise InputError(f"Expected at least one image of at least one pixel; got {shape}.")
-    if not images.detach().sum().isfinite() and not images.isfinite().all():
-        where = tuple((~images.isfinite()).nonzero()[0].tolist())
-        raise InputError(
-            f"Expected finite images; got {images[where].item()} at {where} (image, channel, row, column)."
-        )
-
-
-def check_range(images: Tensor) -> None:
-    """Refuse images outside [0, 1]: networks trained here normalise inside.
-
-    Raises
-    ------
-    InputError
-    """
-    low, high = (value.item() for value in images.aminmax())
-    if low < -1e-3 or high > 1 + 1e-3:
-        hint = "Divide by 255." if high > 16 else "Do not normalise them: the network does."
-        raise InputError(f"Expected images in [0, 1]; got {low:.3g} … {high:.3g}. {hint}")
 
 
 def state_digest(network: nn.Module) -> str:

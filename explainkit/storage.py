@@ -5,23 +5,58 @@ learned). Saved explanations are one safetensors file with one metadata key.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
 from attrs import asdict, evolve
 from torch import Tensor, nn
 
+from explainkit.allowance import Allowance
 from explainkit.catalogue import explainer as explainer_by_name
+from explainkit.data.reading import LARGEST_SIDE
 from explainkit.decomposition import Decomposition, Weigh, pour_total
-from explainkit.errors import ExplainKitError, FormatError, InputError, NotFittedError
+from explainkit.errors import FormatError, InputError, NotFittedError
 from explainkit.explanation import Exemplar, Explanations, Provenance, Units
-from explainkit.files import SCHEMA, canonical, check_schema, new_folder, pack, read, read_json, unpack, write
+from explainkit.files import (
+    SCHEMA,
+    canonical,
+    check_schema,
+    in_brief,
+    new_folder,
+    pack,
+    read,
+    read_json,
+    understood,
+    unpack,
+    write,
+)
 from explainkit.interfaces import Explainer, InterpretableExplainer, name_of, tensors_digest
+from explainkit.rules import check_finite, check_floats, check_shape
 
 LARGEST_WEIGHTS = 4_000_000
 """Weights that differ by image are kept for all classes up to so many; beyond, a file has no contrasts."""
+
+LARGEST_WORK, WORK = 2**24, 16
+"""Numbers that it may take to show what a file holds: so many, and so many for each of its bytes."""
+
+EXPLAINER: Mapping[str, type | UnionType] = {
+    "explainer": str, "settings": dict, "classes": list, "size": list | None, "seed": int | None,
+    "bound": bool, "units": dict,
+}  # fmt: skip
+EXPLANATIONS: Mapping[str, type | UnionType] = {
+    "classes": list, "claim": str, "units": dict, "provenance": dict,
+}  # fmt: skip
+PROVENANCE: Mapping[str, type | UnionType] = {
+    "explainer": str, "created": str, "versions": dict, "settings": dict, "seed": int | None, "device": str,
+    "dtype": str, "threads": int, "digest": str,
+}  # fmt: skip
+UNITS: Mapping[str, type | UnionType] = {
+    "kind": str, "names": list, "pooling": str, "phrases": list | None, "exemplars": list | None,
+}  # fmt: skip
+EXEMPLAR = ("id", "split", "label", "cell", "box")
 
 
 def save(explainer: Explainer, folder: str | Path) -> Path:
@@ -112,46 +147,47 @@ def load(
     if hashlib.sha256(weights).hexdigest() != facts.get("digest"):
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     tensors, _ = unpack(weights, path)
-    try:
-        _check_kinds(facts)
-        name, settings = facts["explainer"], _tuples(facts["settings"])
-        classes, size = facts["classes"], tuple(facts["size"]) if facts["size"] else None
+    with understood(f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has"):
+        _check_kinds(facts, EXPLAINER)
+        _check_explainer(facts)
         units = _units_from_json(facts["units"], tensors)
-        bound = facts["bound"]
-    except (KeyError, TypeError, AttributeError, InputError) as error:
-        raise FormatError(
-            f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has: {error!r}."
-        ) from None
-    state = {
-        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
-    }
-    if bound and network is None:
+    if facts["bound"] and network is None:
         raise InputError(
             f"{str(folder)!r} holds an explainer bound to somebody's network: give one of the same form, "
             "load(folder, network=…)."
         )
-    try:
-        explainer = (
-            explainer_by_name(name, network=network, classes=classes, **settings)
-            if network is not None
-            else explainer_by_name(name, **settings)
-        )
-        if not isinstance(explainer, InterpretableExplainer):
-            raise FormatError(f"Expected an explainer that learns at {str(folder)!r}; got {name!r}.")
-        if network is not None:
-            explainer.network.load_state_dict(state)
-            explainer.units, explainer.size = units, size
-        else:
-            explainer.restore(state, classes, size, units)
-    except ExplainKitError as error:
-        if type(error) is InputError:  # a setting in the file of a wrong kind
-            raise FormatError(f"{str(folder)!r} has a setting that {name!r} refuses: {error}") from None
-        raise
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # what does not fit
-        raise FormatError(f"{str(path)!r} does not fit the network of {name!r}: {error}") from None
+    told = f"{str(folder)!r} does not fit the network of {facts['explainer']!r}"
+    with understood(told):
+        explainer = _restored(facts, tensors, units, network, Allowance(len(weights)))
     explainer._seed = facts.get("seed")
     explainer.network.eval()
     return explainer.to(device)
+
+
+def _restored(
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    units: Units,
+    network: nn.Module | None,
+    allowance: Allowance,
+) -> InterpretableExplainer[Any]:
+    """The explainer that `facts` describe, built anew within `allowance`, or bound to `network`."""
+    name, settings, classes = facts["explainer"], _tuples(facts["settings"]), facts["classes"]
+    size = facts["size"] and tuple(facts["size"])
+    state = {
+        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
+    }
+    explainer: Explainer = explainer_by_name(name, **settings)  # refuses what only bind takes, such as a size
+    if network is not None:
+        explainer = explainer_by_name(name, network=network, classes=classes, **settings)
+    if not isinstance(explainer, InterpretableExplainer):
+        raise FormatError(f"expected an explainer that learns; got {name!r}")
+    with allowance:
+        if network is None:
+            return explainer.restore(state, classes, size, units)
+        explainer.network.load_state_dict(state)
+    explainer.units, explainer.size = units, size
+    return explainer
 
 
 def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
@@ -183,34 +219,67 @@ def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: t
 
 def load_explanations(path: Path) -> Explanations:
     """`Explanations.load`."""
-    tensors, facts = unpack(read(path), path)
+    content = read(path)
+    tensors, facts = unpack(content, path)
     check_schema(facts, "explainkit.explanations", path)
     if facts.pop("digest", None) != _digest(facts, tensors):
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
-    try:
-        origin = facts["provenance"]
-        digest = origin.pop("digest")
-        logits = tensors["logits"]
-        decomposition = None
-        if "decomposition.weights" in tensors:
-            decomposition = Decomposition(
-                logits=logits, bias=tensors["decomposition.bias"], scores=tensors["scores"],
-                weights=_weigh(tensors["decomposition.weights"]), boxes=tensors.get("boxes"),
-            )  # fmt: skip
-        optional = ("boxes", "against", "map_units", "rest")
-        return Explanations(
-            logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
-            weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
-            classes=facts["classes"], claim=facts["claim"],
-            units=_units_from_json(facts["units"], tensors), decomposition=decomposition,
-            maps=_widened(tensors, logits.dtype),
-            provenance=Provenance(**origin, digest=lambda: digest),
-            **{name: tensors.get(name) for name in optional},
-        )  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{str(path)!r} lacks what saved explanations have: {error!r}.") from None
-    except InputError as error:
-        raise FormatError(f"{str(path)!r} breaks a rule of explanations: {error}") from None
+    with understood(f"{str(path)!r} breaks a rule of explanations"):
+        told = _explanations(tensors, facts)
+        _check_answers(told, len(content))
+    return told
+
+
+def _explanations(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Explanations:
+    """What the parts of a file say."""
+    _check_kinds(facts, EXPLANATIONS)
+    _check_kinds(facts["provenance"], PROVENANCE)
+    origin = {name: facts["provenance"][name] for name in PROVENANCE}
+    digest = origin.pop("digest")
+    logits = tensors["logits"]
+    optional = ("boxes", "against", "map_units", "rest")
+    return Explanations(
+        logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
+        weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
+        classes=_words(facts["classes"]), claim=facts["claim"],
+        units=_units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
+        maps=_widened(tensors, logits.dtype),
+        provenance=Provenance(**origin, digest=lambda: digest),
+        **{name: tensors.get(name) for name in optional},
+    )  # fmt: skip
+
+
+def _decomposition(tensors: Mapping[str, Tensor]) -> Decomposition | None:
+    """All classes, where the file has them."""
+    if "decomposition.weights" not in tensors:
+        return None
+    logits, scores = tensors["logits"], tensors["scores"]
+    weights, bias = tensors["decomposition.weights"], tensors["decomposition.bias"]
+    every = (*logits.shape, *scores.shape[1:])
+    check_shape("decomposition.weights", weights, every if weights.ndim == 3 else every[1:])
+    check_shape("decomposition.bias", bias, tuple(logits.shape if bias.ndim == 2 else logits.shape[1:]))
+    columns = {"decomposition.weights": weights, "decomposition.bias": bias}
+    check_floats(columns)
+    check_finite(columns)
+    return Decomposition(
+        logits=logits, bias=bias, scores=scores, weights=_weigh(weights), boxes=tensors.get("boxes")
+    )
+
+
+def _check_answers(told: Explanations, size: int) -> None:
+    """Refuse numbers that overflow when added, and maps that take far more than `size` bytes to be shown.
+
+    Saliency holds a map of the image for each group, and spreads cells over pixels along each side.
+    """
+    check_finite({"images": told.images, "contributions": told.contributions, "residual": told.residual})
+    groups = 0 if told.boxes is None else told.boxes.shape[1]
+    height, width = told.images.shape[2:]
+    work = len(told) * groups * (len(told.units) + height * width)
+    for grid in (told.maps, told.rest):
+        if grid is not None:
+            work += grid.shape[-2] * height + grid.shape[-1] * width
+    if work > LARGEST_WORK + WORK * size:
+        raise InputError(f"expected maps that can be shown; these of {size:,} bytes would take {work:,}")
 
 
 def _strongest_maps(told: Explanations, count: int) -> Explanations:
@@ -260,7 +329,10 @@ def _narrowed(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 def _widened(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor | None:
     if "maps" not in tensors or "maps.peak" not in tensors:
         return tensors.get("maps")
-    return tensors["maps"].to(dtype) * tensors["maps.peak"][:, :, None, None]
+    maps, peak = tensors["maps"], tensors["maps.peak"]
+    check_shape("maps.peak", peak, tuple(maps.shape[:2]))
+    check_floats({"maps": maps, "maps.peak": peak})
+    return maps.to(dtype) * peak.to(dtype)[:, :, None, None]
 
 
 def _as_bytes(images: Tensor) -> Tensor:
@@ -294,18 +366,22 @@ def _units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Units:
-    exemplars = None
+    _check_kinds(facts, UNITS)
+    phrases, exemplars = facts["phrases"], None
     if facts["exemplars"] is not None:
         exemplars = tuple(
             tuple(
-                Exemplar(**_tuples(item), image=tensors.get(f"units.exemplar.{k}.{i}"))
+                Exemplar(
+                    **{name: _tuples(item)[name] for name in EXEMPLAR},
+                    image=tensors.get(f"units.exemplar.{k}.{i}"),
+                )
                 for i, item in enumerate(found)
             )
             for k, found in enumerate(facts["exemplars"])
         )
     return Units(
-        kind=facts["kind"], names=facts["names"], pooling=facts["pooling"],
-        phrases=tuple(facts["phrases"]) if facts["phrases"] is not None else None, exemplars=exemplars,
+        kind=facts["kind"], names=_words(facts["names"]), pooling=facts["pooling"],
+        phrases=None if phrases is None else tuple(phrases), exemplars=exemplars,
         **{name: tensors.get(f"units.{name}") for name in ("group", "reference", "range")},
     )  # fmt: skip
 
@@ -315,18 +391,35 @@ def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(f"{canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
 
 
-def _check_kinds(facts: Mapping[str, Any]) -> None:
-    """Refuse, as TypeError, a description of an explainer whose values are not of their kind."""
-    settings, classes, size = facts["settings"], facts["classes"], facts["size"]
+def _check_kinds(facts: Mapping[str, Any], kinds: Mapping[str, type | UnionType]) -> None:
+    """Refuse, as TypeError, a value that is not of its kind."""
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind) or (kind is not bool and isinstance(facts[name], bool)):
+            raise TypeError(f"{name} is {in_brief(facts[name], 60)!r}")
+
+
+def _check_explainer(facts: Mapping[str, Any]) -> None:
+    """Refuse, as ValueError, what no explainer was ever saved with."""
     for name, right in {
-        "explainer": isinstance(facts["explainer"], str),
-        "settings": isinstance(settings, dict) and not {"network", "classes", "preset"} & settings.keys(),
-        "classes": isinstance(classes, list) and all(isinstance(item, str) for item in classes),
-        "size": size is None or (isinstance(size, list) and [type(side) for side in size] == [int, int]),
-        "bound": isinstance(facts["bound"], bool),
+        "settings": not {"network", "classes", "preset"} & facts["settings"].keys(),
+        "classes": len(_words(facts["classes"])) > 0,
+        "size": facts["size"] is None or _is_size(facts["size"]),
+        "seed": facts["seed"] is None or 0 <= facts["seed"] < 2**63,
     }.items():
         if not right:
-            raise TypeError(f"{name} is {facts[name]!r}")
+            raise ValueError(f"{name} is {in_brief(facts[name], 60)!r}")
+
+
+def _is_size(found: Sequence[Any]) -> bool:
+    """Whether it is height and width of images that somebody could have."""
+    return len(found) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in found)
+
+
+def _words(found: Any) -> tuple[str, ...]:
+    """A list of words, or a TypeError."""
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise TypeError(f"a list of names is {in_brief(found, 60)!r}")
+    return tuple(found)
 
 
 def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def tiny_images() -> Tensor:
 
 @cache
 def specimen(name: str) -> Explainer:
-    """The registered explainer called `name`, with its preset ``"tiny"`` if it has one, ready for `tiny_data`.
+    """The registered explainer called `name`, with its preset ``"tiny"`` if it has one, for `tiny_data`.
 
     One that learns is fitted; a post-hoc one is bound to a network with ReLU modules and a linear end.
     """

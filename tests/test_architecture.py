@@ -15,10 +15,10 @@ PLUGINS = sorted(
 )
 LAYERS = [  # a file, or a folder as a whole, imports only what stands in lines above its own
     "errors version",
-    "hookspecs data backbones tracing files",
+    "hookspecs data backbones tracing files allowance rules",
     "builtins discovery decomposition",
     "registry regions",
-    "explanation training",
+    "explanation training inputs",
     "interfaces",
     "catalogue metrics questions",
     "storage",

@@ -49,12 +49,12 @@ def image_files(paths: Sequence[Path], limit: int | None = None) -> list[Path]:
     InputError
         For a path that is not there, and where no image is found.
     """
-    from explainkit.data.reading import SUFFIXES
+    from explainkit.data.reading import images_in
 
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found += images_in(path)
         elif path.is_file():
             found.append(path)
         else:

@@ -23,7 +23,7 @@ from explainkit.data.keyed import keyed
 from explainkit.decomposition import Decomposition
 from explainkit.errors import BindError, InputError
 from explainkit.explanation import Units
-from explainkit.interfaces import Card, InterpretableExplainer
+from explainkit.interfaces import Card, InterpretableExplainer, Task
 from explainkit.training import Phase
 from explainkit.training.logs import Logger
 
@@ -122,9 +122,9 @@ class IdealObserver(InterpretableExplainer[Observer]):
         speaks="parts",
     )
 
-    def build(self, classes: int) -> Observer:
+    def build(self, task: Task) -> Observer:
         """An observer that has seen nothing yet."""
-        return Observer(classes)
+        return Observer(len(task.classes))
 
     def phases(self) -> list[Phase[Any]]:
         """Nothing to learn."""

@@ -34,8 +34,8 @@ def generic(explanation: Explanation, figure: Figure) -> None:
 def show_image(explanation: Explanation, axes: Axes) -> None:
     """The image, titled with the class that is explained."""
     axes.imshow(pixels(explanation.image))
-    rival = f"\nrather than {explanation.against_name}" if explanation.against_name else ""
-    axes.set_title(f"{explanation.target_name}{rival}", fontsize=9, parse_math=False)
+    rival = f"\nrather than {legible(explanation.against_name)}" if explanation.against_name else ""
+    axes.set_title(f"{legible(explanation.target_name)}{rival}", fontsize=9, parse_math=False)
     axes.set_axis_off()
 
 
@@ -69,7 +69,7 @@ def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
     """The strongest units, all others, the base and what is left: bars that add up to the logit."""
     items = explanation.strongest(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
-    rows = [(item.words, item.contribution) for item in items]
+    rows = [(legible(item.words), item.contribution) for item in items]
     if len(explanation.contributions) > len(items):
         rows.append((f"{len(explanation.contributions) - len(items)} others", others))
     if explanation.batch.claim != "none":
@@ -103,7 +103,8 @@ def show_units(explanation: Explanation, axes: Sequence[Axes], items: Sequence[E
         if item.map is not None:
             axis.imshow(spotlight(explanation.image, item.map, side=128))
         colour = FOR if item.contribution > 0 else AGAINST
-        axis.set_title(f"{item.words}\n{item.contribution:+.2f}", fontsize=8, color=colour, parse_math=False)
+        words = f"{legible(item.words)}\n{item.contribution:+.2f}"
+        axis.set_title(words, fontsize=8, color=colour, parse_math=False)
 
 
 def class_sheet(data: ImageData, each: int = 6) -> Figure:
@@ -119,5 +120,11 @@ def class_sheet(data: ImageData, each: int = 6) -> Figure:
             axis.set_axis_off()
         for axis, image in zip(row, images, strict=False):
             axis.imshow(pixels(image, 96))
-        row[0].set_title(data.classes[label], fontsize=8, loc="left", parse_math=False)
+        row[0].set_title(legible(data.classes[label]), fontsize=8, loc="left", parse_math=False)
     return figure
+
+
+def legible(name: str, length: int = 80) -> str:
+    """A name as a figure can show it: Unicode, and cut where it is far too long."""
+    text = name.encode(errors="backslashreplace").decode()
+    return text if len(text) <= length else f"{text[:length]}…"

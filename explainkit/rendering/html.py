@@ -101,7 +101,7 @@ def report(
     heads = names or [column.provenance.explainer for column in columns]
     text = page(columns, heads, title, labels, facts, tables, failures or {})
     path = Path(path)
-    write(path, text.encode())
+    write(path, text.encode(errors="backslashreplace"))
     return path
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, define, field, frozen
+from attrs import asdict, astuple, define, field, frozen
+from cattrs import Converter
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from explainkit.allowance import Allowance
 from explainkit.data.images import ImageData
-from explainkit.errors import FormatError, InputError, TrainingError
-from explainkit.files import SCHEMA, check_schema, pack, read, unpack, write
+from explainkit.errors import InputError, TrainingError
+from explainkit.files import SCHEMA, check_schema, in_brief, pack, read, understood, unpack, write
 from explainkit.training.phases import Epoch, Phase, Repeat
 
 FILE = "checkpoint.safetensors"
+
+COUNTERS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step")
+"""What of torch's schedules changes as they go on."""
+
+_PLAIN = Converter(detailed_validation=False)
 
 
 @frozen(kw_only=True, order=True)
@@ -131,6 +140,11 @@ class Checkpoints:
                 f"Expected an optimiser and a schedule whose state is numbers and tensors: {error}. "
                 "Train without checkpoints, or use another schedule."
             ) from None
+        except ValueError:
+            raise TrainingError(
+                "Expected finite numbers in a checkpoint; the loss on the validation split is not. "
+                "Lower the learning rate, clip the gradient (clip=1.0), or train in full precision."
+            ) from None
         write(self.path, content)
 
     def load(self) -> Checkpoint:
@@ -143,57 +157,105 @@ class Checkpoints:
         FormatError
             Where it is damaged, or of another schema version.
         """
-        tensors, facts = unpack(read(self.path), self.path)
+        content = read(self.path)
+        tensors, facts = unpack(content, self.path)
         check_schema(facts, "explainkit.checkpoint", self.path)
-        try:
-            _same_run(facts["run"], self.run, self.path)
-            told = facts["state"]
-            state = RunState(
-                **{name: value for name, value in told.items() if name not in ("place", "history", "best")},
-                place=Place(**told["place"]),
-                history=[Epoch(**epoch) for epoch in told["history"]],
-                best=tuple(told["best"]),
-                best_state=_under("best.", tensors) if facts["keeps_best"] else None,
-            )
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"{str(self.path)!r} lacks what a checkpoint has: {error!r}.") from None
-        return Checkpoint(state=state, tensors=tensors, facts=facts)
+        with understood(f"{str(self.path)!r} lacks what a checkpoint has"):
+            found = dict(facts["run"])
+            state = _PLAIN.structure(facts["state"], RunState)
+            if not all(0 <= count < 2**31 for count in (*astuple(state.place), state.epochs, state.waited)):
+                raise ValueError(f"{state.place}, {state.epochs} epochs, waited {state.waited}")
+            state.best_state = _under("best.", tensors) if facts["keeps_best"] else None
+        _same_run(found, self.run, self.path)
+        return Checkpoint(path=self.path, size=len(content), state=state, tensors=tensors, facts=facts)
 
 
 @frozen(eq=False, kw_only=True)
 class Checkpoint:
-    """A moment of a run, to be put back piece by piece as the engine comes to need it."""
+    """A moment of a run, to be put back piece by piece as the engine comes to need it.
 
+    Attributes
+    ----------
+    path, size
+        The file it was read from, and its bytes.
+    """
+
+    path: Path
+    size: int
     state: RunState
     tensors: Mapping[str, Tensor] = field(repr=False)
     facts: Mapping[str, Any] = field(repr=False)
 
     def restore_network(self, network: nn.Module) -> None:
-        """The network's parameters and buffers, in the layout that it has; and the random states."""
-        network.load_state_dict(_under("network.", self.tensors))
-        torch.set_rng_state(self.tensors["random.cpu"])
-        if "random.cuda" in self.tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self.tensors["random.cuda"])
+        """The network's parameters and buffers, in the layout that it has; and the random states.
 
-    def restore_optimiser(self, optimiser: Optimizer, schedule: Any) -> None:
-        """The optimiser's state, each tensor laid out as its parameter is, so that sums round alike."""
+        Raises
+        ------
+        FormatError
+            For those of another network.
+        """
+        with understood(f"{str(self.path)!r} does not fit the network"), Allowance(self.size):
+            if self.state.best_state is not None:  # to be seen now that it fits, not at the end of the phase
+                network.load_state_dict(self.state.best_state)
+            network.load_state_dict(_under("network.", self.tensors))
+            torch.set_rng_state(self.tensors["random.cpu"])
+            if "random.cuda" in self.tensors and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self.tensors["random.cuda"])
+
+    def restore_optimiser(
+        self, optimiser: Optimizer, schedule: LRScheduler | None, phase: Phase[Any], steps: int
+    ) -> None:
+        """The optimiser's state, each tensor laid out as its parameter is, so that sums round alike.
+
+        Parameters
+        ----------
+        steps : int
+            Of an epoch.
+
+        Raises
+        ------
+        FormatError
+            For what another optimiser or schedule remembers, or one at another step.
+        """
+        with understood(f"{str(self.path)!r} does not fit the optimiser of phase {phase.name!r}"):
+            optimiser.load_state_dict(self._of_optimiser(optimiser))
+            if schedule is not None:
+                schedule.load_state_dict(self._of_schedule(schedule, phase, steps))
+
+    def _of_optimiser(self, optimiser: Optimizer) -> dict[str, Any]:
         facts = self.facts["optimiser"]
-        parameters = [value for group in optimiser.param_groups for value in group["params"]]
+        groups, parameters = [], []
+        whole = optimiser.state_dict()["param_groups"]
+        for found, own, kept in zip(facts["groups"], whole, optimiser.param_groups, strict=True):
+            if not _alike({**found, "params": own["params"]}, _plain(own)):
+                raise ValueError("another optimiser's settings")
+            group = {**{name: _tuple(value) for name, value in found.items()}, "params": own["params"]}
+            form = _remembered(type(optimiser), group, kept["params"][0].device)
+            groups.append(group)
+            parameters += [(value, form) for value in kept["params"]]
         state: dict[int, dict[str, Any]] = {
             int(index): dict(numbers) for index, numbers in facts["state"].items()
         }
         for key, value in _under("optimiser.", self.tensors).items():
-            index, _, name = key.partition(".")
-            like = parameters[int(index)]
-            laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            state.setdefault(int(index), {})[name] = laid_out.detach()
-        groups = [
-            {**{name: _tuple(value) for name, value in group.items()}, "params": kept["params"]}
-            for group, kept in zip(facts["groups"], optimiser.state_dict()["param_groups"], strict=True)
-        ]
-        optimiser.load_state_dict({"state": state, "param_groups": groups})
-        if schedule is not None:
-            schedule.load_state_dict(self.facts["schedule"])
+            number, _, name = key.partition(".")
+            like, form = parameters[int(number)]
+            laid_out = torch.empty_like(like).copy_(value) if form[name].ndim else value
+            state.setdefault(int(number), {})[name] = laid_out.detach()
+        for index, known in state.items():
+            _check_remembered(known, parameters[index][1])
+        return {"state": state, "param_groups": groups}
+
+    def _of_schedule(self, schedule: LRScheduler, phase: Phase[Any], steps: int) -> dict[str, Any]:
+        found, own, place = self.facts["schedule"], _plain(schedule.state_dict()), self.state.place
+        done = place.epoch * steps + place.step if phase.per == "step" else place.epoch
+        if place.step >= steps or found.get("last_epoch", done) != done:
+            raise ValueError(f"a schedule at step {found.get('last_epoch')}, not {done}")
+        fixed = {name: value for name, value in own.items() if name not in COUNTERS}
+        if isinstance(phase.schedule, str) and fixed != {name: found[name] for name in fixed}:
+            raise ValueError("another schedule")
+        if not _alike(found, own):
+            raise ValueError("another kind of schedule")
+        return found
 
 
 def fingerprint(
@@ -235,7 +297,7 @@ def _same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -
         if _plain(found.get(name)) != _plain(value):
             raise InputError(
                 f"Expected a checkpoint of this run at {str(path)!r}; its {name} differ: "
-                f"{found.get(name)!r} there, {value!r} here. Only the same run can go on."
+                f"{in_brief(repr(found.get(name)))} there, {value!r} here. Only the same run can go on."
             )
 
 
@@ -273,3 +335,39 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _remembered(kind: type[Optimizer], group: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What an optimiser of these settings, which it may refuse, knows of a parameter after one step."""
+    number = nn.Parameter(torch.zeros(1, device=device))
+    number.grad = torch.zeros_like(number)
+    known = signature(kind).parameters.keys() & group.keys() - {"params"}
+    twin = kind([number], **{name: group[name] for name in known})
+    twin.step()
+    return dict(twin.state[number])
+
+
+def _check_remembered(found: Mapping[str, Any], form: Mapping[str, Any]) -> None:
+    """Refuse, as ValueError, what such an optimiser would not remember of a parameter."""
+    if found.keys() != form.keys():
+        raise ValueError(f"an optimiser remembers {sorted(form)}; got {in_brief(sorted(found))}")
+    for name, value in form.items():
+        if isinstance(value, Tensor) and not value.ndim:  # a count of steps
+            count = found[name]
+            if count.ndim or count.dtype != value.dtype or not 0 <= count.item() < float("inf"):
+                raise ValueError(f"{name} is {in_brief(count)}")
+
+
+def _alike(found: Any, own: Any) -> bool:
+    """Whether JSON values are of one form: other numbers, perhaps, at the same places."""
+    if isinstance(own, dict):
+        return (
+            isinstance(found, dict)
+            and found.keys() == own.keys()
+            and all(_alike(found[k], own[k]) for k in own)
+        )
+    if isinstance(own, list):
+        return isinstance(found, list) and len(found) == len(own) and all(map(_alike, found, own))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return isinstance(found, int | float) and not isinstance(found, bool)
+    return own is None or bool(found == own)

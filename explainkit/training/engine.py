@@ -116,7 +116,7 @@ class Trainer:
                         continue
                     for number, phase in enumerate(repeat.phases):
                         self._run_phase(network, data, phase, Place(item=index, turn=turn, phase=number))
-                    if repeat.until is not None and repeat.until(network, data):
+                    if repeat.until is not None and repeat.until(network, data, self.history):
                         break
             self._fabric("32-true").barrier()
             return self.history
@@ -194,7 +194,7 @@ class Trainer:
         if hasattr(network, "decompose"):
             module.mark_forward_method("decompose")
         if checkpoint is not None and "optimiser" in checkpoint.facts:
-            checkpoint.restore_optimiser(prepared, schedule)
+            checkpoint.restore_optimiser(prepared, schedule, phase, _steps(data, phase))
         elif checkpoint is None:
             self.state = RunState(place=self.state.place, epochs=self.state.epochs, history=self.history)
         course = Course(
@@ -232,7 +232,7 @@ class Trainer:
         state.epochs += 1
         epoch = Epoch(
             phase=phase.name, epoch=state.place.epoch, terms=state.totals, accuracy=accuracy, loss=validation,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started, measures=_measured(course),
         )  # fmt: skip
         state.history.append(epoch)
         state.totals = {}
@@ -342,6 +342,21 @@ def evaluate(
     for module, training in modes:
         module.training = training
     return right / max(count, 1), cost / max(count, 1)
+
+
+def _measured(course: Course[Any]) -> dict[str, float]:
+    """What the phase measures; chance goes on as if it had not."""
+    if course.phase.measure is None:
+        return {}
+    modes = [(module, module.training) for module in course.network.modules()]
+    course.network.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        told = {
+            name: float(value) for name, value in course.phase.measure(course.network, course.data).items()
+        }
+    for module, training in modes:
+        module.training = training
+    return told
 
 
 def _steps(data: ImageData, phase: Phase[Any]) -> int:

@@ -101,6 +101,7 @@ def row(epoch: Epoch) -> dict[str, Any]:
         "validation/accuracy": epoch.accuracy,
         "validation/loss": epoch.loss,
         **{f"train/{name}": value for name, value in epoch.terms.items()},
+        **{f"validation/{name}": value for name, value in epoch.measures.items()},
         "seconds": epoch.seconds,
     }
 

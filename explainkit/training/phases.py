@@ -35,6 +35,8 @@ class Epoch:
     accuracy, loss : float
         On the validation split: share of right predictions, mean cross-entropy.
     seconds : float
+    measures : mapping of str to float
+        What the phase measures beside, by name.
     """
 
     phase: str
@@ -43,6 +45,14 @@ class Epoch:
     accuracy: float
     loss: float
     seconds: float
+    measures: Mapping[str, float] = field(factory=dict)
+
+
+Measure = Callable[[Network, ImageData], Mapping[str, float]]
+"""(network, data) to named numbers, taken after every epoch in eval mode without gradients."""
+
+Stop = Callable[[Network, ImageData, Sequence[Epoch]], bool]
+"""(network, data, all epochs so far) to whether a repeat has gone on for long enough."""
 
 
 @frozen(eq=False)
@@ -79,6 +89,8 @@ class Phase(Generic[Network]):
         Stop after so many epochs without a better one.
     finish : callable or None
         Run on (network, data) after the last epoch, in eval mode without gradients: projection, pruning.
+    measure : Measure or None
+        What is told of every epoch beside its accuracy.
     """
 
     name: str
@@ -96,6 +108,7 @@ class Phase(Generic[Network]):
     keep_best: bool = False
     patience: int | None = None
     finish: Callable[[Network, ImageData], None] | None = None
+    measure: Measure[Network] | None = None
 
     def __attrs_post_init__(self) -> None:
         for name, low in (("epochs", 0), ("batch_size", 1)):
@@ -117,11 +130,20 @@ class Phase(Generic[Network]):
 
 @frozen(eq=False)
 class Repeat(Generic[Network]):
-    """Phases run in turn, `times` times at most, or until `until` says so of the network and the data."""
+    """Phases run in turn, `times` times at most, or until `until` says so.
+
+    Attributes
+    ----------
+    phases : sequence of Phase
+    times : int
+    until : Stop or None
+        Asked after every turn. What it goes by has to be in what it is given, so that a run that was cut off
+        stops where it would have.
+    """
 
     phases: Sequence[Phase[Network]]
     times: int
-    until: Callable[[Network, ImageData], bool] | None = None
+    until: Stop[Network] | None = None
 
 
 def optimiser(network: nn.Module, phase: Phase[Any]) -> Optimizer:
@@ -177,9 +199,7 @@ def scheduler(phase: Phase[Any], optimiser: Optimizer, steps: int) -> LRSchedule
     return phase.schedule(optimiser, total)
 
 
-def step_decay(
-    optimiser: Optimizer, _: int, every: int = 5, first: int = 0, factor: float = 0.1
-) -> LambdaLR:
+def step_decay(optimiser: Optimizer, _: int, every: int = 5, first: int = 0, factor: float = 0.1) -> LambdaLR:
     """A `Schedule`: the rate times `factor` after each `every` steps of it, of which `first` have passed."""
     return LambdaLR(optimiser, lambda step: factor ** ((first + step) // every))
 

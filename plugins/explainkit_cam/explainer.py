@@ -70,11 +70,11 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     dropout: float = 0.0
     precision: str = "32-true"
 
-    def build(self, classes: int) -> CAMNetwork:
+    def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
         asked = {"weights": self.weights, "until": self.until}
         given = {name: value for name, value in asked.items() if value is not None}
-        return CAMNetwork(ek.backbone(self.backbone, **given), classes, self.dropout, self.filters)
+        return CAMNetwork(ek.backbone(self.backbone, **given), len(task.classes), self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:
         """One phase, all parameters."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.errors import FormatError, InputError
+from explainkit.errors import FormatError, InputError, TrainingError
 from explainkit.testing import tiny_data
 from explainkit.training.checkpoints import FILE
 
@@ -75,6 +75,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
 
     with pytest.raises(FormatError, match=FILE):
         fitted(tmp_path, resume=True)
+
+
+def test_a_validation_loss_that_is_no_number_ends_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("explainkit.training.engine.evaluate", lambda *_: (0.5, float("nan")))
+
+    with pytest.raises(TrainingError, match="validation split"):
+        fitted(tmp_path)
 
 
 def test_a_full_disk_ends_in_words_with_the_last_checkpoint_whole(tmp_path, monkeypatch):

@@ -373,7 +373,7 @@ REFUSED = {
     ),
     "a target too large": (
         lambda: {"targets": torch.tensor([0, 1, 2, 3])},
-        r"targets in 0 … 2; got \[0, 1, 2, 3\]",
+        r"targets in 0 … 2; got 3",
     ),
     "a target below zero": (lambda: {"targets": torch.tensor([0, -1, 2, 1])}, "targets in 0 … 2; got"),
     "targets that are no integers": (
@@ -413,11 +413,26 @@ REFUSED = {
             "boxes": torch.tensor([[[0.0, 0, 16, 16]]]).expand(4, 1, 4),
             "units": units(group=torch.tensor([0, 0, 1, 0, 0])),
         },
-        r"units.group in 0 … 0; got \[0, 0, 1, 0, 0\]",
+        r"units.group in 0 … 0; got 1",
     ),
     "map units out of range": (
         lambda: {"maps": drawn(4, 1, 4, 4), "map_units": torch.full((4, 1), 5)},
         "map_units in 0 … 4",
+    ),
+    "grey images": (
+        lambda: {"images": drawn(4, 1, 16, 16)},
+        r"images of \(N, 3, H, W\); got \(4, 1, 16, 16\)",
+    ),
+    "images of no pixel": (lambda: {"images": drawn(4, 3, 0, 16)}, r"got \(4, 3, 0, 16\)"),
+    "images in bytes": (
+        lambda: {"images": torch.zeros(4, 3, 8, 8).byte()},
+        "images as floats; got torch.uint8",
+    ),
+    "scores of whole numbers": (lambda: {"scores": torch.ones(4, 5).long()}, "scores as floats"),
+    "maps of no cell": (lambda: {"maps": drawn(4, 5, 0, 4)}, r"maps of \(4, 5, h, w\)"),
+    "maps of less precision": (
+        lambda: {"maps": drawn(4, 5, 4, 4).float()},
+        "maps of torch.float64, as scores and weights; got torch.float32",
     ),
     "map units of another shape": (
         lambda: {"map_units": torch.zeros(3, 5).long()},
@@ -439,16 +454,44 @@ def test_construction_refuses(what):
     ("fields", "message"),
     [
         ({"pooling": "median"}, "units.pooling to be one of .* got 'median'"),
-        ({"group": torch.zeros(4).long()}, "units.group for 5 units; got 4"),
-        ({"reference": torch.zeros(6)}, "units.reference for 5 units; got 6"),
+        ({"group": torch.zeros(4).long()}, r"units.group of \(5,\); got \(4,\)"),
+        ({"reference": torch.zeros(6)}, r"units.reference of \(5,\); got \(6,\)"),
         ({"reference": torch.tensor([0, 0, NAN, 0, 0])}, "finite units.reference; got nan"),
         ({"phrases": ("a",)}, "units.phrases for 5 units; got 1"),
         ({"exemplars": ((),)}, "units.exemplars for 5 units; got 1"),
+        ({"kind": 3}, "units.kind and units.names as words"),
+        ({"names": [3] * 5}, "units.kind and units.names as words"),
+        ({"phrases": (3, None, None, None, None)}, "units.phrases as words"),
+        ({"range": torch.zeros(2, 5)}, r"units.range of \(2, C, 5\); got \(2, 5\)"),
+        ({"range": torch.zeros(2, 3, 4)}, r"units.range of \(2, C, 5\); got \(2, 3, 4\)"),
+        ({"range": torch.full((2, 3, 5), NAN)}, "finite units.range; got nan"),
+        ({"reference": torch.zeros(5).long()}, "units.reference as floats; got torch.int64"),
     ],
 )
 def test_a_vocabulary_refuses(fields, message):
     with pytest.raises(InputError, match=message):
         units(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"id": "3"}, "whole numbers"),
+        ({"cell": (0, 1, 2)}, "whole numbers"),
+        ({"box": (0.5, 0, 8, 8)}, "whole numbers"),
+        ({"split": 3}, "by name; got 3"),
+        ({"box": (4, 0, 4, 8)}, r"box inside its image; got \(4, 0, 4, 8\)"),
+        ({"box": (-1, 0, 8, 8)}, "box inside its image"),
+        ({"image": torch.zeros(3, 8, 7).byte()}, "box inside its image"),
+        ({"image": torch.zeros(3, 8, 8)}, "in bytes; got torch.float32"),
+        ({"image": torch.zeros(1, 8, 8).byte()}, r"\(3, H, W\) in bytes"),
+    ],
+)
+def test_an_exemplar_refuses(fields, message):
+    good = {"id": 3, "split": "train", "label": 1, "cell": (0, 1), "box": (0, 0, 8, 8)}
+
+    with pytest.raises(InputError, match=message):
+        Exemplar(**good | fields)
 
 
 def test_values_cannot_be_set():

@@ -31,7 +31,7 @@ def cam(seed=0, **settings):
     torch.manual_seed(seed)
     explainer = CAM(backbone="tiny", **settings)
     explainer._seed = seed
-    return explainer._adopt(explainer._built(3).eval(), CLASSES, (16, 16))
+    return explainer._adopt(explainer._built(ek.Task(classes=3)).eval(), CLASSES, (16, 16))
 
 
 def images(count=4):

@@ -12,7 +12,7 @@ from explainkit.data.images import ArraySplit, ImageData
 from explainkit.errors import InputError, TrainingError
 from explainkit.training import Phase, Repeat, Trainer
 from explainkit.training.engine import evaluate
-from explainkit.training.logs import CSVLogger, TensorBoardLogger
+from explainkit.training.logs import CSVLogger, TensorBoardLogger, row
 from explainkit.training.phases import optimiser, set_modes
 
 
@@ -323,16 +323,35 @@ def test_without_validation_images_the_last_epoch_is_the_best():
 def test_repeats_alternate_until_they_are_told_to_stop():
     rounds = []
 
-    def enough(network, data):
-        rounds.append(network.training)
-        return len(rounds) == 2
+    def enough(network, data, history):
+        rounds.append((network.training, len(history)))
+        return len(history) == 4
 
     _, trainer = run(
         Repeat([phase("a"), phase("b", rates={"head": 0.1})], 5, until=enough), Repeat([phase("c")], 2)
     )
 
     assert [epoch.phase for epoch in trainer.history] == ["a", "b", "a", "b", "c", "c"]
-    assert rounds == [False, False]
+    assert rounds == [(False, 2), (False, 4)]
+
+
+def test_a_phase_tells_what_it_measures_of_every_epoch_and_disturbs_nothing():
+    seen = []
+
+    def measure(network, of):
+        seen.append((network.training, torch.is_grad_enabled(), len(of.validation)))
+        torch.rand(3)
+        return {"norm": network.head.weight.norm()}
+
+    told, trainer = run(phase(epochs=2, measure=measure))
+    plain, _ = run(phase(epochs=2))
+
+    assert [epoch.measures["norm"] for epoch in trainer.history][-1] == pytest.approx(
+        told.head.weight.norm().item()
+    )
+    assert seen == [(False, False, len(data().validation))] * 2
+    assert torch.equal(told.head.weight, plain.head.weight)
+    assert row(trainer.history[0])["validation/norm"] == trainer.history[0].measures["norm"]
 
 
 def test_finish_runs_last_in_eval_mode_without_gradients():

@@ -25,7 +25,7 @@ def main(out):
         name="tiny", classes=known.classes, size=(32, 32), splits={**known.splits, "train": train}
     )
     torch.manual_seed(0)
-    network = ek.explainer("protopnet", preset="tiny").build(3).eval()
+    network = ek.explainer("protopnet", preset="tiny").build(ek.Task(classes=3)).eval()
     with torch.no_grad():
         project(network, data, batch_size=10)
     save_file(

@@ -370,7 +370,7 @@ def test_relevance_of_a_margin_is_that_of_the_one_class_less_that_of_the_other(m
 
 
 def test_grad_cam_before_pooling_and_one_linear_layer_is_cam():
-    network = ek.explainer("cam", backbone="tiny").build(4).eval()
+    network = ek.explainer("cam", backbone="tiny").build(ek.Task(classes=4)).eval()
     images = images_of(size=32)
 
     cam = ek.explainer("cam", network=network, classes=list("abcd")).explain(images, 1)

@@ -242,7 +242,7 @@ def statistics(net):
 def phase_by_phase(model, data):
     """The network before the first phase, and after each one."""
     torch.manual_seed(0)
-    net = model.build(len(data.classes))
+    net = model.build(ek.Task(classes=data.classes))
     yield None, copy.deepcopy(net)
     for phase in model.phases():
         Trainer(device="cpu", progress=False).run(net, data, [phase])
@@ -299,7 +299,7 @@ def test_the_papers_rates_fall_to_a_tenth_after_five_joint_epochs():
 def test_backbone_statistics_are_frozen_with_the_backbone():
     model, data = ek.explainer("protopnet", preset="tiny", start=0), tiny_data()
     torch.manual_seed(0)
-    net = model.build(3)
+    net = model.build(ek.Task(classes=3))
     modes = []
     warm = model.phases()[0]
 

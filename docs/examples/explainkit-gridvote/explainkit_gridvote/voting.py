@@ -64,9 +64,9 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
     epochs: int = 10
     rate: float = 4e-3
 
-    def build(self, classes: int) -> GridVoteNetwork:
+    def build(self, task: ek.Task) -> GridVoteNetwork:
         """Any backbone will do, a stranger's too."""
-        return GridVoteNetwork(ek.backbone(self.backbone), classes, self.grid)
+        return GridVoteNetwork(ek.backbone(self.backbone), len(task.classes), self.grid)
 
     def phases(self) -> list[ek.Phase[GridVoteNetwork]]:
         """One phase, in which all parameters learn."""

@@ -1,0 +1,81 @@
+"""Hostile inputs are met in a working folder of their own, with a clock and a scale beside them."""
+
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from explainkit.errors import ExplainKitError
+
+sys.path.insert(0, str(Path(__file__).parent))  # of hostile_files.py
+from hostile_files import peak
+
+SECONDS = 10
+MEGABYTES = 1500
+
+settings.register_profile(
+    "hostile",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_executed(tmp_path, monkeypatch):
+    """Payloads leave a file behind in the working folder; there is none at the end."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.rglob("sprung"))
+
+
+@pytest.fixture
+def contained():
+    """Within this context nothing takes long or much memory, and errors are words of ours."""
+
+    @contextmanager
+    def watch():
+        before, started = peak(), time.perf_counter()
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(3 * SECONDS)
+        try:
+            yield
+        except ExplainKitError as error:
+            _in_words(error)
+            raise
+        finally:
+            signal.alarm(0)
+            assert time.perf_counter() - started < SECONDS
+            assert peak() - before < MEGABYTES
+
+    return watch
+
+
+@pytest.fixture
+def answer(contained):
+    """Ask something of what was read: it is answered, or refused in words."""
+
+    def ask(question):
+        try:
+            with contained():
+                question()
+        except ExplainKitError:
+            return False
+        return True
+
+    return ask
+
+
+def _too_long(*_):
+    raise TimeoutError("it hangs")
+
+
+def _in_words(error):
+    """One line that is no stack of anybody's internals."""
+    told = str(error)
+    assert 20 < len(told) < 1000 and "\n" not in told and "Traceback" not in told, told
+    assert error.__cause__ is None and (error.__suppress_context__ or error.__context__ is None)
