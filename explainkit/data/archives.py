@@ -12,6 +12,10 @@ from explainkit.errors import FormatError, InputError
 Numbers = NDArray[np.float64]
 
 
+LARGEST = 2**27
+"""Bytes of a list; the longest of CUB's has one million."""
+
+
 def located(places: Sequence[Path], what: str) -> Path:
     """The first of `places` where there is a file or a folder.
 
@@ -44,6 +48,10 @@ def lines(path: Path, errors: str = "strict") -> list[str]:
         For one that is no text.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe may never end
+            raise OSError(0, "it is no file")
+        if path.stat().st_size > LARGEST:
+            raise FormatError(f"Expected at most {LARGEST:,} bytes of text at {str(path)!r}.")
         text = path.read_text(encoding="utf-8", errors=errors)
     except OSError as error:
         raise InputError(f"Expected a text file at {str(path)!r}: {error.strerror}.") from None

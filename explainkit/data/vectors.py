@@ -1,6 +1,7 @@
 """Words as vectors: from a file that was trained, or from a hash where none is at hand."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from explainkit.data.keyed import keyed, uniforms
 from explainkit.errors import FormatError, InputError
+
+LONGEST = 2**20
+"""Letters of a line that are read at once."""
 
 WordVectors = Callable[[str], Tensor | None]
 """A word to its vector (E,), or ``None`` where it is not known."""
@@ -38,8 +42,10 @@ def read_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Tensor]:
     """
     wanted, found, size = set(words), dict[str, Tensor](), 0
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
+        if Path(path).exists() and not Path(path).is_file():  # a pipe may never end
+            raise OSError(0, "it is no file")
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(iter(partial(file.readline, LONGEST), ""), 1):
                 word, _, rest = line.rstrip().partition(" ")
                 if word not in wanted or (number == 1 and rest.isdigit()):  # word2vec begins with its size
                     continue

@@ -1,6 +1,7 @@
 """CUB-200-2011, in the layout of its archive; every file is written here."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -528,3 +529,11 @@ def test_the_recipe_of_protopnets_paper_runs_from_photographs_to_explanations(un
     table = measure(model, data, images=4, metrics=["pointing", "units-to-95"])
     assert "cub has no part masks" in table.rows[0].scores["pointing"].reason
     assert len(table.rows[0].scores["units-to-95"].values) == 4
+
+
+def test_a_list_that_is_a_pipe_is_not_waited_for(archive):
+    (archive.root / "classes.txt").unlink()
+    os.mkfifo(archive.root / "classes.txt")
+
+    with pytest.raises(ek.InputError, match=r"classes\.txt.*it is no file"):
+        ek.dataset("cub", path=archive.root)

@@ -1,5 +1,7 @@
 """Words as vectors, trained or hashed."""
 
+import os
+
 import pytest
 import torch
 
@@ -59,6 +61,13 @@ def test_damaged_vectors_are_refused_with_the_line(tmp_path, text, words):
 
     with pytest.raises(FormatError, match=rf"{words}.*line {text.count(chr(10)) + 1}"):
         read_vectors(path, ["red", "head"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(ek.InputError, match="it is no file"):
+        read_vectors(tmp_path / "pipe", ["red"])
 
 
 def test_a_missing_file_is_told(tmp_path):
