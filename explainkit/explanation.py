@@ -133,7 +133,8 @@ class Provenance:
 class Evidence:
     """One unit in one image: how much of it is there, what that is worth, what it adds.
 
-    ``contribution = weight * (score - reference)``; `map` is (h, w), or ``None`` where the unit has no place.
+    ``contribution = weight * (score - reference)``; `map` is (h, w) over the image, or ``None`` where the
+    unit has no place.
     """
 
     unit: int
@@ -185,8 +186,8 @@ class Explanations:
         For the targets.
     units : Units
     classes : tuple of str, C
-    images : Tensor, (N, 3, H, W)
-        By reference.
+    images : Tensor, (N, 3, H, W), or rows of a table (N, F)
+        By reference. Rows have no places: their explanations have no maps and no saliency.
     claim : {"exact", "approximate", "none"}
     provenance : Provenance
     maps : Tensor or None, (N, K, h, w) or (N, k, h, w)
@@ -201,6 +202,8 @@ class Explanations:
         Which units have kept their maps, where not all have.
     rest : Tensor or None, (N, h, w)
         The contributions of the units whose maps were not kept, poured over the image.
+    notes : mapping of str to Tensor (N,)
+        Further numbers that the explainer tells of each image, by what they are: ``"instability"``.
 
     Raises
     ------
@@ -225,6 +228,7 @@ class Explanations:
     decomposition: Decomposition | None = field(default=None, repr=False)
     map_units: Tensor | None = field(default=None, repr=False)
     rest: Tensor | None = field(default=None, repr=False)
+    notes: Mapping[str, Tensor] = field(factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         _check(self)
@@ -268,6 +272,11 @@ class Explanations:
         return total - rest - (self._mapped_contributions() * placed(self.maps)).sum(1)
 
     @property
+    def of_rows(self) -> bool:
+        """Whether what is explained are rows of a table."""
+        return self.images.ndim == 2
+
+    @property
     def unit(self) -> Literal["logit", "gradient"]:
         """What the contributions are measured in."""
         return "gradient" if self.claim == "none" else "logit"
@@ -293,6 +302,7 @@ class Explanations:
         kept: dict[str, Any] = {
             name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
+        kept["notes"] = {name: value[rows] for name, value in self.notes.items()}
         parts = self.decomposition
         if parts is not None:  # the maps are shared, not copied twice
             parts = evolve(evolve(parts, maps=None).rows(rows), maps=kept.get("maps"))
@@ -330,7 +340,14 @@ class Explanations:
 
         Sums to ``totals - base - residual - unplaced``. Poured on the network's own grid and resized once,
         keeping the sum; `size` is that of the images unless given.
+
+        Raises
+        ------
+        InputError
+            For rows of a table, which have no places.
         """
+        if self.of_rows:
+            raise InputError("Rows of a table have no places: there is no saliency. See contributions.")
         image_size = self.images.shape[-2:]
         size = tuple(image_size if size is None else size)
         if len(size) != 2 or min(size) < 1:
@@ -380,7 +397,8 @@ class Explanations:
         moved: dict[str, Any] = {
             name: value.to(device) for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
-        return evolve(self, **moved, units=self.units.to(device), decomposition=None)
+        notes = {name: value.to(device) for name, value in self.notes.items()}
+        return evolve(self, **moved, notes=notes, units=self.units.to(device), decomposition=None)
 
     def save(self, path: str | Path, *, maps: int | None = 10, dtype: torch.dtype = torch.float16) -> Path:
         """Write one safetensors file, whole or not at all, and return its path.
@@ -434,8 +452,13 @@ class Explanation:
 
     @property
     def image(self) -> Tensor:
-        """(3, H, W), in [0, 1]."""
+        """(3, H, W), in [0, 1]; or a row of a table, (F,)."""
         return self.batch.images[self.index]
+
+    @property
+    def notes(self) -> dict[str, float]:
+        """Further numbers that the explainer tells of the image."""
+        return {name: value[self.index].item() for name, value in self.batch.notes.items()}
 
     @property
     def logits(self) -> Tensor:
@@ -540,13 +563,22 @@ class Explanation:
         return [self.evidence_of(unit) for unit in top.indices[top.values > 0].tolist()]
 
     def _map(self, unit: int) -> Tensor | None:
-        maps, kept = self.batch.maps, self.batch.map_units
+        """The unit's map over the whole image: on the network's grid, or by pixels where it has a box."""
+        maps, kept, boxes = self.batch.maps, self.batch.map_units, self.batch.boxes
         if maps is None or self.batch.units.pooling == "none":
             return None
-        if kept is None:
-            return maps[self.index, unit]
-        where = (kept[self.index] == unit).nonzero()
-        return maps[self.index, where[0, 0]] if len(where) else None
+        slot = unit
+        if kept is not None:
+            where = (kept[self.index] == unit).nonzero()
+            if not len(where):
+                return None
+            slot = int(where[0, 0])
+        found = maps[self.index, slot]
+        if boxes is None:
+            return found
+        group = 0 if self.batch.units.group is None else int(self.batch.units.group[unit])
+        size = self.image.shape[-2:]
+        return place(found[None, None], boxes[self.index, group][None, None].to(found), size, size)[0]
 
 
 def class_indices(
@@ -585,7 +617,8 @@ def concatenate(pieces: Sequence[Explanations]) -> Explanations:
     }
     parts = [piece.decomposition for piece in pieces if piece.decomposition is not None]
     decomposition = join(parts, joined.get("maps")) if len(parts) == len(pieces) else None
-    return evolve(pieces[0], **joined, decomposition=decomposition)
+    notes = {name: torch.cat([piece.notes[name] for piece in pieces]) for name in pieces[0].notes}
+    return evolve(pieces[0], **joined, notes=notes, decomposition=decomposition)
 
 
 _PER_IMAGE = (
@@ -634,8 +667,13 @@ def _check(told: Explanations) -> None:
         check_shape(name, getattr(told, name), shape)
     for name in ("targets", "against"):
         check_indices(name, getattr(told, name), classes)
-    if told.images.ndim != 4 or told.images.shape[:2] != (images, 3) or 0 in told.images.shape[2:]:
+    if told.of_rows:
+        if len(told.images) != images or any(x is not None for x in (told.maps, told.boxes, told.rest)):
+            raise InputError(f"Expected {images} rows (N, F), without maps; got {tuple(told.images.shape)}.")
+    elif told.images.ndim != 4 or told.images.shape[:2] != (images, 3) or 0 in told.images.shape[2:]:
         raise InputError(f"Expected {images} images of (N, 3, H, W); got {tuple(told.images.shape)}.")
+    for name, value in told.notes.items():
+        check_shape(f"the note {name!r}", value, (images,))
     columns = {name: getattr(told, name) for name in ("logits", "base", "scores", "weights", "rest")}
     check_floats(columns | {"maps": told.maps, "boxes": told.boxes, "images": told.images})
     check_finite(columns)

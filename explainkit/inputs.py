@@ -53,9 +53,7 @@ def check_rows(rows: Tensor, features: int) -> None:
     InputError
     """
     if rows.ndim != 2 or rows.shape[1] != features or not rows.is_floating_point() or not len(rows):
-        raise InputError(
-            f"Expected float rows of (N, {features}); got {rows.dtype} {tuple(rows.shape)}."
-        )
+        raise InputError(f"Expected float rows of (N, {features}); got {rows.dtype} {tuple(rows.shape)}.")
     if not rows.isfinite().all():
         where = tuple((~rows.isfinite()).nonzero()[0].tolist())
         raise InputError(f"Expected finite rows; got {rows[where].item()} at {where} (row, column).")

@@ -437,6 +437,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             if targets is None:
                 targets = parts.logits.argmax(1)
             weights, base = parts.weights_for(targets), parts.bias_for(targets)
+            notes = self.notes(images, parts, targets)
         units = self._units_on(images.device)
         if units.reference is not None:
             base = base + (weights * units.reference.to(weights.dtype)).sum(1)
@@ -444,9 +445,13 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             logits=parts.logits, targets=targets, base=base, scores=parts.scores, weights=weights,
             maps=parts.maps,
             boxes=parts.boxes, units=units, classes=self.classes, images=images, claim=self.card.claim,
-            provenance=self.provenance(), decomposition=parts.detach(),
+            provenance=self.provenance(), decomposition=parts.detach(), notes=notes,
         )  # fmt: skip
         return told if against is None else told.contrast(against)
+
+    def notes(self, images: Tensor, parts: Decomposition, targets: Tensor) -> Mapping[str, Tensor]:
+        """Further numbers of each image, (N,) each, to be told beside its sum; a plugin may have some."""
+        return {}
 
     @property
     def _checks_range(self) -> bool:

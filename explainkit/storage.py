@@ -200,6 +200,7 @@ def save_explanations(told: Explanations, path: Path, maps: int | None, dtype: t
             tensors[name] = value
     if told.maps is not None:
         tensors |= _narrowed(told.maps, dtype)
+    tensors |= {f"note.{name}": value for name, value in told.notes.items()}
     tensors["images"] = _as_bytes(told.images)
     parts = told.decomposition
     if parts is not None and (weights := _all_weights(told, parts)) is not None:
@@ -245,6 +246,9 @@ def _explanations(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Ex
         units=_units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
         maps=_widened(tensors, logits.dtype),
         provenance=Provenance(**origin, digest=lambda: digest),
+        notes={
+            name.removeprefix("note."): value for name, value in tensors.items() if name.startswith("note.")
+        },
         **{name: tensors.get(name) for name in optional},
     )  # fmt: skip
 
@@ -273,6 +277,8 @@ def _check_answers(told: Explanations, size: int) -> None:
     """
     check_finite({"images": told.images, "contributions": told.contributions, "residual": told.residual})
     groups = 0 if told.boxes is None else told.boxes.shape[1]
+    if told.of_rows:
+        return
     height, width = told.images.shape[2:]
     work = len(told) * groups * (len(told.units) + height * width)
     for grid in (told.maps, told.rest):
@@ -411,8 +417,8 @@ def _check_explainer(facts: Mapping[str, Any]) -> None:
 
 
 def _is_size(found: Sequence[Any]) -> bool:
-    """Whether it is height and width of images that somebody could have."""
-    return len(found) == 2 and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in found)
+    """Whether it is height and width of images that somebody could have, or the columns of a table."""
+    return len(found) in (1, 2) and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in found)
 
 
 def _words(found: Any) -> tuple[str, ...]:

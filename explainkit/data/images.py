@@ -160,24 +160,30 @@ class ImageData:
     ----------
     name : str
     classes : tuple of str
-    size : (int, int)
-        Height and width of the images.
+    size : (int, int), or (int,)
+        Height and width of the images. One number for a table: a batch's ``images`` are then its rows (N, F).
     splits : mapping of str to Split
         At least ``train``, ``validation`` and ``test``.
     parts : tuple of str
         Names of the P masks and key points of a batch, where it has them.
     vocabulary : tuple of str
         Every phrase that the captions can use.
+    synonyms : mapping of str to str
+        Words of captions, or runs of words, to the one that stands for them.
+    features : tuple of str
+        Names of the columns, for a table.
     augment : Augmentation or None
         Applied by `fit` to training batches, never by `batches`.
     """
 
     name: str
     classes: tuple[str, ...] = field(converter=words)
-    size: tuple[int, int]
+    size: tuple[int, ...]
     splits: Mapping[str, Split] = field(repr=False)
     parts: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
+    synonyms: Mapping[str, str] = field(factory=dict, repr=False)
+    features: tuple[str, ...] = field(default=(), converter=words)
     augment: Augmentation | None = field(default=None, repr=False)
 
     @splits.validator

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from explainkit import registry
 from explainkit.data.images import ImageData
 from explainkit.explanation import Evidence, Explanation
-from explainkit.rendering.pictures import common_grid, overlay, pixels, rounded_limit, spotlight
+from explainkit.rendering.pictures import Pixels, common_grid, overlay, pixels, rounded_limit, spotlight
 
 FOR, AGAINST, NEUTRAL = "#b2182b", "#2166ac", "#71717a"
 
@@ -23,8 +24,22 @@ def draw(explanation: Explanation, size: float = 3.0) -> Figure:
     return figure
 
 
+def drawn(explanation: Explanation, size: float = 3.0, dots: int = 90) -> Pixels | None:
+    """The figure by the plugin's own renderer as a picture; ``None`` where it has none."""
+    renderer = registry.renderer_for(explanation.batch.provenance.explainer)
+    if renderer is None:
+        return None
+    canvas = FigureCanvasAgg(draw(explanation, size))
+    canvas.figure.set_dpi(dots)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
 def generic(explanation: Explanation, figure: Figure) -> None:
     """The image, its evidence in place, and the sum as bars: right for any explainer."""
+    if explanation.batch.of_rows:
+        show_sum(explanation, figure.subplots(), count=12)
+        return
     image, evidence, bars = figure.subplots(1, 3, width_ratios=[1, 1.2, 1.6])
     show_image(explanation, image)
     show_evidence(explanation, evidence)

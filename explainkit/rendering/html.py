@@ -14,6 +14,7 @@ from torch import Tensor
 from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
 from explainkit.files import write
+from explainkit.rendering.figures import drawn
 from explainkit.rendering.pictures import (
     common_grid,
     data_uri,
@@ -149,10 +150,12 @@ def _templates() -> Environment:
 def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str | None) -> dict[str, Any]:
     """All that the template shows of one image; sums of one network share one scale."""
     first = explanations[0]
-    grids = [common_grid(item.saliency().detach().cpu()) for item in explanations]
+    of_rows = first.batch.of_rows
+    grids = [None if of_rows else common_grid(item.saliency().detach().cpu()) for item in explanations]
     limits = _limits(explanations, grids)
     return {
-        "image": data_uri(pixels(first.image)),
+        "image": None if of_rows else data_uri(pixels(first.image)),
+        "columns": _columns(first) if of_rows else [],
         "label": label,
         "predicted": first.batch.classes[first.prediction],
         "right": label is None or label == first.batch.classes[first.prediction],
@@ -160,10 +163,22 @@ def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str |
             _card(item, name, grid, limit)
             for item, name, grid, limit in zip(explanations, names, grids, limits, strict=True)
         ],
+        "drawings": [
+            {"explainer": name, "picture": data_uri(picture, 128)}
+            for item, name in zip(explanations, names, strict=True)
+            if (picture := drawn(item)) is not None
+        ],
     }
 
 
-def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor]) -> list[float]:
+def _columns(row: Explanation) -> list[tuple[str, float]]:
+    """The columns of a row of a table, named as the units are where there is one for each."""
+    values, names = row.image.tolist(), row.batch.units.names
+    named = names if len(names) == len(values) else [f"column {place}" for place in range(len(values))]
+    return list(zip(named, values, strict=True))
+
+
+def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor | None]) -> list[float]:
     """The end of each one's colour scale: shared by the sums that are about the same logits, else its own."""
 
     def comparable(one: Explanation, other: Explanation) -> bool:
@@ -172,7 +187,7 @@ def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor]) -> lis
         near = 1e-3 * float(one.logits.abs().max())
         return bool((one.logits - other.logits.to(one.logits)).abs().max() <= near)
 
-    own = [rounded_limit(grid) for grid in grids]
+    own = [1.0 if grid is None else rounded_limit(grid) for grid in grids]
     return [
         max(limit for other, limit in zip(explanations, own, strict=True) if comparable(item, other))
         for item in explanations
@@ -190,7 +205,8 @@ def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: i
     return {
         "explainer": name,
         "claim": explanation.batch.claim,
-        "picture": data_uri(overlay(explanation.image, grid, limit)),
+        "picture": None if grid is None else data_uri(overlay(explanation.image, grid, limit)),
+        "notes": explanation.notes,
         "limit": limit,
         "target": explanation.target_name,
         "against": explanation.against_name,

@@ -99,10 +99,11 @@ def framed(image: Tensor, box: tuple[int, int, int, int], side: int = 96) -> Pix
     return picture.round().astype(np.uint8)
 
 
-def data_uri(picture: Pixels) -> str:
-    """A picture as a PNG inside a text, for pages that need no other file."""
+def data_uri(picture: Pixels, colours: int | None = None) -> str:
+    """A picture as a PNG inside a text, for pages that need no other file; few `colours` make it smaller."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    image = Image.fromarray(picture)
+    (image if colours is None else image.quantize(colours)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

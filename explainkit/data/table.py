@@ -1,0 +1,135 @@
+"""Tables as data sets: rows of numbers in place of images, for architectures that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from explainkit.data.images import Batch, ImageData
+from explainkit.data.keyed import keyed
+from explainkit.errors import InputError, MissingPackageError
+
+
+@frozen(eq=False, kw_only=True)
+class RowSplit:
+    """A split of rows in memory.
+
+    Attributes
+    ----------
+    rows : Tensor, (N, F), float32
+    labels : Tensor, (N,), int64
+    """
+
+    rows: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, ids: Tensor) -> Batch:
+        """The rows of `ids` (n,), in that order, under the name of images."""
+        return Batch(images=self.rows[ids], labels=self.labels[ids], ids=ids)
+
+
+def table(
+    rows: ArrayLike,
+    labels: ArrayLike,
+    *,
+    features: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    name: str = "table",
+    seed: int = 0,
+) -> ImageData:
+    """A table as a data set: 70 % of the rows of each class to train, 10 % to validate, 20 % to test.
+
+    Parameters
+    ----------
+    rows : array, (N, F)
+        Finite numbers, in units of their own: networks bring them to a common scale.
+    labels : array, (N,)
+        Whole numbers from 0 on.
+    features, classes : sequence of str or None
+        Names; counted off where not given.
+
+    Raises
+    ------
+    InputError
+        For shapes that disagree, numbers that are not finite, and a class with fewer than five rows.
+    """
+    values, numbers = np.asarray(rows, np.float32), np.asarray(labels)
+    if values.ndim != 2 or numbers.shape != values.shape[:1] or not np.isfinite(values).all():
+        raise InputError(
+            f"Expected finite rows (N, F) and labels (N,); got {values.shape} and {numbers.shape}."
+        )
+    if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
+        raise InputError(f"Expected labels as whole numbers from 0 on; got {numbers.dtype}.")
+    counts = np.bincount(numbers)
+    if counts.min() < 5:
+        raise InputError(f"Expected five rows of every class at least; got {counts.tolist()}.")
+    named = tuple(features or (f"column {place}" for place in range(values.shape[1])))
+    known = tuple(classes or (f"class {place}" for place in range(len(counts))))
+    if len(named) != values.shape[1] or len(known) != len(counts):
+        raise InputError(
+            f"Expected {values.shape[1]} names of columns and {len(counts)} of classes; "
+            f"got {len(named)} and {len(known)}."
+        )
+    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for label in range(len(counts)):
+        mine = np.flatnonzero(numbers == label)
+        order = mine[keyed(seed, label, mine).argsort()]
+        ends = np.ceil(len(order) * np.array([0.7, 0.8])).astype(int)
+        for split, some in zip(parts, np.split(order, ends), strict=True):
+            parts[split] += some.tolist()
+    return ImageData(
+        name=name, classes=known, size=(values.shape[1],), features=named,
+        splits={
+            split: RowSplit(
+                rows=torch.from_numpy(values[sorted(ids)]),
+                labels=torch.from_numpy(numbers[sorted(ids)].astype(np.int64)),
+            )
+            for split, ids in parts.items()
+        },
+    )  # fmt: skip
+
+
+def wine(*, seed: int = 0) -> ImageData:
+    """Thirteen measurements of 178 wines of three growers (Aeberhard and Forina, UCI, 1991).
+
+    Raises
+    ------
+    MissingPackageError
+        Without scikit-learn: ``pip install 'explainkit-sdk[digits]'``.
+    """
+    return _bundled("load_wine", "wine", seed)
+
+
+def breast_cancer(*, seed: int = 0) -> ImageData:
+    """Thirty measurements of cell nuclei in 569 biopsies, benign or not (Wolberg et al., UCI, 1995).
+
+    Raises
+    ------
+    MissingPackageError
+        Without scikit-learn: ``pip install 'explainkit-sdk[digits]'``.
+    """
+    return _bundled("load_breast_cancer", "breast-cancer", seed)
+
+
+def _bundled(loader: str, name: str, seed: int) -> ImageData:
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise MissingPackageError(
+            f"The table {name} comes inside scikit-learn, which is not installed: "
+            "pip install 'explainkit-sdk[digits]'."
+        ) from error
+    bunch: Any = getattr(datasets, loader)()
+    return table(
+        bunch.data, bunch.target, features=[str(each).replace("_", " ") for each in bunch.feature_names],
+        classes=[str(each).replace("_", " ") for each in bunch.target_names], name=name, seed=seed,
+    )  # fmt: skip

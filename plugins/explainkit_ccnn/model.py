@@ -1,0 +1,94 @@
+"""The network: a filter a phrase, its mean, one linear layer without bias; two projections for training."""
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainkit.backbones import Backbone
+from explainkit.decomposition import Decomposition, full_precision
+
+
+@frozen(eq=False, kw_only=True)
+class Phrased(Decomposition):
+    """A decomposition that also has the maps that its losses are about, with their graph.
+
+    Attributes
+    ----------
+    activations : Tensor, (N, K, h, w)
+        The maps, before they are silenced at random.
+    """
+
+    activations: Tensor = field(repr=False)
+
+
+class CCNNNetwork(nn.Module):
+    """Logits as sums of what each phrase's filter found.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    of_classes : Tensor, (K, C), bool
+        Which phrases were chosen for which class.
+    vectors : Tensor, (K, E)
+        The phrases as vectors.
+    cells : int
+        Of the grid, h times w: the visual projection has a row for each.
+    joint : int
+        Length of the vectors that maps and phrases are compared by.
+    start : float
+        First weight between a class and its phrases; to others it is 0. The paper has 0.1 for a network
+        without batch norm.
+    dropout : float
+        Share of filters silenced in training.
+    """
+
+    of_classes: Tensor
+    vectors: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        of_classes: Tensor,
+        vectors: Tensor,
+        cells: int,
+        joint: int = 12,
+        start: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        phrases, classes = of_classes.shape
+        self.backbone = backbone
+        self.concepts = nn.Conv2d(backbone.channels, phrases, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Linear(phrases, classes, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(start * of_classes.T)
+        self.visual = nn.Parameter(0.1 * torch.randn(cells, joint))
+        self.textual = nn.Parameter(0.1 * torch.randn(vectors.shape[1], joint))
+        self.register_buffer("of_classes", of_classes.clone())
+        self.register_buffer("vectors", vectors.clone())
+
+    def decompose(self, images: Tensor) -> Phrased:
+        """The map of each phrase, its mean, and what it is worth."""
+        maps = full_precision(self.concepts(self.backbone(images)).relu())
+        with torch.autocast(maps.device.type, enabled=False):
+            heard = self.dropout(maps)
+            scores = heard.mean((2, 3))
+            logits = self.head(scores)
+        return Phrased(
+            logits=logits, bias=logits.new_zeros(logits.shape[1]), scores=scores, weights=self.head.weight,
+            maps=maps, activations=maps,
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C)."""
+        return self.decompose(images).logits
+
+    def seen(self, maps: Tensor) -> Tensor:
+        """Where maps (..., h w) lie, as unit vectors (..., J); zero for a map of zeros."""
+        return F.normalize(maps @ self.visual, dim=-1, eps=1e-8)
+
+    def said(self) -> Tensor:
+        """The phrases as unit vectors (K, J)."""
+        return F.normalize(self.vectors @ self.textual, dim=1, eps=1e-8)

@@ -1,0 +1,92 @@
+"""Boxes within boxes, and what is seen in them: a crop whose gradient is the true one.
+
+A place is (N, 3): x and y of a square's middle and half its side, as shares of what it lies in. One
+convention holds everywhere: x goes right and comes first.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WHOLE = (0.5, 0.5, 0.5)
+"""The place of all there is."""
+
+
+def bounded(raw: Tensor, least: float, most: float) -> Tensor:
+    """Any numbers (N, 3) as places whose square lies inside, half its side between `least` and `most`.
+
+    There is nothing to clamp, so that no gradient dies at a border.
+    """
+    x, y, size = raw.sigmoid().unbind(1)
+    half = least + (most - least) * size
+    return torch.stack([half + (1 - 2 * half) * x, half + (1 - 2 * half) * y, half], 1)
+
+
+def within(outer: Tensor, inner: Tensor) -> Tensor:
+    """Places `inner` (N, 3) in the squares `outer` (N, 3), as shares of what those lie in."""
+    middle = outer[:, :2] + (2 * inner[:, :2] - 1) * outer[:, 2:]
+    return torch.cat([middle, 2 * outer[:, 2:] * inner[:, 2:]], 1)
+
+
+def boxes(places: Tensor, size: Sequence[int]) -> Tensor:
+    """Places (N, 3) in images of `size` (H, W) as x0, y0, x1, y1 in pixels: (N, 4)."""
+    middle, half = places[:, :2], places[:, 2:]
+    ends = torch.cat([middle - half, middle + half], 1).clamp(0, 1)
+    return ends * ends.new_tensor([size[1], size[0], size[1], size[0]])
+
+
+def crop(images: Tensor, places: Tensor, side: int, largest: float = 0.5) -> Tensor:
+    """What is in the squares `places` (N, 3) of `images` (N, 3, H, W): (N, 3, side, side).
+
+    Bilinear, with the gradient in places and pixels alike. Where a square can have more pixels than the
+    crop, it is sampled more finely and averaged, so that nothing is skipped.
+
+    Parameters
+    ----------
+    largest : float
+        Half a square's side at most, as a share of the image.
+    """
+    finer = max(1, math.ceil(2 * largest * max(images.shape[2:]) / side))
+    x, y, half = places.unbind(1)
+    nothing = torch.zeros_like(x)
+    way = torch.stack([2 * half, nothing, 2 * x - 1, nothing, 2 * half, 2 * y - 1], 1).view(-1, 2, 3)
+    grid = F.affine_grid(way, [len(images), 3, side * finer, side * finer], align_corners=False)
+    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.avg_pool2d(seen, finer) if finer > 1 else seen
+
+
+class Surrogate(torch.autograd.Function):
+    """`crop` with the paper's gradient in places: towards borders where the loss reacts, whatever its sign.
+
+    The square is moved, and grown, by the size of the loss's gradient on its edges, and shrunk by that inside
+    (section 3.1; the authors' layer AttentionCrop). Each image's push is divided by its sum, since the paper
+    gives no scale. Pixels have no gradient.
+    """
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, places: Tensor, side: int, largest: float) -> Tensor:
+        """The same crop."""
+        return crop(images, places, side, largest)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        """How places are pushed."""
+        pull = gradient.abs().sum(1)  # (N, side, side)
+        pull = pull / pull.sum((1, 2), keepdim=True).clamp(min=1e-12)
+        strip = max(1, pull.shape[1] // 8)
+        left, right = pull[:, :, :strip].sum((1, 2)), pull[:, :, -strip:].sum((1, 2))
+        top, bottom = pull[:, :strip].sum((1, 2)), pull[:, -strip:].sum((1, 2))
+        inside = pull[:, strip:-strip, strip:-strip].sum((1, 2))
+        grow = left + right + top + bottom - inside
+        return None, -torch.stack([right - left, bottom - top, grow], 1), None, None
+
+
+def crop_by(images: Tensor, places: Tensor, side: int, largest: float, gradient: str) -> Tensor:
+    """`crop`, with its ``"true"`` gradient or the paper's ``"surrogate"`` one."""
+    if gradient == "true":
+        return crop(images, places, side, largest)
+    return Surrogate.apply(images, places, side, largest)

@@ -1,0 +1,284 @@
+"""The network: a conceptizer, a parametrizer that weighs its concepts anew for every input, and their sum."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from explainkit.backbones import Backbone, fold_batch_norm, mixes_images
+from explainkit.decomposition import Decomposition, full_precision
+from explainkit.errors import InputError
+from explainkit_senn.concepts import Conceptizer
+
+STRIP = 5
+"""Pictures of a concept from little to much of it."""
+
+BEST = 5
+"""Training images with most of a concept that are kept, and as many with least."""
+
+
+@frozen(eq=False, kw_only=True)
+class Reading(Decomposition):
+    """A decomposition that also tells what its losses need.
+
+    Attributes
+    ----------
+    theta : Tensor, (N, K', C)
+        The weights of all concepts, the constant one last where there is one.
+    concepts : Tensor, (N, K')
+        ``scores``, and 1 for the constant one.
+    tracked : Tensor or None, (n, ...)
+        The first inputs again, which theta depends on with a graph; in training alone.
+    reconstruction : Tensor or None
+        The inputs as they are drawn from the concepts; in training alone.
+    """
+
+    theta: Tensor = field(repr=False)
+    concepts: Tensor = field(repr=False)
+    tracked: Tensor | None = field(default=None, repr=False)
+    reconstruction: Tensor | None = field(default=None, repr=False)
+
+
+class Grounds(nn.Module):
+    """What the concepts look like; buffers, so that they are saved.
+
+    Attributes
+    ----------
+    spread, mean : Tensor, (K,)
+        Deviation and mean of each concept over the training inputs, before it was brought to deviation 1.
+    range : Tensor, (2, K)
+        5 % and 95 % quantiles, after that.
+    picture : Tensor, (2 K BEST, 3, H, W), uint8
+        For each concept the training images with most of it, then those with least, the most extreme first;
+        0 x 0 where inputs are no images.
+    image, label : Tensor, (K, 2 BEST), int64
+        Their ids and classes; -1 where there is none.
+    drawn : Tensor, (K STRIP, 3, H, W), uint8
+        What the decoder draws from little to much of it, all others at their mean.
+    """
+
+    spread: Tensor
+    mean: Tensor
+    range: Tensor
+    picture: Tensor
+    image: Tensor
+    label: Tensor
+    drawn: Tensor
+
+    def __init__(self, concepts: int, size: Sequence[int]) -> None:
+        super().__init__()
+        height, width = size if len(size) == 2 else (0, 0)
+        self.register_buffer("spread", torch.ones(concepts))
+        self.register_buffer("mean", torch.zeros(concepts))
+        self.register_buffer("range", torch.zeros(2, concepts))
+        self.register_buffer("picture", torch.zeros(2 * concepts * BEST, 3, height, width, dtype=torch.uint8))
+        self.register_buffer("image", torch.full((concepts, 2 * BEST), -1))
+        self.register_buffer("label", torch.full((concepts, 2 * BEST), -1))
+        self.register_buffer("drawn", torch.zeros(concepts * STRIP, 3, height, width, dtype=torch.uint8))
+
+
+class ImageParametrizer(nn.Module):
+    """Weights (N, K, C) from a backbone's features.
+
+    Parameters
+    ----------
+    cells : int or None
+        How many cells their grid has, where all are read; ``None``: their mean is.
+    bounded : bool
+        Whether weights are brought into (-1, 1), as in the paper's experiments on MNIST.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        concepts: int,
+        classes: int,
+        *,
+        cells: int | None = None,
+        dropout: float = 0.0,
+        bounded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.bounded, self.cells = backbone, bounded, cells
+        self.dropout = nn.Dropout(dropout)
+        self.weigh = nn.Linear(backbone.channels * (cells or 1), concepts * classes)
+        self.shape = (concepts, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] to (N, K, C)."""
+        features = full_precision(self.backbone(inputs))
+        features = features.mean((2, 3)) if self.cells is None else features.flatten(1)
+        theta = self.weigh(self.dropout(features)).unflatten(1, self.shape)
+        return theta.tanh() if self.bounded else theta
+
+
+class TableParametrizer(nn.Module):
+    """Weights (N, K, C) from the columns of a row, by layers with tanh between (the paper's FC nets)."""
+
+    def __init__(
+        self,
+        features: int,
+        concepts: int,
+        classes: int,
+        widths: Sequence[int] = (32, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = [features, *widths]
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, widths, strict=False):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+        self.layers = nn.Sequential(*layers, nn.Dropout(dropout))
+        self.weigh = nn.Linear(sizes[-1], concepts * classes)
+        self.shape = (concepts, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Columns (N, F) at mean 0 and deviation 1 to (N, K, C)."""
+        return self.weigh(self.layers(inputs)).unflatten(1, self.shape)
+
+
+class Standardise(nn.Module):
+    """Rows (N, F) at mean 0 and deviation 1 in every column, by those of the training rows.
+
+    Parameters
+    ----------
+    mean, spread : Tensor, (F,)
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, mean: Tensor, spread: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("spread", spread.clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, F)."""
+        return (inputs - self.mean) / self.spread
+
+
+class SENNNetwork(nn.Module):
+    """Logits as sums of concepts, each times a weight that the input chose (section 3 of the paper).
+
+    Parameters
+    ----------
+    conceptizer : Conceptizer
+    parametrizer : nn.Module
+        Inputs to (N, K, C), or (N, K + 1, C) with a constant concept.
+    concepts, classes : int
+    size : sequence of int
+        Of the inputs: (H, W), or (F,) for rows.
+    ready : nn.Module or None
+        What is done to inputs before all else; the weights are held stable in what comes of it.
+    channels : int
+        That the conceptizer sees: 1 where images are grey.
+    constant : bool
+        Whether there is a concept that is always 1: its weight is a bias that depends on the input.
+    tracked : float
+        Share of a training batch on which the weights' slopes can be asked for.
+
+    Raises
+    ------
+    InputError
+        For a parametrizer in which the inputs of a batch change each other's weights, even once batch norms
+        are put into the convolutions before them (`steady`).
+    """
+
+    def __init__(
+        self,
+        conceptizer: Conceptizer,
+        parametrizer: nn.Module,
+        concepts: int,
+        classes: int,
+        size: Sequence[int],
+        *,
+        ready: nn.Module | None = None,
+        channels: int = 3,
+        constant: bool = False,
+        tracked: float = 1.0,
+    ) -> None:
+        super().__init__()
+        mixing = mixes_images(fold_batch_norm(deepcopy(parametrizer)))
+        if mixing:
+            raise InputError(
+                "Expected a parametrizer in which no input changes the weights of another, once batch norms "
+                f"are put into the convolutions before them; got {mixing!r}."
+            )
+        self.ready = ready or nn.Identity()
+        self.conceptizer, self.parametrizer = conceptizer, parametrizer
+        self.grounds = Grounds(concepts, size)
+        self.classes, self.channels, self.constant, self.tracked = classes, channels, constant, tracked
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether its inputs are rows of a table."""
+        return isinstance(self.ready, Standardise)
+
+    def decompose(self, inputs: Tensor) -> Reading:
+        """Concepts (N, K), and what each is worth to every class in each input."""
+        inputs = self.ready(inputs)
+        tracked = self._tracked(inputs)
+        rest = inputs if tracked is None else inputs[len(tracked) :]
+        theta = self.weights_of(rest)
+        if tracked is not None:
+            theta = torch.cat([self.weights_of(tracked), theta])
+        concepts = self.concepts_of(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = torch.einsum("nk,nkc->nc", concepts, theta)
+        known = concepts.shape[1] - self.constant
+        return Reading(
+            logits=logits,
+            bias=theta[:, -1] if self.constant else logits.new_zeros(self.classes),
+            scores=concepts[:, :known],
+            weights=lambda rows, targets: theta[rows, :known, targets],
+            theta=theta,
+            concepts=concepts,
+            tracked=tracked,
+            reconstruction=self.conceptizer.decode(concepts[:, :known] * self.grounds.spread)
+            if self.training
+            else None,
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (N, C)."""
+        return self.decompose(inputs).logits
+
+    def concepts_of(self, inputs: Tensor) -> Tensor:
+        """(N, K) of ready inputs, of deviation 1 on training data at last; and a 1, if one is constant."""
+        found = full_precision(self.conceptizer.encode(self.seen(inputs))) / self.grounds.spread
+        return torch.cat([found, torch.ones_like(found[:, :1])], 1) if self.constant else found
+
+    def weights_of(self, inputs: Tensor) -> Tensor:
+        """(N, K, C) of ready inputs, for concepts of deviation 1, or (N, K + 1, C)."""
+        theta = full_precision(self.parametrizer(inputs))
+        spread = self.grounds.spread
+        if self.constant:
+            spread = torch.cat([spread, torch.ones_like(spread[:1])])
+        return theta * spread[:, None]
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Inputs as the conceptizer takes them: grey where it has one channel."""
+        return inputs.mean(1, keepdim=True) if inputs.ndim == 4 and self.channels == 1 else inputs
+
+    def _tracked(self, inputs: Tensor) -> Tensor | None:
+        if not (self.training and self.tracked and torch.is_grad_enabled()):
+            return None
+        if mixes_images(self.parametrizer):
+            return None  # slopes would be those of the batch
+        count = max(1, round(self.tracked * len(inputs)))
+        return inputs[:count].detach().requires_grad_()
+
+    def steady(self) -> None:
+        """From now on no input changes the weights of another: batch norms are put into convolutions."""
+        fold_batch_norm(self.parametrizer).to(memory_format=torch.channels_last)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the form of what is loaded: after training there is no batch norm."""
+        norm = mixes_images(self.parametrizer)
+        if norm is not None and f"{prefix}parametrizer.{norm}.weight" not in state_dict:
+            self.steady()
+        super()._load_from_state_dict(state_dict, prefix, *rest)

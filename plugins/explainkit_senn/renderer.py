@@ -1,0 +1,72 @@
+"""How SENN is drawn: the sum, and what each concept looks like, in training images and by the decoder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from explainkit import Evidence, Exemplar, Explanation
+from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_image, show_sum
+from explainkit.rendering.pictures import Pixels, crop
+
+SHOWN = 4
+"""Concepts that are shown."""
+
+EXAMPLES = 4
+"""Training images of each."""
+
+
+def draw(explanation: Explanation, figure: Figure) -> None:
+    """The image and the sum; below, a row a concept: what it adds, examples, from little to much of it."""
+    if explanation.batch.of_rows:
+        show_sum(explanation, figure.subplots(), count=12)
+        return
+    items = [item for item in explanation.strongest(SHOWN) if item.exemplars]
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height * (1 + 0.42 * len(items)))
+    ratios = [1.0, 0.42 * len(items)] if items else [1.0]
+    halves = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    image, bars = halves[0].subplots(1, 2, width_ratios=[1, 2.2])
+    show_image(explanation, image)
+    show_sum(explanation, bars)
+    if "instability" in explanation.notes:
+        bars.set_xlabel(
+            f"the weights drift around the image by {explanation.notes['instability']:.2f} of the slope",
+            fontsize=7, color=NEUTRAL,
+        )  # fmt: skip
+    if items:
+        rows = halves[1].subplots(len(items), 3, squeeze=False, width_ratios=[1, 1.5, 1.9])
+        for row, item in zip(rows, items, strict=True):
+            _show_concept(row, item)
+        rows[0, 1].set_title("training images with as much of it", fontsize=8, color=NEUTRAL)
+        rows[0, 2].set_title("drawn with little … much of it", fontsize=8, color=NEUTRAL)
+
+
+def _show_concept(row: Sequence[Axes], item: Evidence) -> None:
+    """What a concept adds, its examples and its strip."""
+    for axes in row:
+        axes.set_axis_off()
+    colour = FOR if item.contribution > 0 else AGAINST
+    row[0].text(0, 0.72, item.words, fontsize=9, transform=row[0].transAxes, parse_math=False)
+    row[0].text(
+        0, 0.4, f"{item.score:+.2f} of it \N{MULTIPLICATION SIGN} weight {item.weight:+.2f}", fontsize=7.5,
+        color=NEUTRAL, transform=row[0].transAxes,
+    )  # fmt: skip
+    row[0].text(
+        0, 0.08, f"{item.contribution:+.2f}", fontsize=9, color=colour, transform=row[0].transAxes
+    )  # fmt: skip
+    side = "train" if item.score >= 0 else "train, least of it"
+    examples = [found for found in item.exemplars if found.split == side][:EXAMPLES]
+    drawn = [found for found in item.exemplars if found.split == "drawn"]
+    for axes, found in ((row[1], examples), (row[2], drawn)):
+        if found:
+            axes.imshow(_side_by_side(found))
+
+
+def _side_by_side(found: Sequence[Exemplar], gap: int = 4) -> Pixels:
+    """Pictures in a row, a little apart."""
+    pictures = [crop(item.image, item.box, 96) for item in found if item.image is not None]
+    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, white)]
+    return np.concatenate(parts[:-1], 1)
