@@ -12,6 +12,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
+from explainkit import registry
 from explainkit.data.images import class_index, words
 from explainkit.decomposition import Decomposition, Pooling, join, place, placed, pour_total, resize
 from explainkit.errors import AlgebraError, InputError
@@ -537,10 +538,19 @@ class Explanation:
         """`Explanations.saliency` of this image: (H, W)."""
         return self.batch[[self.index]].saliency(size)[0]
 
-    def sentence(self, *, supporting: int = 3, opposing: int = 1) -> str:
-        """The decision in words, with the strongest reasons for and against and what they count."""
-        reasons = self._largest(self.contributions, supporting)
-        doubts = self._largest(-self.contributions, opposing)
+    def sentence(self, *, supporting: int | None = None, opposing: int | None = None) -> str:
+        """The decision in words, with the strongest reasons for and against and what they count.
+
+        Parameters
+        ----------
+        supporting, opposing : int or None
+            How many reasons; 3 and 1 unless given, or as the explainer's plugin puts it, where it has a way.
+        """
+        own = registry.sentence_for(self.batch.provenance.explainer)
+        if own is not None and supporting is None and opposing is None:
+            return str(own(self))
+        reasons = self._largest(self.contributions, 3 if supporting is None else supporting)
+        doubts = self._largest(-self.contributions, 1 if opposing is None else opposing)
         rival = f" rather than {self.against_name}" if self.against_name else ""
         because = f", because of {_listed(reasons)}" if reasons else ", though nothing speaks for it"
         despite = f", despite {_listed(doubts)}" if doubts else ""

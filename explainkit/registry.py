@@ -55,11 +55,22 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 def renderer_for(name: str) -> Callable[..., Any] | None:
     """How the plugin of explainer `name` draws explanations; ``None`` if it has no say or is not there."""
+    return _further(name, "renderer")
+
+
+def sentence_for(name: str) -> Callable[..., Any] | None:
+    """How the plugin of explainer `name` puts explanations; ``None`` if it has no say or is not there."""
+    return _further(name, "sentence")
+
+
+def _further(name: str, what: str) -> Callable[..., Any] | None:
+    """The target that explainer `name` has beside its own."""
     try:
         found, row = _answer("explainers", name)
     except (UnknownNameError, PluginError):
         return None
-    return None if found.renderer is None else resolve(found.renderer, f"renderer of {name!r}", row)
+    target = getattr(found, what)
+    return None if target is None else resolve(target, f"{what} of {name!r}", row)
 
 
 def forget() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from explainkit import registry
 from explainkit.catalogue import explainer as explainer_by_name
-from explainkit.data.images import ArraySplit, ImageData
+from explainkit.data.images import ArraySplit, Caption, ImageData
 from explainkit.errors import ContractError, ExplainKitError, InputError, UnknownNameError
 from explainkit.explanation import Explanations
 from explainkit.interfaces import Explainer, InterpretableExplainer
@@ -278,9 +278,15 @@ def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
             raise ContractError(f"{promise.__name__}: {error}") from error
 
 
+_ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "last")
+
+
 @cache
 def tiny_data(size: int = 32, classes: int = 3) -> ImageData:
-    """A data set for tests that is learned in seconds: a coloured square at a place that tells the class."""
+    """A data set for tests that is learned in seconds: a coloured square at a place that tells the class.
+
+    Captions tell its colour, and of every other image its place.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def split(count: int) -> ArraySplit:
@@ -291,7 +297,15 @@ def tiny_data(size: int = 32, classes: int = 3) -> ImageData:
             start = label * step
             mine = labels == label
             images[mine, label % 3, start : start + step, start : start + step] = 230
-        return ArraySplit(images=images, labels=labels)
+        colours = ("red", "green", "blue")
+        captions = tuple(
+            Caption(
+                text=f"A picture with a {colours[label % 3]} square"
+                + (f" and a {_ORDER[label]} corner." if place // classes % 2 else ".")
+            )
+            for place, label in enumerate(labels.tolist())
+        )
+        return ArraySplit(images=images, labels=labels, captions=captions)
 
     return ImageData(
         name="tiny",

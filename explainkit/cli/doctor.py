@@ -48,7 +48,7 @@ def examine(name: str, distribution: str) -> None:
         loaded = next(load(*entry) for entry in declared() if _is(entry[0], name, distribution))
         for (kind, called), offer in loaded.offers.items():
             try:
-                for path in filter(None, (offer.target, offer.renderer)):
+                for path in filter(None, (offer.target, offer.renderer, offer.sentence)):
                     resolve(path, f"{kind[:-1]} {called!r}", loaded.row)
             except MissingPackageError as error:  # optional, and the message says how to get it
                 loaded.row = attrs.evolve(loaded.row, cause=told(error))

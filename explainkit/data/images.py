@@ -139,17 +139,20 @@ class ArraySplit:
     ----------
     images : Tensor, (N, 3, H, W), uint8
     labels : Tensor, (N,), int64
+    captions : tuple of Caption or None
     """
 
     images: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
+    captions: tuple[Caption, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def batch(self, ids: Tensor) -> Batch:
         """The images of `ids` (n,), in that order."""
-        return Batch(images=self.images[ids].float() / 255, labels=self.labels[ids], ids=ids)
+        told = None if self.captions is None else tuple(self.captions[index] for index in ids.tolist())
+        return Batch(images=self.images[ids].float() / 255, labels=self.labels[ids], ids=ids, captions=told)
 
 
 @frozen(eq=False, kw_only=True)

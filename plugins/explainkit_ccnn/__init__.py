@@ -19,5 +19,6 @@ def explainkit_explainers() -> list[Offer]:
             "Filters that are phrases, such as 'red crest', learned from captions",
             "explainkit_ccnn.explainer:CCNN",
             "explainkit_ccnn.renderer:draw",
+            "explainkit_ccnn.words:sentence",
         )
     ]

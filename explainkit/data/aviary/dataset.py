@@ -10,7 +10,13 @@ from torch import Tensor
 
 from explainkit.data.augmentation import MirrorShiftLight
 from explainkit.data.aviary.grammar import PARTS, PRESETS, Codes, Grammar, grammar
-from explainkit.data.aviary.language import captions, hard_negatives, species_names, vocabulary
+from explainkit.data.aviary.language import (
+    captions,
+    hard_negatives,
+    species_names,
+    synonyms,
+    vocabulary,
+)
 from explainkit.data.aviary.rendering import Rendering, part_masks, render
 from explainkit.data.aviary.scenes import BIRDS, Casting, Placement, Scenes, compose
 from explainkit.data.images import Batch, Caption, ImageData, class_index
@@ -206,6 +212,7 @@ def aviary(
         },
         parts=PARTS,
         vocabulary=vocabulary(),
+        synonyms=synonyms(),
         augment=MirrorShiftLight(shift=max(1, size // 16)),
         grammar=species,
     )

@@ -109,6 +109,20 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*parts, *bodies, *themes]))
 
 
+@cache
+def synonyms() -> Mapping[str, str]:
+    """Each word to the first that stands for the same, where it stands for that in every part."""
+    groups = [*NOUNS.values(), *COLOUR_WORDS.values(), *PATTERN_WORDS.values()]
+    groups += [words for shapes in SHAPE_WORDS.values() for words in shapes.values()]
+    firsts: dict[str, set[str]] = {}
+    for words in groups:
+        for word in words:
+            firsts.setdefault(word, set()).add(words[0])
+    return {
+        word: next(iter(first)) for word, first in firsts.items() if len(first) == 1 and word not in first
+    }
+
+
 def species_names(grammar: Grammar) -> tuple[str, ...]:
     """A name for every species, such as "yellow-winged forktail"; no two are the same."""
     names: dict[str, None] = {}

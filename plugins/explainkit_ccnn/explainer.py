@@ -1,0 +1,199 @@
+"""What CCNN says: how much of each phrase its filter found, where, and what that is worth to the class."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import torch
+from attrs import define, field
+from torch import Tensor, nn
+
+import explainkit as ek
+from explainkit.data.phrases import Phrasebook, phrasebook
+from explainkit.data.vectors import phrase_vectors
+from explainkit.errors import BindError, InputError
+from explainkit_ccnn.model import CCNNNetwork
+from explainkit_ccnn.trainer import guided_loss, head_loss
+
+
+class ConfoundedWarning(UserWarning):
+    """Phrases that no network can learn apart from others, from what was said of the images."""
+
+
+@define(eq=False, kw_only=True)
+class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
+    """Comprehensible CNN: guided by what people said of the training images.
+
+    Parameters
+    ----------
+    backbone : str
+        By name; fine grids tell small parts apart.
+    weights : str or None
+        Handed to it, for those that come trained.
+    per_class, least : int
+        Phrases of a class at most; images of a class in which one must be said.
+    joint : int
+        Length of the vectors that maps and phrases are compared by.
+    first, guided, last : int
+        Epochs: of the concept layer alone; of all but the last layer; of the last layer.
+    rate, guided_rate, last_rate, decay : float
+        Learning rates of the three stages, at their peak, and weight decay.
+    concept_weight : float
+        Of uniqueness, semantic and counter loss together; 0 leaves filters without guidance.
+    gain : float
+        How sharply a filter's score is read as a probability.
+    balanced : bool
+        Weigh what was said and what was not alike.
+    margin, counter_margin : float
+        Of the semantic and of the counter loss.
+    start : float
+        First weight between a class and its phrases.
+    dropout, smoothing : float
+    """
+
+    card: ClassVar[ek.Card] = ek.Card(
+        title="CCNN",
+        citation="Wickramanayake, Hsu, Lee; IJCNN 2021; arXiv:2101.03919",
+        claim="exact",
+        speaks="phrases",
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {},
+        "tiny": {
+            "backbone": "tiny", "guided": 1, "last": 1, "least": 1, "per_class": 4, "joint": 4,
+        },
+        "paper": {
+            "backbone": "torchvision/vgg16", "weights": "DEFAULT", "joint": 24, "first": 20, "guided": 50,
+            "last": 20, "rate": 1e-3, "guided_rate": 1e-4, "last_rate": 1e-4, "decay": 0.0, "gain": 1.0,
+            "balanced": False, "margin": 1.0, "counter_margin": 0.5, "start": 0.1, "dropout": 0.5,
+            "smoothing": 0.0, "batch_size": 32, "schedule": "constant",
+        },
+    }  # fmt: skip
+
+    backbone: str = "small-fine"
+    weights: str | None = None
+    per_class: int = 20
+    least: int = 3
+    joint: int = 12
+    first: int = 0
+    guided: int = 9
+    last: int = 2
+    rate: float = 4e-3
+    guided_rate: float = 4e-3
+    last_rate: float = 4e-3
+    decay: float = 0.05
+    schedule: str = "one-cycle"
+    concept_weight: float = 0.4
+    gain: float = 5.0
+    balanced: bool = True
+    margin: float = 0.3
+    counter_margin: float = 0.3
+    start: float = 1.0
+    dropout: float = 0.0
+    smoothing: float = 0.0
+    batch_size: int = 64
+    _book: Phrasebook | None = field(default=None, init=False, repr=False)
+
+    def build(self, task: ek.Task) -> CCNNNetwork:
+        """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
+        given = {} if self.weights is None else {"weights": self.weights}
+        backbone = ek.backbone(self.backbone, **given)
+        height, width = task.size
+        with torch.no_grad():
+            cells = backbone.eval()(torch.zeros(1, 3, height, width)).shape[2:].numel()
+        backbone.train()
+        if task.data is None:
+            phrases = task.units.phrases if task.units is not None else None
+            if not phrases:
+                raise InputError("Expected the phrases of a saved CCNN; got none.")
+            names = [str(phrase) for phrase in phrases]
+            of_classes = torch.zeros(len(names), len(task.classes), dtype=torch.bool)
+        else:
+            self._book = book = self._read(task.data)
+            names, of_classes = list(book.phrases), book.of_classes
+        return CCNNNetwork(
+            backbone, of_classes, phrase_vectors(names), cells, self.joint, self.start, self.dropout
+        )
+
+    def phases(self) -> list[ek.Phase[Any]]:
+        """The paper's three stages: filters alone, all but the last layer, the last layer."""
+        if self._book is None:
+            raise InputError("Expected the phrases of the training captions: call fit(data).")
+        loss = partial(
+            guided_loss, said=self._book.of_images, concept_weight=self.concept_weight, gain=self.gain,
+            balanced=self.balanced, margin=self.margin, counter_margin=self.counter_margin,
+            smoothing=self.smoothing,
+        )  # fmt: skip
+        common: dict[str, Any] = {"batch_size": self.batch_size, "options": {"betas": (0.9, 0.99)}}
+        filters = ("concepts", "visual", "textual")
+        plan: list[ek.Phase[Any]] = []
+        if self.first:
+            plan.append(ek.Phase("filters", self.first, loss, dict.fromkeys(filters, self.rate), **common))
+        plan.append(
+            ek.Phase(
+                "guided", self.guided, loss, dict.fromkeys(("backbone", *filters), self.guided_rate),
+                decay={"backbone": self.decay, "concepts": self.decay} if self.decay else 0.0,
+                schedule=self.schedule, **common,  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+        last = partial(head_loss, smoothing=self.smoothing)
+        plan.append(ek.Phase("last", self.last, last, {"head": self.last_rate}, **common))
+        return plan
+
+    def describe(self, network: CCNNNetwork) -> ek.Units:
+        """A unit a filter, which is its phrase."""
+        count = network.head.in_features
+        phrases = self._book.phrases if self._book is not None else None
+        names = [f"filter {k}" for k in range(count)]
+        return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean")
+
+    @classmethod
+    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
+        """An explainer of a `CCNNNetwork` trained elsewhere; its phrases are not in the network.
+
+        Raises
+        ------
+        BindError
+            For a network of another form.
+        """
+        if not isinstance(network, CCNNNetwork):
+            raise BindError(
+                f"Expected a CCNNNetwork; got {type(network).__name__}, whose filters have no phrases. Train "
+                "one with fit(data)."
+            )
+        return super().bind(network, classes=classes, **settings)
+
+    @property
+    def confounded(self) -> dict[str, str]:
+        """Phrases that could not be learned apart from others, with those others; known after `fit`."""
+        return {} if self._book is None else self._book.confounded()
+
+    def _read(self, data: ek.ImageData) -> Phrasebook:
+        """The phrases of the training captions, which alone are looked at."""
+        captions = []
+        for batch in data.batches("train", 256):
+            if batch.captions is None:
+                raise InputError(
+                    f"Expected captions of the training images, to learn filters from; {data.name} has "
+                    "none."
+                )
+            captions += [caption.text for caption in batch.captions]
+        book = phrasebook(
+            captions, data.train.labels, len(data.classes), per_class=self.per_class, least=self.least,
+            synonyms=data.synonyms,
+        )  # fmt: skip
+        if alike := book.confounded():
+            some = ", ".join(f"{one!r} (like {other!r})" for one, other in list(alike.items())[:5])
+            warnings.warn(
+                f"{len(alike)} of {len(book)} phrases cannot be told from another by these captions: "
+                f"{some}{' …' if len(alike) > 5 else ''}. What their filters find may be the other's.",
+                ConfoundedWarning, stacklevel=2,
+            )  # fmt: skip
+        return book
+
+
+def shares(told: ek.Explanations) -> Tensor:
+    """Each phrase's share of all evidence, (N, K): ``contribution / sum |contribution|``."""
+    sizes = told.contributions.abs().sum(1, keepdim=True)
+    return told.contributions / sizes.clamp(min=1e-12)
