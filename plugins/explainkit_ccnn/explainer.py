@@ -175,8 +175,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         for batch in data.batches("train", 256):
             if batch.captions is None:
                 raise InputError(
-                    f"Expected captions of the training images, to learn filters from; {data.name} has "
-                    "none."
+                    f"Expected captions of the training images, to learn filters from; {data.name} has none."
                 )
             captions += [caption.text for caption in batch.captions]
         book = phrasebook(
