@@ -366,11 +366,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed}.")
         if not len(data.train):
             raise InputError(f"Expected training images; {data.name} has none.")
-        if len(data.size) == 1 and not self.takes_tables:
-            raise InputError(
-                f"Expected images; {data.name} is a table of {data.size[0]} columns, and {self.card.title} "
-                "explains by places in an image. Architectures of concepts, as 'senn', take tables."
-            )
+        self._check_takes(data.size, data.name)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = self._built(Task(classes=data.classes, size=data.size, data=data))
@@ -415,6 +411,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             For whole numbers where the network has others, or the other way round, and for `units` of
             another number.
         """
+        self._check_takes(size or (64, 64), "what was saved")
         with torch.random.fork_rng(), _unweighted(self):
             network = self._built(Task(classes=classes, size=size or (64, 64), units=units))
         for name, value in network.state_dict().items():
@@ -457,6 +454,14 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     def _checks_range(self) -> bool:
         """Whether images outside [0, 1] are refused: true of networks that were trained here."""
         return True
+
+    def _check_takes(self, size: Sequence[int], source: str) -> None:
+        """Refuse a table where the architecture knows images alone."""
+        if len(size) == 1 and not self.takes_tables:
+            raise InputError(
+                f"Expected images; {source} is a table of {size[0]} columns, and {self.card.title} explains "
+                "by places in an image. Architectures of concepts, as 'senn', take tables."
+            )
 
     def _built(self, task: Task) -> Network:
         """The network in the memory format that is fastest, for training and explaining alike."""

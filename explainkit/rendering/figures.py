@@ -1,5 +1,6 @@
 """Matplotlib figures of one explanation: its plugin's own drawing, or the generic one."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,11 @@ def drawn(explanation: Explanation, size: float = 3.0, dots: int = 90) -> Pixels
         return None
     canvas = FigureCanvasAgg(draw(explanation, size))
     canvas.figure.set_dpi(dots)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph"
+        )  # names may hold what no font has; it would go to a terminal
+        canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 

@@ -441,4 +441,4 @@ def test_rows_are_values(install):
 
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         row.status = "failed"
-    assert row.builtin and row.offers["datasets"] == ("aviary", "cub", "digits", "folder", "voc-part")
+    assert row.builtin and {"aviary", "cub", "wine"} <= set(row.offers["datasets"])
