@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from attrs import define
@@ -40,9 +40,10 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     side : int
         Pixels a side that each scale sees.
     least, most : float
-        Bounds of half a square's side, as shares of the square before.
+        Bounds of half a square's side, as shares of the square before. The paper's bound, a third of the half
+        side before, is 1/6 of the square.
     aim : float
-        Half the side that proposals begin with.
+        Half the side that proposals begin with, the same share.
     margin : float
         By how much a finer scale should be surer.
     detach_reference : bool
@@ -102,6 +103,27 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     smoothing: float = 0.05
     batch_size: int = 64
 
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if not 0 < self.least < self.most < 0.5:
+            raise ek.InputError(
+                "Expected half sides 0 < least < most < 0.5, as shares of the square before; "
+                f"got least={self.least!r}, most={self.most!r}."
+            )
+        if not self.least <= self.aim <= self.most:
+            raise ek.InputError(
+                f"Expected aim within least and most, {self.least!r} … {self.most!r}; got {self.aim!r}. "
+                "Proposals cannot begin with a square that they cannot propose."
+            )
+        if self.gradient not in get_args(Gradient):
+            raise ek.InputError(f"Expected gradient 'true' or 'surrogate'; got {self.gradient!r}.")
+        for name, low in (("side", 8), ("rounds", 0)):
+            if getattr(self, name) < low:
+                raise ek.InputError(f"Expected {name} of at least {low}; got {getattr(self, name)}.")
+        for name in ("margin", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ek.InputError(f"Expected {name} in [0, 1); got {getattr(self, name)!r}.")
+
     def build(self, task: ek.Task) -> RACNNNetwork:
         """The network of model.py."""
         given = {} if self.weights is None else {"weights": self.weights}
@@ -136,7 +158,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
                         "rank", self.rank, ranking, {"proposals": self.rank_rate}, measure=looks, **common
                     ),
                 ],
-                self.rounds, until=lambda network, data, history: settled(history),
+                self.rounds, until=settled,
             ),
             ek.Phase("fuse", finish=fuse),
             ek.Phase(

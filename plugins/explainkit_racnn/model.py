@@ -78,7 +78,7 @@ class RACNNNetwork(nn.Module):
         Pixels a side that each scale sees: of the whole image made smaller, then of crops.
     scales : int
     least, most : float
-        Bounds of half a square's side, as shares of the square before (the paper: least a third).
+        Bounds of half a square's side, as shares of the square before.
     gradient : {"true", "surrogate"}
     """
 
@@ -155,7 +155,7 @@ class RACNNNetwork(nn.Module):
         bias: Tensor
         if self.fused:  # each scale's descriptor at length 1, one head for all
             lengths = pooled.norm(dim=2, keepdim=True).clamp(min=1e-6)
-            weights, bias = self.fusion.weight, self.fusion.bias
+            weights, bias = self.fusion.weight[:, : pooled[0].numel()], self.fusion.bias
         else:
             lengths = torch.ones_like(pooled[:, :, :1])
             heads = [self.heads[scale] for scale in range(len(logits))]

@@ -95,6 +95,8 @@ def fuse(network: RACNNNetwork, _: ImageData) -> None:
 
 def looks(network: RACNNNetwork, data: ImageData, images: int = 256) -> Mapping[str, float]:
     """What is told of an epoch: accuracy and sureness by scale, and how large the boxes are."""
+    if not len(data.validation):
+        return {}
     batch = data.validation.batch(torch.arange(min(images, len(data.validation)))).to(network.fused.device)
     parts = network.decompose(batch.images)
     right = (parts.by_scale.argmax(2) == batch.labels).float().mean(1)
@@ -110,10 +112,11 @@ def looks(network: RACNNNetwork, data: ImageData, images: int = 256) -> Mapping[
     }
 
 
-def settled(history: Sequence[Epoch], change: float = 0.002) -> bool:
+def settled(_: RACNNNetwork, __: ImageData, history: Sequence[Epoch], change: float = 0.002) -> bool:
     """Whether neither half changed much in the last round: the paper's rule to end, on validation."""
-    rounds = [epoch for epoch in history if epoch.phase == "rank"]
-    if len(rounds) < 2:
+    ends = [epoch for epoch in history if epoch.phase == "rank" and epoch.epoch == history[-1].epoch]
+    if len(ends) < 2 or not ends[-1].measures:
         return False
-    names = [name for name in rounds[-1].measures if name.startswith(("p(true)", "half side"))]
-    return all(abs(rounds[-1].measures[name] - rounds[-2].measures[name]) < change for name in names)
+    before, after = ends[-2].measures, ends[-1].measures
+    told = [name for name in after if name.startswith(("p(true)", "half side"))]
+    return all(abs(after[name] - before[name]) < change for name in told)

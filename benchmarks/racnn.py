@@ -1,0 +1,200 @@
+"""RA-CNN on birds that stand anywhere: whether its boxes find the bird, and a closer look helps.
+
+Usage: python benchmarks/racnn.py [--model folder | --seed 0] [--out folder] [--threads 1]
+
+Aviary with ``placement="free"``, 96 pixels; without ``--model`` one is trained, and kept in the folder of
+``--out``. Boxes are measured on the test split against the bird as it is seen, body and all, beside boxes of
+the same size: in the centre; at the one place that covers most of the birds of the training split; around
+the strongest response of the scale before, where proposals began. ``best`` is that size at the best place
+for each image, which no proposal can exceed.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import explainkit as ek
+from explainkit.data.aviary.dataset import Aviary
+from explainkit.regions import boxes
+from explainkit_racnn.explainer import RACNN, SCALES
+from explainkit_racnn.model import Looks, RACNNNetwork
+from explainkit_racnn.trainer import strongest
+from explainkit_racnn.zoom import boxes as in_pixels
+from explainkit_racnn.zoom import within
+
+SETTINGS = {"side": 64, "warm": 20, "look": 3, "rank": 1, "rounds": 3}
+
+
+def birds(data: Aviary, split: str, chunk: int = 250) -> Tensor:
+    """Where the bird of each image is seen, (N, H, W), 0 or 1."""
+    ids = torch.arange(len(data.split(split)))
+    drawn = [data.draw(data.scenes(split, some.numpy())).birds for some in ids.split(chunk)]
+    return torch.cat([torch.from_numpy(mask).any(1) for mask in drawn]).float()
+
+
+def inside(masks: Tensor, found: Tensor) -> Tensor:
+    """How many pixels of masks (N, H, W) lie in boxes (N, 4), pixels on an edge by their share: (N,)."""
+    rows = _shares(found[:, 1], found[:, 3], masks.shape[1])
+    columns = _shares(found[:, 0], found[:, 2], masks.shape[2])
+    return torch.einsum("nhw,nh,nw->n", masks, rows, columns)
+
+
+def overlap(found: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union of boxes (N, 4), (N,)."""
+    low, high = torch.maximum(found[:, :2], truth[:, :2]), torch.minimum(found[:, 2:], truth[:, 2:])
+    common = (high - low).clamp(min=0).prod(1)
+    return common / (area(found) + area(truth) - common)
+
+
+def area(found: Tensor) -> Tensor:
+    return (found[:, 2:] - found[:, :2]).prod(1)
+
+
+def bounding(masks: Tensor) -> Tensor:
+    """The tightest box around each mask (N, H, W), (N, 4)."""
+    return boxes(masks > 0).float()
+
+
+def anywhere(masks: Tensor, side: int) -> Tensor:
+    """How many pixels of each mask (N, H, W) a square of `side` holds at every whole place: (N, h, w)."""
+    return F.avg_pool2d(masks[:, None], side, 1)[:, 0] * side**2
+
+
+def squares(corner: Tensor, side: float) -> Tensor:
+    """Boxes (N, 4) from their upper left corners (N, 2), x first."""
+    return torch.cat([corner, corner + side], 1)
+
+
+def rivals(found: Tensor, masks: Tensor, train: Tensor, strongest: Tensor) -> dict[str, Tensor]:
+    """Boxes of the size of `found` (N, 4) that were placed otherwise, by name; `strongest` is one of them."""
+    size, half = masks.shape[1], (found[:, 2:] - found[:, :2]) / 2
+    side = round(float(2 * half.mean()))
+    often = (anywhere(train, side) / train.sum((1, 2))[:, None, None]).mean(0)
+    fixed = _corner(often.argmax()[None], often.shape[1])
+    held = anywhere(masks, side)
+    best = _corner(held.flatten(1).argmax(1), held.shape[2])
+    return {
+        "centred": torch.cat([size / 2 - half, size / 2 + half], 1),
+        "best fixed": squares(fixed.expand(len(found), 2), side),
+        "strongest response": strongest,
+        "best": squares(best, side),
+    }
+
+
+def looked(network: RACNNNetwork, data: Aviary, split: str) -> dict[str, Tensor]:
+    """What is measured of every image of a split, joined."""
+    found: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for batch in data.batches(split, 200):
+            parts: Looks = network.decompose(batch.images)
+            told = {"right": parts.logits.argmax(1) == batch.labels}
+            sure = parts.by_scale.softmax(2)
+            told["right by scale"] = (parts.by_scale.argmax(2) == batch.labels).T
+            told["sure"] = sure.gather(2, batch.labels[None, :, None].expand(len(sure), -1, 1))[..., 0].T
+            told["boxes"] = parts.boxes if parts.boxes is not None else torch.empty(0)
+            told["strongest"] = torch.stack(
+                [at_strongest(parts, s, batch.images.shape[2:]) for s in range(1, network.depth)], 1
+            )
+            for name, value in told.items():
+                found.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def at_strongest(parts: Looks, scale: int, size: Sequence[int]) -> Tensor:
+    """Boxes (N, 4) of a finer scale, were they around the strongest response of the scale before."""
+    half = parts.proposed[scale - 1][:, 2:]
+    middle = strongest(parts.features[scale - 1], 0.0)[:, :2]
+    inner = torch.cat([torch.minimum(torch.maximum(middle, half), 1 - half), half], 1)
+    return in_pixels(within(parts.places[scale - 1], inner), size)
+
+
+def show_scales(told: dict[str, Tensor]) -> None:
+    """Print accuracy, sureness and size of each scale."""
+    size = (told["boxes"][..., 2] - told["boxes"][..., 0]).mean(0)
+    print("| scale | accuracy | p(true) | side of its box |\n|---|---|---|---|")
+    for s in range(len(size)):
+        print(
+            f"| {SCALES[s]} | {told['right by scale'][:, s].float().mean():.1%} "
+            f"| {told['sure'][:, s].mean():.3f} | {size[s]:.1f} |"
+        )
+    print(f"| all, fused | {told['right'].float().mean():.1%} | | |\n")
+
+
+def show_boxes(told: dict[str, Tensor], masks: Tensor, train: Tensor) -> None:
+    """Print how well the boxes of each finer scale are placed, beside others of their size."""
+    truth, seen = bounding(masks), masks.sum((1, 2))
+    print("| scale | box | cover of the bird | gain of RA-CNN | precision | IoU with the bird's box |")
+    print("|---|---|---|---|---|---|")
+    for s in range(1, told["boxes"].shape[1]):
+        ours = told["boxes"][:, s]
+        cover = inside(masks, ours) / seen
+        for name, found in {"RA-CNN": ours, **rivals(ours, masks, train)}.items():
+            held = inside(masks, found)
+            gain = cover - held / seen
+            error = gain.std() / len(gain) ** 0.5
+            told_gain = "" if name == "RA-CNN" else f"{gain.mean():+.3f} ± {error:.3f}"
+            print(
+                f"| {SCALES[s]} | {name} | {(held / seen).mean():.3f} | {told_gain} "
+                f"| {(held / area(found)).mean():.3f} | {overlap(found, truth).mean():.3f} |"
+            )
+    print()
+
+
+def show_aim(told: dict[str, Tensor], masks: Tensor) -> None:
+    """Print how far boxes follow the birds: correlation of their middles, and how much boxes move."""
+    truth = bounding(masks)
+    bird = (truth[:, :2] + truth[:, 2:]) / 2
+    for s in range(1, told["boxes"].shape[1]):
+        box = (told["boxes"][:, s, :2] + told["boxes"][:, s, 2:]) / 2
+        x, y = (torch.corrcoef(torch.stack([bird[:, a], box[:, a]]))[0, 1] for a in range(2))
+        print(
+            f"{SCALES[s]}: middles of box and bird correlate by {x:.2f} (x), {y:.2f} (y); they vary by "
+            f"{box.std(0).mean():.1f} and {bird.std(0).mean():.1f} pixels"
+        )
+
+
+def trained(data: Aviary, seed: int, out: Path | None) -> RACNN:
+    wall = time.perf_counter()
+    model = RACNN(**SETTINGS).fit(data, seed=seed, device="cpu", progress=False)
+    print(f"trained in {time.perf_counter() - wall:.0f} s on {torch.get_num_threads()} threads")
+    if out is not None:
+        ek.save(model, out)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="folder of a saved one; else one is trained")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder to keep the trained one in")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    data = ek.dataset("aviary", placement="free", size=96)
+    model = ek.load(options.model) if options.model else trained(data, options.seed, options.out)
+    masks, train = birds(data, "test"), birds(data, "train")
+    told = looked(model.network, data, "test")
+    show_scales(told)
+    show_boxes(told, masks, train)
+    show_aim(told, masks)
+
+
+def _shares(start: Tensor, stop: Tensor, pixels: int) -> Tensor:
+    """How much of each of `pixels` lies between start and stop (N,): (N, pixels)."""
+    place = torch.arange(pixels, dtype=start.dtype)
+    return (torch.minimum(place + 1, stop[:, None]) - torch.maximum(place, start[:, None])).clamp(min=0)
+
+
+def _corner(index: Tensor, width: int) -> Tensor:
+    return torch.stack([index % width, index // width], 1).float()
+
+
+if __name__ == "__main__":
+    main()
