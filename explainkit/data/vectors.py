@@ -76,10 +76,15 @@ def phrase_vectors(phrases: Sequence[str], vectors: WordVectors | None = None) -
         Words that it does not know get a hashed vector of the same size and of the known ones' mean length;
         ``None``: all do.
     """
-    spoken = [[word for word in phrase.replace("-", " ").split() if word != "and"] for phrase in phrases]
+    spoken = [words_in(phrase) for phrase in phrases]
     known = {word: vectors(word) if vectors else None for words in spoken for word in words}
     given = [value for value in known.values() if value is not None]
     size = len(given[0]) if given else 50
     length = torch.stack([value.norm() for value in given]).mean() if given else torch.tensor(1.0)
     table = {word: hashed(word, size) * length if value is None else value for word, value in known.items()}
     return torch.stack([torch.stack([table[word] for word in words]).sum(0) for words in spoken])
+
+
+def words_in(phrase: str) -> list[str]:
+    """The words of a phrase that have a vector: those joined by hyphens one by one, and no "and"."""
+    return [word for word in phrase.replace("-", " ").split() if word != "and"]

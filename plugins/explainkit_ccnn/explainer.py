@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.data.phrases import Phrasebook, phrasebook
-from explainkit.data.vectors import phrase_vectors
+from explainkit.data.vectors import WordVectors, phrase_vectors, read_vectors, words_in
 from explainkit.errors import BindError, InputError
 from explainkit_ccnn.model import CCNNNetwork
 from explainkit_ccnn.trainer import guided_loss, head_loss
 
 
 class ConfoundedWarning(UserWarning):
-    """Phrases that no network can learn apart from others, from what was said of the images."""
+    """Phrases that may not be learned apart from others, from what was said of the images."""
+
+
+class SpeechlessWarning(UserWarning):
+    """Classes of which nothing is said that tells them from others."""
 
 
 @define(eq=False, kw_only=True)
@@ -31,6 +35,9 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         By name; fine grids tell small parts apart.
     weights : str or None
         Handed to it, for those that come trained.
+    vectors : str or None
+        A file of word vectors, as those of GloVe: a word and its numbers a line. ``None``: words are hashed.
+        Read by `fit` alone; what was read of it is saved with the network.
     per_class, least : int
         Phrases of a class at most; images of a class in which one must be said.
     joint : int
@@ -73,6 +80,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     backbone: str = "small-fine"
     weights: str | None = None
+    vectors: str | None = None
     per_class: int = 20
     least: int = 3
     joint: int = 12
@@ -94,6 +102,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     smoothing: float = 0.0
     batch_size: int = 64
     _book: Phrasebook | None = field(default=None, init=False, repr=False)
+    _vectors: Tensor | None = field(default=None, init=False, repr=False)
 
     def build(self, task: ek.Task) -> CCNNNetwork:
         """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
@@ -103,18 +112,17 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         with torch.no_grad():
             cells = backbone.eval()(torch.zeros(1, 3, height, width)).shape[2:].numel()
         backbone.train()
-        if task.data is None:
-            phrases = task.units.phrases if task.units is not None else None
-            if not phrases:
-                raise InputError("Expected the phrases of a saved CCNN; got none.")
-            names = [str(phrase) for phrase in phrases]
-            of_classes = torch.zeros(len(names), len(task.classes), dtype=torch.bool)
-        else:
+        if task.data is not None:
             self._book = book = self._read(task.data)
-            names, of_classes = list(book.phrases), book.of_classes
-        return CCNNNetwork(
-            backbone, of_classes, phrase_vectors(names), cells, self.joint, self.start, self.dropout
-        )
+            names, of_classes, alike = book.phrases, book.of_classes, _places(book)
+            vectors = phrase_vectors(names, _word_vectors(names, self.vectors))
+        elif self._vectors is not None:
+            names, vectors = (), self._vectors
+            of_classes = torch.zeros(len(vectors), len(task.classes), dtype=torch.bool)
+            alike = torch.full((len(vectors),), -1)
+        else:
+            raise InputError("Expected captions to find phrases in: call fit(data).")
+        return CCNNNetwork(backbone, of_classes, vectors, cells, self.joint, self.start, self.dropout, alike)
 
     def phases(self) -> list[ek.Phase[Any]]:
         """The paper's three stages: filters alone, all but the last layer, the last layer."""
@@ -148,6 +156,23 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         names = [f"filter {k}" for k in range(count)]
         return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean")
 
+    def restore(
+        self,
+        state: Mapping[str, Tensor],
+        classes: Sequence[str],
+        size: tuple[int, ...] | None,
+        units: ek.Units | None,
+    ) -> Self:
+        """As every explainer is restored; how many phrases there are, and their vectors, are in `state`."""
+        vectors = state.get("vectors")
+        if vectors is None or vectors.ndim != 2 or not vectors.numel():
+            raise InputError("Expected the vectors (K, E) of the phrases of a saved CCNN; got none.")
+        self._book, self._vectors = None, vectors
+        try:
+            return super().restore(state, classes, size, units)
+        finally:
+            self._vectors = None
+
     @classmethod
     def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
         """An explainer of a `CCNNNetwork` trained elsewhere; its phrases are not in the network.
@@ -166,8 +191,24 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     @property
     def confounded(self) -> dict[str, str]:
-        """Phrases that could not be learned apart from others, with those others; known after `fit`."""
-        return {} if self._book is None else self._book.confounded()
+        """Phrases that may not have been learned apart from others, with the likest of those.
+
+        Either both were chosen for the very same classes, or one was said nearly always with the other. It is
+        known of the captions alone: where what the phrases speak of varies within classes, and independently,
+        they can be told apart nevertheless.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        network = self.network
+        assert isinstance(network, CCNNNetwork)
+        alike = network.alike.tolist()
+        names = (self.units.phrases if self.units is not None else None) or ()
+        return {
+            str(names[k]): str(names[other]) for k, other in enumerate(alike) if 0 <= other < len(names) > k
+        }
 
     def _read(self, data: ek.ImageData) -> Phrasebook:
         """The phrases of the training captions, which alone are looked at."""
@@ -182,11 +223,20 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
             captions, data.train.labels, len(data.classes), per_class=self.per_class, least=self.least,
             synonyms=data.synonyms,
         )  # fmt: skip
-        if alike := book.confounded():
-            some = ", ".join(f"{one!r} (like {other!r})" for one, other in list(alike.items())[:5])
+        speechless = [
+            name for name, any_ in zip(data.classes, book.of_classes.any(0), strict=True) if not any_
+        ]
+        if speechless:
             warnings.warn(
-                f"{len(alike)} of {len(book)} phrases cannot be told from another by these captions: "
-                f"{some}{' …' if len(alike) > 5 else ''}. What their filters find may be the other's.",
+                f"The captions have no phrase that tells {_some(speechless)} from other classes: until the "
+                "last layer is trained nothing speaks for them. Give more captions, or a smaller least=….",
+                SpeechlessWarning, stacklevel=2,
+            )  # fmt: skip
+        if alike := book.confounded():
+            some = _some([f"{one!r} (like {other!r})" for one, other in alike.items()])
+            warnings.warn(
+                f"{len(alike)} of {len(book)} phrases may not be told from another by captions: {some}. "
+                "What their filters find may be the other's. See confounded.",
                 ConfoundedWarning, stacklevel=2,
             )  # fmt: skip
         return book
@@ -196,3 +246,26 @@ def shares(told: ek.Explanations) -> Tensor:
     """Each phrase's share of all evidence, (N, K): ``contribution / sum |contribution|``."""
     sizes = told.contributions.abs().sum(1, keepdim=True)
     return told.contributions / sizes.clamp(min=1e-12)
+
+
+def _places(book: Phrasebook) -> Tensor:
+    """Which phrase each may be mistaken for, (K,), by number; -1 for none."""
+    alike, place = book.confounded(), {phrase: k for k, phrase in enumerate(book.phrases)}
+    return torch.tensor([place[alike[phrase]] if phrase in alike else -1 for phrase in book.phrases])
+
+
+def _word_vectors(phrases: Sequence[str], path: str | None) -> WordVectors | None:
+    """What the file at `path` knows of the words of `phrases`."""
+    if path is None:
+        return None
+    words = {word for phrase in phrases for word in words_in(phrase)}
+    known = read_vectors(path, words)
+    if not known:
+        raise InputError(
+            f"Expected the vectors of words such as {_some(sorted(words))}; {path!r} has none of them."
+        )
+    return known.get
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

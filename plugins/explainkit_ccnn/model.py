@@ -41,10 +41,13 @@ class CCNNNetwork(nn.Module):
         without batch norm.
     dropout : float
         Share of filters silenced in training.
+    alike : Tensor or None, (K,), int64
+        Which phrase each may be mistaken for, by number; -1 for none.
     """
 
     of_classes: Tensor
     vectors: Tensor
+    alike: Tensor
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class CCNNNetwork(nn.Module):
         joint: int = 12,
         start: float = 1.0,
         dropout: float = 0.0,
+        alike: Tensor | None = None,
     ) -> None:
         super().__init__()
         phrases, classes = of_classes.shape
@@ -68,6 +72,7 @@ class CCNNNetwork(nn.Module):
         self.textual = nn.Parameter(0.1 * torch.randn(vectors.shape[1], joint))
         self.register_buffer("of_classes", of_classes.clone())
         self.register_buffer("vectors", vectors.clone())
+        self.register_buffer("alike", torch.full((phrases,), -1) if alike is None else alike.clone())
 
     def decompose(self, images: Tensor) -> Phrased:
         """The map of each phrase, its mean, and what it is worth."""

@@ -1,6 +1,8 @@
 """How CCNN puts it: the class, and the phrases that speak for it with their shares of the evidence."""
 
-from explainkit import Explanation
+from collections.abc import Sequence
+
+from explainkit import Evidence, Explanation
 from explainkit_ccnn.explainer import shares
 
 ENOUGH = 0.9
@@ -11,25 +13,33 @@ MOST = 5
 
 
 def sentence(explanation: Explanation) -> str:
-    """A cardinal, because of red crest (31 %) and hooked beak (20 %), despite … (-5 %)."""
+    """A cardinal, because of the red crest (31 %) and the hooked beak (20 %), despite the grey tail (-5 %).
+
+    "The" is right before one, many and what cannot be counted. A share is ``contribution / sum
+    |contribution|`` over all phrases, told or not, so that the sizes of all sum to 100 %.
+    """
     told = shares(explanation.batch[[explanation.index]])[0]
-    order = told.argsort(descending=True).tolist()
+    order = told.argsort(descending=True, stable=True).tolist()
     positive = told.clamp(min=0).sum().item()
     reasons: list[str] = []
     covered = 0.0
-    for unit in order:
+    for unit in order[:MOST]:
         share = told[unit].item()
-        if share <= 0 or len(reasons) == MOST or covered >= ENOUGH * positive:
+        if share <= 0 or covered >= ENOUGH * positive:
             break
-        reasons.append(f"{explanation.evidence_of(unit).words} ({share:.0%})")
+        reasons.append(_reason(explanation.evidence_of(unit), share))
         covered += share
-    worst = order[-1]
+    worst, share = order[-1], told[order[-1]].item()
     rival = f" rather than {explanation.against_name}" if explanation.against_name else ""
     because = f", because of {_listed(reasons)}" if reasons else ", though no phrase speaks for it"
-    share = told[worst].item()
-    despite = f", despite {explanation.evidence_of(worst).words} ({share:.0%})" if share <= -0.01 else ""
+    despite = f", despite {_reason(explanation.evidence_of(worst), share)}" if share <= -0.01 else ""
     return f"{explanation.target_name}{rival}{because}{despite}."
 
 
-def _listed(items: list[str]) -> str:
+def _reason(evidence: Evidence, share: float) -> str:
+    what = f"the {evidence.phrase}" if evidence.phrase else evidence.name
+    return f"{what} ({share * 100:.0f} %)" if abs(share) >= 0.005 else f"{what} (under 1 %)"
+
+
+def _listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,205 @@
+"""Whether CCNN's filters find what their phrases say, and where: against what aviary's scenes truly have.
+
+Usage: python benchmarks/ccnn.py [--model folder ...] [--seed 0] [--variation 0.1] [--out folder]
+
+Without ``--model`` two networks are trained: `small`, and the same with ``concept_weight=0``, so that its
+filters have phrases and are not guided by them. Captions tell two to four parts of a bird; what is measured
+against is every part of it, on held-out images. A row a model and a split:
+
+- *AUC*: of a phrase's score for whether its attribute is there; a mean over phrases, and over those that are
+  not `confounded`. *Within*: of pairs of images of one class alone, which a detector of classes gets half of.
+- *pointing*: how often the highest pixel of a phrase's map is on its part, where that is as the phrase says;
+  *mass*: the share of the map on it; *chance*: the share of the image that is. Means over phrases.
+"""
+
+import argparse
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from scipy.stats import rankdata
+from torch import Tensor
+
+import explainkit as ek
+from explainkit.data.aviary.dataset import Aviary
+from explainkit.data.aviary.grammar import COLOURS, PARTS, PATTERNS, SHAPES
+from explainkit.data.aviary.words import COLOUR_WORDS, NOUNS, PATTERN_WORDS, SHAPE_WORDS
+from explainkit.decomposition import resize
+from explainkit.metrics.localisation import mass_within, pointing_game
+from explainkit_ccnn.explainer import CCNN
+
+SPLITS = ("test", "mixed")
+
+
+@frozen
+class Meaning:
+    """What a phrase is about: a part, one of shape, colour and pattern, and which."""
+
+    part: int
+    attribute: int
+    value: int
+
+
+@frozen(kw_only=True)
+class Found:
+    """What a model finds of P phrases in N images, and what is there."""
+
+    scores: Tensor
+    truth: Tensor
+    labels: Tensor
+    correct: Tensor
+    pointing: Tensor
+    mass: Tensor
+    area: Tensor
+
+
+def meaning_of(phrase: str) -> Meaning | None:
+    """The part and the attribute that a phrase tells; ``None`` for one about something else."""
+    word, _, noun = phrase.partition(" ")
+    part = next((p for p, nouns in NOUNS.items() if noun in nouns), None)
+    if part is None:
+        return None
+    known = ((SHAPE_WORDS[part], SHAPES[part]), (COLOUR_WORDS, COLOURS), (PATTERN_WORDS, PATTERNS))
+    for attribute, (words, values) in enumerate(known):
+        for value, texts in words.items():
+            if word in texts:
+                return Meaning(PARTS.index(part), attribute, values.index(value))
+    return None
+
+
+def meanings_of(phrases: Sequence[str]) -> dict[int, Meaning]:
+    """By the phrase's number, those that have one."""
+    found = ((k, meaning_of(phrase)) for k, phrase in enumerate(phrases))
+    return {k: meaning for k, meaning in found if meaning is not None}
+
+
+def truth_of(data: Aviary, split: str, ids: Tensor, meanings: Sequence[Meaning]) -> Tensor:
+    """Which images have what each phrase says, (N, P)."""
+    scenes = data.scenes(split, ids.numpy())
+    there = [
+        scenes.present[:, 0, m.part] & (scenes.codes[:, 0, m.part, m.attribute] == m.value) for m in meanings
+    ]
+    return torch.stack([torch.from_numpy(column) for column in there], 1)
+
+
+@torch.no_grad()
+def find(model: CCNN, data: Aviary, split: str, meanings: dict[int, Meaning]) -> Found:
+    """Scores, maps and scenes of a whole split."""
+    units, parts = torch.tensor(list(meanings)), torch.tensor([m.part for m in meanings.values()])
+    gathered: list[tuple[Tensor, ...]] = []
+    for batch in data.batches(split, 100):
+        assert batch.masks is not None
+        told = model.network.eval().decompose(batch.images)  # type: ignore[operator]
+        maps = resize(told.maps[:, units], data.size).flatten(0, 1)
+        masks = batch.masks[:, parts].flatten(0, 1)
+        truth = truth_of(data, split, batch.ids, list(meanings.values()))
+        seen = truth & batch.masks[:, parts].flatten(2).any(2)
+        places = (pointing_game(maps, masks), mass_within(maps, masks), masks.float().mean((1, 2)))
+        kept = [values.view_as(truth).where(seen, torch.nan) for values in places]
+        right = told.logits.argmax(1) == batch.labels
+        gathered.append((told.scores[:, units], truth, batch.labels, right, *kept))
+    scores, truth, labels, correct, pointing, mass, area = map(torch.cat, zip(*gathered, strict=True))
+    return Found(
+        scores=scores, truth=truth, labels=labels, correct=correct, pointing=pointing, mass=mass, area=area
+    )
+
+
+def auc(scores: Tensor, truth: Tensor) -> float:
+    """How often a score where it is true is above one where it is not, ties being half; NaN without both."""
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if not positive or not negative:
+        return float("nan")
+    ranks = torch.from_numpy(rankdata(scores.numpy()))
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def auc_within(scores: Tensor, truth: Tensor, labels: Tensor) -> float:
+    """The same over pairs of images of one class, whichever it is."""
+    total = pairs = 0.0
+    for label in labels.unique():
+        mine = labels == label
+        count = float(truth[mine].sum() * (~truth[mine]).sum())
+        if count:
+            total, pairs = total + count * auc(scores[mine], truth[mine]), pairs + count
+    return total / pairs if pairs else float("nan")
+
+
+def row(model: CCNN, data: Aviary, split: str) -> Iterator[str]:
+    """The cells of a row."""
+    assert model.units is not None and model.units.phrases is not None
+    phrases = [str(phrase) for phrase in model.units.phrases]
+    meanings = meanings_of(phrases)
+    found = find(model, data, split, meanings)
+    apart = torch.tensor([phrases[k] not in model.confounded for k in meanings])
+    columns = list(zip(found.scores.T, found.truth.T, strict=True))
+    whole = torch.tensor([auc(scores, truth) for scores, truth in columns])
+    within = torch.tensor([auc_within(scores, truth, found.labels) for scores, truth in columns])
+    yield f"{model.concept_weight:g} | {model.provenance().seed} | {split}"
+    yield f"{found.correct.float().mean():.1%}"
+    yield f"{len(meanings)} | {int(apart.sum())}"
+    yield from (f"{values.nanmean():.3f}" for values in (whole, whole[apart], within, within[apart]))
+    places = (found.pointing, found.mass, found.area)
+    yield from (f"{values.nanmean(0).nanmean():.1%}" for values in places)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", type=Path, default=[], help="folders of saved models")
+    parser.add_argument("--seed", type=int, default=0, help="of the models that are trained")
+    parser.add_argument("--variation", type=float, default=0.1, help="aviary's: birds unlike their species")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="settings of training")
+    parser.add_argument("--guided-alone", action="store_true", help="train without concept_weight=0")
+    parser.add_argument("--out", type=Path, help="folder to keep what is trained in, as ccnn-WEIGHT-SEED")
+    parser.add_argument("--phrases", action="store_true", help="print each phrase's AUC too")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    data = ek.dataset("aviary", variation=options.variation)
+    assert isinstance(data, Aviary)
+    print(
+        "| concept weight | seed | split | accuracy | phrases | apart | AUC | AUC, apart | within class | "
+        "within, apart | pointing | mass | chance |"
+    )
+    print(f"|{'---|' * 13}", flush=True)
+    for model in models(options, data):
+        for split in SPLITS:
+            print(f"| {' | '.join(row(model, data, split))} |", flush=True)
+        if options.phrases:
+            tell_phrases(model, data)
+
+
+def models(options: argparse.Namespace, data: Aviary) -> Iterator[CCNN]:
+    """Those of the folders, or trained here."""
+    for folder in options.model:
+        model = ek.load(folder)
+        assert isinstance(model, CCNN)
+        yield model
+    given = dict(item.split("=", 1) for item in options.set)
+    settings = {name: float(text) if re.search(r"[.e]", text) else int(text) for name, text in given.items()}
+    for weight in () if options.model else (None,) if options.guided_alone else (None, 0.0):
+        guided = settings | ({} if weight is None else {"concept_weight": weight})
+        model = ek.explainer("ccnn", **guided).fit(data, seed=options.seed, device="cpu", progress=False)
+        if options.out:
+            ek.save(model, options.out / f"ccnn-{model.concept_weight:g}-{options.seed}")
+        yield model
+
+
+def tell_phrases(model: CCNN, data: Aviary) -> None:
+    """Each phrase's AUC on the first split, the lowest first."""
+    assert model.units is not None and model.units.phrases is not None
+    phrases = [str(phrase) for phrase in model.units.phrases]
+    meanings = meanings_of(phrases)
+    found = find(model, data, SPLITS[0], meanings)
+    told = {
+        phrases[k]: auc(found.scores[:, place], found.truth[:, place]) for place, k in enumerate(meanings)
+    }
+    for phrase, value in sorted(told.items(), key=lambda item: item[1]):
+        print(f"  {value:.3f} {phrase}{' *' if phrase in model.confounded else ''}")
+
+
+if __name__ == "__main__":
+    main()
