@@ -138,6 +138,31 @@ def test_a_renderer_is_looked_up_and_does_without_the_plugin(install):
     assert registry.renderer_for("not-installed/any") is None
 
 
+def test_a_sentence_of_a_plugin_is_looked_up_and_does_without_it(install):
+    package = install(
+        "mine",
+        "@hookimpl\ndef explainkit_explainers():\n"
+        "    return [Offer('mine', '', 'a:b', sentence='stranger_explainkit_mine.parts:say'),\n"
+        "            Offer('mine/plain', '', 'a:b'),\n"
+        "            Offer('mine/broken', '', 'a:b', sentence='stranger_explainkit_mine.parts:none')]",
+    )
+    (package / "parts.py").write_text("def say(explanation): return 'so'\n")
+
+    assert registry.sentence_for("mine")(None) == "so"
+    assert registry.sentence_for("mine/plain") is None and registry.renderer_for("mine") is None
+    assert registry.sentence_for("not-installed/any") is None
+    with pytest.raises(PluginError, match=r"sentence of 'mine/broken' of plugin 'mine'.*AttributeError"):
+        registry.sentence_for("mine/broken")
+
+
+@pytest.mark.parametrize("field", ["target", "renderer", "sentence"])
+def test_an_offer_names_what_it_has_by_module_and_attribute(field):
+    given = {"target": "a:b", field: "a.b"}
+
+    with pytest.raises(InputError, match=f"Expected an offer's {field} as 'package.module:attribute'"):
+        Offer("mine", "", **given)
+
+
 def test_explainkit_backbones_may_be_an_open_family(install):
     install("zoo", offering("zoo", kind="backbones"))
     install("timm", offering("timm/*", kind="backbones", target="operator:concat"), distribution="other")

@@ -150,6 +150,30 @@ def test_at_most_so_many_phrases_are_chosen_for_a_class():
     assert (book.of_classes.sum(0) <= 1).all()
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.sets(st.sampled_from("abcdefg"), max_size=4)), min_size=1))
+def test_every_phrasebook_keeps_to_its_rules(images):
+    captions = [", ".join(f"a {letter}x thing" for letter in sorted(said)) for _, said in images]
+    labels = torch.tensor([label for label, _ in images])
+    tags = {f"{letter}x": "ADJ" for letter in "abcdefg"} | {"thing": "NOUN"}
+    try:
+        book = phrasebook(
+            captions, labels, 4, per_class=2, least=2,
+            tagger=lambda sentences: [[tags.get(word, "X") for word in words] for words in sentences],
+        )  # fmt: skip
+    except ek.InputError:
+        return
+
+    assert len(book) <= 2 * 4 and (book.of_classes.sum(0) <= 2).all() and book.of_classes.any(1).all()
+    assert not (book.of_images & ~book.of_classes.T[labels]).any()
+    for k, phrase in enumerate(book.phrases):
+        counts = [sum(phrase[0] in said for label, said in images if label == number) for number in range(4)]
+        spread = sum(count >= 2 for count in counts)
+        assert 0 < spread < 4  # what is said of all classes tells none
+        assert all(counts[c] >= 2 for c in book.of_classes[k].nonzero()[:, 0].tolist())
+        for i, (label, said) in enumerate(images):
+            assert book.of_images[i, k] == (phrase[0] in said and bool(book.of_classes[k, label]))
+
+
 def test_nouns_that_say_too_little_are_left_out():
     book = phrasebook(CAPTIONS, LABELS, 2, least=2, without=["bill"])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.data.vectors import hashed, phrase_vectors, read_vectors
+from explainkit.data.vectors import hashed, phrase_vectors, read_vectors, words_in
 from explainkit.errors import FormatError
 
 
@@ -33,6 +33,10 @@ def test_a_phrase_is_the_sum_of_its_words_without_and():
 
     assert torch.allclose(found, torch.stack([red + head, black + red + head]))
     assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.7
+
+
+def test_the_words_of_a_phrase_are_those_that_have_vectors():
+    assert words_in("black and pale-tipped wing") == ["black", "pale", "tipped", "wing"]
 
 
 def test_trained_vectors_are_read_and_unknown_words_are_hashed_at_their_length(tmp_path):
