@@ -75,7 +75,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         },
         "paper": {
             "backbone": "torchvision/vgg19", "weights": "DEFAULT", "side": 224, "least": 1 / 6, "aim": 0.25,
-            "warm": 10, "aiming": 5, "look": 5, "rank": 5, "rounds": 5, "fusion": 5, "rate": 1e-3,
+            "warm": 10, "aiming": 5, "look": 5, "rank": 5, "rounds": 5, "fusion": 5, "rate": 1e-4,
             "smoothing": 0.0, "batch_size": 32, "gradient": "surrogate", "detach_reference": False,
         },
     }  # fmt: skip

@@ -155,7 +155,7 @@ class RACNNNetwork(nn.Module):
         bias: Tensor
         if self.fused:  # each scale's descriptor at length 1, one head for all
             lengths = pooled.norm(dim=2, keepdim=True).clamp(min=1e-6)
-            weights, bias = self.fusion.weight[:, : pooled[0].numel()], self.fusion.bias
+            weights, bias = self.fusion.weight[:, : pooled.shape[1] * self.channels], self.fusion.bias
         else:
             lengths = torch.ones_like(pooled[:, :, :1])
             heads = [self.heads[scale] for scale in range(len(logits))]

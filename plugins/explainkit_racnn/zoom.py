@@ -50,6 +50,8 @@ def crop(images: Tensor, places: Tensor, side: int, largest: float = 0.5) -> Ten
     largest : float
         Half a square's side at most, as a share of the image.
     """
+    if not len(images):  # a grid of none is refused below
+        return images.new_zeros(0, images.shape[1], side, side)
     finer = max(1, math.ceil(2 * largest * max(images.shape[2:]) / side))
     x, y, half = places.unbind(1)
     nothing = torch.zeros_like(x)
