@@ -142,7 +142,8 @@ class Checkpoints:
             ) from None
         except ValueError:
             raise TrainingError(
-                "Expected finite numbers in a checkpoint; the loss on the validation split is not. "
+                "Expected finite numbers in a checkpoint; the loss on the validation split, or what a phase "
+                "measures, is not. "
                 "Lower the learning rate, clip the gradient (clip=1.0), or train in full precision."
             ) from None
         write(self.path, content)

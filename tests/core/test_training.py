@@ -335,6 +335,62 @@ def test_repeats_alternate_until_they_are_told_to_stop():
     assert rounds == [(False, 2), (False, 4)]
 
 
+def test_a_repeat_without_a_rule_runs_every_time_and_one_of_no_times_not_at_all():
+    _, trainer = run(Repeat([phase("a")], 2), Repeat([phase("b")], 0, until=lambda *_: True))
+
+    assert [epoch.phase for epoch in trainer.history] == ["a", "a"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_a_repeat_that_was_cut_off_stops_where_it_would_have(tmp_path, cut):
+    class Cut:
+        """Pulls the plug when it hears of an epoch."""
+
+        heard = 0
+
+        def log(self, epoch):
+            self.heard += 1
+            if self.heard == cut:
+                raise KeyboardInterrupt
+
+        def close(self):
+            pass
+
+    def enough(network, of, history):
+        turns = [epoch.measures["norm"] for epoch in history if epoch.phase == "b"]
+        return len(turns) == 2 and turns[0] != turns[1]
+
+    def measure(network, of):
+        return {"norm": network.head.weight.norm()}
+
+    alternate = Repeat([phase("a"), phase("b", rates={"head": 0.1}, measure=measure)], 4, until=enough)
+    plan = [alternate, phase("c")]
+    whole, first = run(*plan)
+
+    with suppress(KeyboardInterrupt):
+        run(*plan, checkpoints=tmp_path, loggers=[Cut()])
+    again, second = run(*plan, checkpoints=tmp_path, resume=True, network=net(seed=1))
+
+    assert [epoch.phase for epoch in second.history] == ["a", "b", "a", "b", "c"]
+    assert [epoch.measures for epoch in second.history] == [epoch.measures for epoch in first.history]
+    assert learning(again) == learning(whole)
+
+
+def test_only_a_phase_that_measures_tells_measures():
+    _, trainer = run(phase("a"), phase("b", measure=lambda network, of: {"images": len(of.train)}))
+
+    assert [dict(epoch.measures) for epoch in trainer.history] == [{}, {"images": 20.0}]
+    assert "validation/images" not in row(trainer.history[0])
+
+
+def test_a_measure_that_is_no_number_stops_a_checkpoint_in_words(tmp_path):
+    def nothing(network, of):
+        return {"odd": float("nan")}
+
+    with pytest.raises(TrainingError, match="what a phase measures, is not"):
+        run(phase(epochs=2, measure=nothing), checkpoints=tmp_path)
+
+
 def test_a_phase_tells_what_it_measures_of_every_epoch_and_disturbs_nothing():
     seen = []
 
