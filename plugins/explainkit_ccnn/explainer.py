@@ -114,6 +114,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         backbone.train()
         if task.data is not None:
             self._book = book = self._read(task.data)
+            _warn(book, task.classes)
             names, of_classes, alike = book.phrases, book.of_classes, _places(book)
             vectors = phrase_vectors(names, _word_vectors(names, self.vectors))
         elif self._vectors is not None:
@@ -219,33 +220,34 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
                     f"Expected captions of the training images, to learn filters from; {data.name} has none."
                 )
             captions += [caption.text for caption in batch.captions]
-        book = phrasebook(
+        return phrasebook(
             captions, data.train.labels, len(data.classes), per_class=self.per_class, least=self.least,
             synonyms=data.synonyms,
         )  # fmt: skip
-        speechless = [
-            name for name, any_ in zip(data.classes, book.of_classes.any(0), strict=True) if not any_
-        ]
-        if speechless:
-            warnings.warn(
-                f"The captions have no phrase that tells {_some(speechless)} from other classes: until the "
-                "last layer is trained nothing speaks for them. Give more captions, or a smaller least=….",
-                SpeechlessWarning, stacklevel=2,
-            )  # fmt: skip
-        if alike := book.confounded():
-            some = _some([f"{one!r} (like {other!r})" for one, other in alike.items()])
-            warnings.warn(
-                f"{len(alike)} of {len(book)} phrases may not be told from another by captions: {some}. "
-                "What their filters find may be the other's. See confounded.",
-                ConfoundedWarning, stacklevel=2,
-            )  # fmt: skip
-        return book
 
 
 def shares(told: ek.Explanations) -> Tensor:
     """Each phrase's share of all evidence, (N, K): ``contribution / sum |contribution|``."""
     sizes = told.contributions.abs().sum(1, keepdim=True)
     return told.contributions / sizes.clamp(min=1e-12)
+
+
+def _warn(book: Phrasebook, classes: Sequence[str]) -> None:
+    """Tell whoever called `fit` what these phrases cannot do."""
+    spoken = book.of_classes.any(0).tolist()
+    if speechless := [name for name, told in zip(classes, spoken, strict=True) if not told]:
+        warnings.warn(
+            f"The captions have no phrase that tells {_some(speechless)} from other classes: until the last "
+            "layer is trained nothing speaks for them. Give more captions, or a smaller least=….",
+            SpeechlessWarning, stacklevel=5,
+        )  # fmt: skip
+    if alike := book.confounded():
+        some = _some([f"{one!r} (like {other!r})" for one, other in alike.items()])
+        warnings.warn(
+            f"{len(alike)} of {len(book)} phrases may not be told from another by captions: {some}. What "
+            "their filters find may be the other's. See confounded.",
+            ConfoundedWarning, stacklevel=5,
+        )  # fmt: skip
 
 
 def _places(book: Phrasebook) -> Tensor:
