@@ -81,19 +81,56 @@ class ResidualBlock(nn.Module):
         return self.rectify(self.second(self.first(features)) + self.shortcut(features))
 
 
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """`network` with each batch norm that follows a convolution in a sequence put into that convolution.
+class ChannelScale(nn.Module):
+    """A batch norm at rest: each channel times a number, and another added; both learn.
 
-    In eval mode it is the same function; in training no image of a batch changes another any more. What
-    stands otherwise is left as it is; layers are replaced in place.
+    Parameters
+    ----------
+    norm : batch norm with statistics of its own
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        mean, variance = norm.running_mean, norm.running_var
+        if mean is None or variance is None:
+            raise InputError("Expected a batch norm that keeps its statistics; got one without any.")
+        scale = (variance + norm.eps).rsqrt()
+        shift = -mean * scale
+        if norm.affine:
+            scale, shift = scale * norm.weight.detach(), shift * norm.weight.detach() + norm.bias.detach()
+        learns = not norm.affine or norm.weight.requires_grad
+        self.weight, self.bias = nn.Parameter(scale, learns), nn.Parameter(shift, learns)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(N, channels, …) to the same."""
+        axes = (-1, *[1] * (values.ndim - 2))
+        return values * self.weight.view(axes) + self.bias.view(axes)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """`network` with its batch norms at rest: put into the convolution before, or a `ChannelScale` instead.
+
+    In eval mode it is the same function; in training no image of a batch changes another any more. Those
+    that follow a convolution in a sequence go into it. Those that keep no statistics are left as they are;
+    layers are replaced in place.
     """
     for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for place, (first, second) in enumerate(pairwise(list(sequence))):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            if type(first) is nn.Conv2d and isinstance(second, nn.BatchNorm2d) and _keeps(second):
                 training = first.training
-                sequence[place] = fuse_conv_bn_eval(first.eval(), second.eval()).train(training)
+                fused = fuse_conv_bn_eval(first.eval(), second.eval()).train(training)
+                sequence[place] = fused.requires_grad_(first.weight.requires_grad)
                 sequence[place + 1] = nn.Identity().train(training)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and _keeps(child):
+                setattr(module, name, ChannelScale(child).train(child.training))
     return network
+
+
+def _keeps(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether it has statistics of the training images."""
+    return norm.running_mean is not None and norm.running_var is not None
 
 
 def mixes_images(network: nn.Module) -> str | None:

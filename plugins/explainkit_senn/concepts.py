@@ -77,6 +77,11 @@ class ConvConceptizer(Conceptizer):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Images (N, c, H, W) in [0, 1] to (N, K)."""
+        if tuple(inputs.shape[-2:]) != self.shape:
+            raise InputError(
+                f"Expected images of {self.shape}, which the concepts were learned on; got "
+                f"{tuple(inputs.shape[-2:])}. Resize them."
+            )
         return self.read(self.downwards(inputs - 0.5).flatten(2))[..., 0]
 
     def decode(self, concepts: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """What SENN says: how much of each concept is in the image, and what that is worth to the class just here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from attrs import define, field
-from torch import Tensor
+from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.decomposition import Decomposition
+from explainkit.errors import BindError, InputError
 from explainkit_senn.concepts import ConvConceptizer, IdentityConceptizer
 from explainkit_senn.grounding import ground
 from explainkit_senn.model import (
@@ -82,8 +83,8 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         "paper": {
             "backbone": "senn/lenet", "flatten": True, "channels": 1, "concepts": 5, "learn": 0,
             "settle": 5, "settle_rate": 2e-4, "decay": 0.0, "batch_size": 200, "robustness": 1e-4,
-            "sparsity": 2e-5, "tracked": 1.0, "dropout": 0.5, "bounded": True, "smoothing": 0.0,
-            "schedule": "constant",
+            "reconstruction": 1.0, "sparsity": 4e-3, "tracked": 1.0, "dropout": 0.5, "bounded": True,
+            "smoothing": 0.0, "schedule": "constant",
         },
     }  # fmt: skip
 
@@ -110,6 +111,38 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
     dropout: float = 0.0
     certify: bool = True
     _features: tuple[str, ...] = field(default=(), init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        least = {"concepts": 1, "learn": 0, "settle": 0, "batch_size": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(f"Expected {name} of SENN as {value} at least; got {getattr(self, name)}.")
+        for name in ("robustness", "reconstruction", "sparsity", "rate", "settle_rate", "decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"Expected {name} of SENN as 0 or more; got {getattr(self, name)}.")
+        for name in ("tracked", "smoothing", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"Expected {name} of SENN in 0 … 1; got {getattr(self, name)}.")
+        if self.channels not in (1, 3):
+            raise InputError(f"Expected channels of SENN as 1 or 3; got {self.channels}.")
+
+    @classmethod
+    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
+        """An explainer of a network of this architecture, trained elsewhere.
+
+        Raises
+        ------
+        BindError
+            For any other network.
+        """
+        if not isinstance(network, SENNNetwork):
+            raise BindError(
+                f"Expected a SENNNetwork; got {type(network).__name__}. Train one with fit(data)."
+            )
+        explainer = super().bind(network, classes=classes, **settings)
+        explainer.size = network.size
+        return explainer
 
     def build(self, task: ek.Task) -> SENNNetwork:
         """The network of model.py, for images or for rows."""
@@ -179,8 +212,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         with torch.enable_grad():
             inputs = network.ready(images).detach().requires_grad_()
             theta, concepts = network.weights_of(inputs), network.concepts_of(inputs)
-            logits = torch.einsum("nk,nkc->nc", concepts, theta)
-            drift = instability(theta, concepts, inputs, logits, targets)
+            drift = instability(theta, concepts, inputs, targets)
         return {"instability": drift.detach()}
 
     def _for_rows(self, task: ek.Task) -> SENNNetwork:
@@ -189,7 +221,8 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         mean, spread = torch.zeros(features), torch.ones(features)
         if task.data is not None:
             rows = task.data.train.batch(torch.arange(len(task.data.train))).images
-            mean, spread = rows.mean(0), rows.std(0).clamp(min=1e-6)
+            mean, spread = rows.mean(0), rows.std(0)
+            spread = torch.where(spread > 1e-6 * mean.abs(), spread, 1.0)  # a column that never changes
             self._features = task.data.features
         parametrizer = TableParametrizer(
             features, features + self.constant, len(task.classes), dropout=self.dropout

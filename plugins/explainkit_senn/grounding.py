@@ -21,11 +21,13 @@ def ground(network: SENNNetwork, data: ImageData, batch_size: int = 256) -> None
         for batch in data.batches("train", batch_size)
     ]
     concepts = torch.cat(found)  # (N, K): a few numbers an image
-    spread = concepts.std(0).clamp(min=1e-6)
+    spread = concepts.std(0)
+    spread = torch.where(spread > 1e-6, spread, 1.0)  # of one that never changes there is no scale
     grounds.spread.copy_(spread)
     grounds.mean.copy_(concepts.mean(0))
     levels = torch.tensor([0.05, 0.95], device=concepts.device, dtype=concepts.dtype)
-    grounds.range.copy_(concepts.quantile(levels, dim=0) / spread)
+    for range, values, scale in zip(grounds.range.T, concepts.T, spread, strict=True):
+        range.copy_(values.quantile(levels) / scale)
     if grounds.picture.numel():
         for place, sign in ((0, 1), (BEST, -1)):
             _keep_best(network, data, sign * concepts, place)

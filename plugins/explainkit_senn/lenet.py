@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from explainkit.backbones import Backbone
+from explainkit.errors import InputError
 
 
 class LeNet(Backbone):
@@ -21,4 +22,8 @@ class LeNet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 20, h, w), by the mean of the colours."""
+        if min(images.shape[-2:]) < self.receptive_field:
+            raise InputError(
+                f"Expected images of {self.receptive_field} pixels at least; got {tuple(images.shape[-2:])}."
+            )
         return self.layers(images.mean(1, keepdim=True))

@@ -184,8 +184,8 @@ class SENNNetwork(nn.Module):
     Raises
     ------
     InputError
-        For a parametrizer in which the inputs of a batch change each other's weights, even once batch norms
-        are put into the convolutions before them (`steady`).
+        For a parametrizer in which the inputs of a batch change each other's weights, even once its batch
+        norms are at rest (`steady`): one of them keeps no statistics.
     """
 
     def __init__(
@@ -203,14 +203,15 @@ class SENNNetwork(nn.Module):
     ) -> None:
         super().__init__()
         mixing = mixes_images(fold_batch_norm(deepcopy(parametrizer)))
-        if mixing:
+        if mixing is not None:
             raise InputError(
-                "Expected a parametrizer in which no input changes the weights of another, once batch norms "
-                f"are put into the convolutions before them; got {mixing!r}."
+                "Expected a parametrizer in which no input changes the weights of another; its batch norm "
+                f"{mixing!r} keeps no statistics to rest on. Make it with track_running_stats=True."
             )
         self.ready = ready or nn.Identity()
         self.conceptizer, self.parametrizer = conceptizer, parametrizer
         self.grounds = Grounds(concepts, size)
+        self.size = tuple(size)
         self.classes, self.channels, self.constant, self.tracked = classes, channels, constant, tracked
 
     @property
@@ -222,10 +223,11 @@ class SENNNetwork(nn.Module):
         """Concepts (N, K), and what each is worth to every class in each input."""
         inputs = self.ready(inputs)
         tracked = self._tracked(inputs)
-        rest = inputs if tracked is None else inputs[len(tracked) :]
-        theta = self.weights_of(rest)
-        if tracked is not None:
-            theta = torch.cat([self.weights_of(tracked), theta])
+        if tracked is None:
+            theta = self.weights_of(inputs)
+        else:
+            rest = inputs[len(tracked) :]
+            theta = torch.cat([self.weights_of(some) for some in (tracked, rest) if len(some)])
         concepts = self.concepts_of(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
             logits = torch.einsum("nk,nkc->nc", concepts, theta)
@@ -273,12 +275,12 @@ class SENNNetwork(nn.Module):
         return inputs[:count].detach().requires_grad_()
 
     def steady(self) -> None:
-        """From now on no input changes the weights of another: batch norms are put into convolutions."""
+        """From now on no input changes the weights of another: batch norms are at rest."""
         fold_batch_norm(self.parametrizer).to(memory_format=torch.channels_last)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the form of what is loaded: after training there is no batch norm."""
         norm = mixes_images(self.parametrizer)
-        if norm is not None and f"{prefix}parametrizer.{norm}.weight" not in state_dict:
+        if norm is not None and f"{prefix}parametrizer.{norm}.running_mean" not in state_dict:
             self.steady()
         super()._load_from_state_dict(state_dict, prefix, *rest)

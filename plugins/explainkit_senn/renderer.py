@@ -20,7 +20,9 @@ EXAMPLES = 4
 def draw(explanation: Explanation, figure: Figure) -> None:
     """The image and the sum; below, a row a concept: what it adds, examples, from little to much of it."""
     if explanation.batch.of_rows:
-        show_sum(explanation, figure.subplots(), count=12)
+        bars = figure.subplots()
+        show_sum(explanation, bars, count=12)
+        _certify(explanation, bars)
         return
     items = [item for item in explanation.strongest(SHOWN) if item.exemplars]
     width, height = figure.get_size_inches()
@@ -30,17 +32,23 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     image, bars = halves[0].subplots(1, 2, width_ratios=[1, 2.2])
     show_image(explanation, image)
     show_sum(explanation, bars)
-    if "instability" in explanation.notes:
-        bars.set_xlabel(
-            f"the weights drift around the image by {explanation.notes['instability']:.2f} of the slope",
-            fontsize=7, color=NEUTRAL,
-        )  # fmt: skip
+    _certify(explanation, bars)
     if items:
         rows = halves[1].subplots(len(items), 3, squeeze=False, width_ratios=[1, 1.5, 1.9])
         for row, item in zip(rows, items, strict=True):
             _show_concept(row, item)
         rows[0, 1].set_title("training images with as much of it", fontsize=8, color=NEUTRAL)
         rows[0, 2].set_title("drawn with little … much of it", fontsize=8, color=NEUTRAL)
+
+
+def _certify(explanation: Explanation, bars: Axes) -> None:
+    """How far the weights drift around the input, where that is told."""
+    if "instability" in explanation.notes:
+        what = "row" if explanation.batch.of_rows else "image"
+        bars.set_xlabel(
+            f"the weights drift around the {what} by {explanation.notes['instability']:.2f} of the slope",
+            fontsize=7, color=NEUTRAL,
+        )  # fmt: skip
 
 
 def _show_concept(row: Sequence[Axes], item: Evidence) -> None:

@@ -9,6 +9,8 @@ It is about logits; of log-probabilities, as the authors' code takes them, it wo
 perfectly stable.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -42,14 +44,58 @@ def probed(theta: Tensor, concepts: Tensor, inputs: Tensor, signs: Tensor) -> Te
     return slope.flatten(1).square().sum(1)
 
 
-def instability(theta: Tensor, concepts: Tensor, inputs: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def instability(theta: Tensor, concepts: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
     """``|R_c| / |grad f_c|`` for the target of each input, (N,): 0 where the weights stand still around it.
 
-    `theta`, `concepts` and `logits` all depend on `inputs`.
+    Both `theta` and `concepts` depend on `inputs`.
     """
     rows = torch.arange(len(targets), device=targets.device)
     asked = torch.zeros_like(theta)
     asked[rows, :, targets] = concepts.detach()
     (drift,) = torch.autograd.grad(theta, inputs, asked, retain_graph=True)
-    (slope,) = torch.autograd.grad(logits[rows, targets].sum(), inputs)
+    (held,) = torch.autograd.grad(concepts, inputs, theta[rows, :, targets].detach())
+    slope = drift + held  # the product rule: theta's network is gone back through but once
     return drift.flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp(min=1e-12)
+
+
+def local_lipschitz(
+    theta: Callable[[Tensor], Tensor],
+    concepts: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    *,
+    radius: float = 0.01,
+    steps: int = 20,
+    starts: int = 2,
+    seed: int = 0,
+) -> Tensor:
+    """How far weights change with concepts near each input, the paper's measure of stability: (N,).
+
+    The largest ``|theta(x) - theta(x')| / |h(x) - h(x')|`` that was found for x' no further than `radius`
+    from x in any element, by steps along the sign of its gradient for all inputs at once: a lower bound.
+
+    Parameters
+    ----------
+    theta, concepts : callable
+        Inputs (N, ...) to (N, K), without batch statistics.
+    starts : int
+        Random beginnings.
+    """
+    generator = torch.Generator(inputs.device).manual_seed(seed)
+    inputs = inputs.detach()
+    with torch.no_grad():
+        weights, found = theta(inputs), concepts(inputs)
+    worst = torch.zeros(len(inputs), device=inputs.device, dtype=inputs.dtype)
+    for _ in range(starts):
+        noise = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
+        moved = (2 * noise - 1) * radius
+        for step in range(steps + 1):
+            with torch.enable_grad():
+                near = (inputs + moved).requires_grad_()
+                apart = (concepts(near) - found).norm(dim=1).clamp(min=1e-12)
+                ratio = (theta(near) - weights).norm(dim=1) / apart
+                worst = torch.maximum(worst, ratio.detach().to(worst.dtype))
+                if step < steps:
+                    (slope,) = torch.autograd.grad(ratio.sum(), near)
+            if step < steps:
+                moved = (moved + radius / 4 * slope.sign()).clamp(-radius, radius)
+    return worst

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import explainkit as ek
-from explainkit.backbones import SmallBackbone
+from explainkit.backbones import ChannelScale, SmallBackbone, fold_batch_norm, mixes_images
 
 BUILT_IN = ["small", "small-fine", "tiny"]
 STATED = {"small": (8, 96), "small-fine": (4, 96), "tiny": (4, 32)}
@@ -87,3 +87,75 @@ def test_grey_images_in_the_middle_of_the_range_are_zero_inside():
     made(torch.full((1, 3, 32, 32), 0.5))
 
     assert seen[0].abs().max() == 0
+
+
+def used(network):
+    """`network` as if it had seen data, in double precision."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.5)
+            module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, -1, 2)
+                nn.init.normal_(module.bias)
+    return network.double().eval()
+
+
+def loose():
+    """Batch norms that follow no convolution in a sequence."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4, affine=False), nn.Flatten(),
+        nn.Linear(4 * 36, 5), nn.BatchNorm1d(5),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [*(lambda name=name: ek.backbone(name) for name in BUILT_IN), loose])
+def test_batch_norms_at_rest_leave_the_function_as_it_was(make):
+    torch.manual_seed(0)
+    network = used(make())
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    before = network(images)
+
+    assert mixes_images(network) is not None
+    assert fold_batch_norm(network) is network and mixes_images(network) is None
+
+    torch.testing.assert_close(network(images), before, rtol=1e-10, atol=1e-10)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("make", [lambda: ek.backbone("tiny"), loose])
+def test_with_batch_norms_at_rest_no_image_changes_another_in_training(make):
+    torch.manual_seed(0)
+    network = fold_batch_norm(used(make())).train()
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+
+    among, other = network(images)[:1], network(torch.cat([images[:1], images[1:] * 0.3]))[:1]
+
+    torch.testing.assert_close(among, other, rtol=1e-12, atol=1e-12)
+    assert all(module.training for module in network.modules())
+
+
+def test_a_batch_norm_that_follows_a_convolution_goes_into_it():
+    network = fold_batch_norm(used(ek.backbone("tiny")))
+
+    assert not any(isinstance(module, ChannelScale) for module in network.modules())
+    assert network.stem[0].bias is not None
+
+
+def test_what_does_not_learn_does_not_learn_at_rest_either():
+    frozen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
+
+    assert not any(parameter.requires_grad for parameter in fold_batch_norm(frozen).parameters())
+
+
+def test_a_batch_norm_without_statistics_has_no_rest():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+
+    assert mixes_images(fold_batch_norm(network)) == "1"
+    with pytest.raises(ek.InputError, match="keeps its statistics"):
+        ChannelScale(network[1])
+
+
+def test_what_normalises_each_image_alone_mixes_none():
+    assert mixes_images(nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.GroupNorm(2, 4))) is None
