@@ -62,14 +62,23 @@ def table(
     InputError
         For shapes that disagree, numbers that are not finite, and a class with fewer than five rows.
     """
-    values, numbers = np.asarray(rows, np.float32), np.asarray(labels)
-    if values.ndim != 2 or numbers.shape != values.shape[:1] or not np.isfinite(values).all():
+    try:
+        values, numbers = np.asarray(rows, np.float32), np.asarray(labels)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Expected rows (N, F) of numbers alone; {error}.") from error
+    if values.ndim != 2 or numbers.shape != values.shape[:1] or 0 in values.shape:
+        raise InputError(f"Expected rows (N, F) and labels (N,); got {values.shape} and {numbers.shape}.")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0].tolist()
         raise InputError(
-            f"Expected finite rows (N, F) and labels (N,); got {values.shape} and {numbers.shape}."
+            f"Expected finite rows; got {values[row, column]} at row {row}, column {column}. Fill it, or "
+            "leave the row out."
         )
-    if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
-        raise InputError(f"Expected labels as whole numbers from 0 on; got {numbers.dtype}.")
-    counts = np.bincount(numbers)
+    whole = np.issubdtype(numbers.dtype, np.integer)
+    if not whole or numbers.min() < 0:
+        got = numbers.min() if whole else numbers.dtype
+        raise InputError(f"Expected labels as whole numbers from 0 on; got {got}.")
+    counts = np.bincount(np.minimum(numbers, len(numbers)))
     if counts.min() < 5:
         raise InputError(f"Expected five rows of every class at least; got {counts.tolist()}.")
     named = tuple(features or (f"column {place}" for place in range(values.shape[1])))
