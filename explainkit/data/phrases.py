@@ -86,6 +86,7 @@ def phrasebook(
     *,
     per_class: int = 20,
     least: int = 3,
+    share: float = 0.0,
     without: Iterable[str] = ("body",),
     synonyms: Mapping[str, str] | None = None,
     tagger: Tagger | None = None,
@@ -101,6 +102,9 @@ def phrasebook(
         Phrases of a class at most.
     least : int
         In how many images of a class a phrase must be said to count for it.
+    share : float
+        And in what share of them: where classes have hundreds of images, some are said to be what the class
+        is not.
     without : iterable of str
         Nouns that say too little.
     synonyms : mapping of str to str or None
@@ -125,15 +129,16 @@ def phrasebook(
     mentions = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool)
     mentions[image, number] = True
     counts = torch.zeros(classes, len(vocabulary)).index_add_(0, labels, mentions.float())
-    scores = tf_idf(counts.where(counts >= least, 0.0))
+    images = torch.bincount(labels, minlength=classes)[:, None]
+    scores = tf_idf(counts.where((counts >= least) & (counts >= share * images), 0.0))
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :per_class]
     chosen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True) & (scores > 0)
     kept = chosen.any(0).nonzero()[:, 0]
     if not len(kept):
         raise InputError(
-            f"Expected captions with phrases that tell classes apart, each in at least {least} images of a "
-            f"class; found none in {len(captions)} captions. Give more captions, a smaller least=…, or a "
-            "tagger of your own."
+            f"Expected captions with phrases that tell classes apart, each in at least {least} images and "
+            f"{share:.0%} of a class; found none in {len(captions)} captions. Give more captions, a smaller "
+            "least=… or share=…, or a tagger of your own."
         )
     return Phrasebook(
         phrases=tuple(vocabulary[k] for k in kept.tolist()),

@@ -40,6 +40,8 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         Read by `fit` alone; what was read of it is saved with the network.
     per_class, least : int
         Phrases of a class at most; images of a class in which one must be said.
+    share : float
+        And the share of them. The paper has none; its 3 images were a tenth of a class.
     joint : int
         Length of the vectors that maps and phrases are compared by.
     first, guided, last : int
@@ -73,7 +75,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         "paper": {
             "backbone": "torchvision/vgg16", "weights": "DEFAULT", "joint": 24, "first": 20, "guided": 50,
             "last": 20, "rate": 1e-3, "guided_rate": 1e-4, "last_rate": 1e-4, "decay": 0.0, "gain": 1.0,
-            "balanced": False, "margin": 1.0, "counter_margin": 0.5, "start": 0.1, "dropout": 0.5,
+            "balanced": False, "share": 0.0, "margin": 1.0, "counter_margin": 0.5, "start": 0.1, "dropout": 0.5,
             "smoothing": 0.0, "batch_size": 32, "schedule": "constant",
         },
     }  # fmt: skip
@@ -83,6 +85,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     vectors: str | None = None
     per_class: int = 20
     least: int = 3
+    share: float = 0.03
     joint: int = 12
     first: int = 0
     guided: int = 9
@@ -222,7 +225,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
             captions += [caption.text for caption in batch.captions]
         return phrasebook(
             captions, data.train.labels, len(data.classes), per_class=self.per_class, least=self.least,
-            synonyms=data.synonyms,
+            share=self.share, synonyms=data.synonyms,
         )  # fmt: skip
 
 
@@ -238,7 +241,7 @@ def _warn(book: Phrasebook, classes: Sequence[str]) -> None:
     if speechless := [name for name, told in zip(classes, spoken, strict=True) if not told]:
         warnings.warn(
             f"The captions have no phrase that tells {_some(speechless)} from other classes: until the last "
-            "layer is trained nothing speaks for them. Give more captions, or a smaller least=….",
+            "layer is trained nothing speaks for them. Give more captions, or a smaller least=… or share=….",
             SpeechlessWarning, stacklevel=5,
         )  # fmt: skip
     if alike := book.confounded():

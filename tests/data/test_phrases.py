@@ -144,6 +144,17 @@ def test_a_phrase_said_of_all_classes_or_seldom_is_left_out():
     assert "short tail" not in phrasebook(CAPTIONS, LABELS, 2, least=2).phrases
 
 
+def test_a_phrase_that_is_said_of_a_small_share_of_a_class_is_left_out():
+    captions = [*["a red bill"] * 9, "a blue bill", *["a blue bill"] * 10]
+    labels = torch.tensor([0] * 10 + [1] * 10)
+
+    assert phrasebook(captions, labels, 2, least=1).phrases == ("red bill",)  # blue is said of both
+    book = phrasebook(captions, labels, 2, least=1, share=0.2)
+
+    assert book.phrases == ("blue bill", "red bill")
+    assert book.of_classes.tolist() == [[False, True], [True, False]] and not book.of_images[9].any()
+
+
 def test_at_most_so_many_phrases_are_chosen_for_a_class():
     book = phrasebook(CAPTIONS, LABELS, 2, least=2, per_class=1)
 
