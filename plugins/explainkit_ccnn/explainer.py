@@ -75,8 +75,8 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         "paper": {
             "backbone": "torchvision/vgg16", "weights": "DEFAULT", "joint": 24, "first": 20, "guided": 50,
             "last": 20, "rate": 1e-3, "guided_rate": 1e-4, "last_rate": 1e-4, "decay": 0.0, "gain": 1.0,
-            "balanced": False, "share": 0.0, "margin": 1.0, "counter_margin": 0.5, "start": 0.1, "dropout": 0.5,
-            "smoothing": 0.0, "batch_size": 32, "schedule": "constant",
+            "balanced": False, "share": 0.0, "margin": 1.0, "counter_margin": 0.5, "start": 0.1,
+            "dropout": 0.5, "smoothing": 0.0, "batch_size": 32, "schedule": "constant",
         },
     }  # fmt: skip
 
