@@ -74,6 +74,7 @@ def _show_shares(explanation: Explanation, axes: Axes) -> None:
     axes.invert_yaxis()
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     axes.tick_params(axis="x", labelsize=7)
+    axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.margins(x=0.25)
     for row, value in enumerate(values):

@@ -88,8 +88,21 @@ def begin_alike(network: RACNNNetwork, _: ImageData) -> None:
         network.heads[scale].load_state_dict(network.heads[0].state_dict())
 
 
-def fuse(network: RACNNNetwork, _: ImageData) -> None:
-    """From now on the logits are those of the head over all scales."""
+def fuse(network: RACNNNetwork, data: ImageData, images: int = 1024, chunk: int = 256) -> None:
+    """From now on the logits are those of the head over all scales, which begins as the mean of their own.
+
+    Descriptors lose their lengths, so that weights take them over: the mean of each scale's, on the first
+    `images` of the training split. From random weights the head is far from learned in a few epochs.
+    """
+    network.fused.fill_(False)
+    classes = torch.arange(network.fusion.out_features, device=network.fused.device)
+    lengths = []
+    for ids in torch.arange(min(images, len(data.train))).split(chunk):
+        parts = network.decompose(data.train.batch(ids).images.to(classes.device))
+        lengths.append(parts.scores.unflatten(1, (network.depth, -1)).norm(dim=2))  # (N, S)
+    mean = torch.cat(lengths).mean(0).repeat_interleave(network.channels)
+    network.fusion.weight.copy_(parts.weights_for(classes) * mean)
+    network.fusion.bias.copy_(parts.bias_for(classes))
     network.fused.fill_(True)
 
 

@@ -305,7 +305,7 @@ def test_before_fusion_the_logits_are_the_mean_of_all_heads():
 
 def test_after_fusion_they_are_one_heads_of_descriptors_of_length_one():
     net, images = network(), drawn(4, 3, 32, 32)
-    fuse(net, tiny_data())
+    net.fused.fill_(True)
 
     parts = net.decompose(images)
 
@@ -315,6 +315,32 @@ def test_after_fusion_they_are_one_heads_of_descriptors_of_length_one():
     torch.testing.assert_close(parts.scores, joined, rtol=1e-4, atol=1e-5)
     expected = joined @ net.fusion.weight.T + net.fusion.bias
     torch.testing.assert_close(parts.logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_one_head_begins_as_the_mean_of_all_heads():
+    data, net = tiny_data(), network()
+    alone = evolve(
+        data,
+        splits={
+            **data.splits,
+            "train": ArraySplit(images=data.train.images[:1], labels=data.train.labels[:1]),
+        },
+    )
+    images, other = everything(alone).images, network()
+    before = net(images)
+
+    with torch.no_grad():
+        fuse(net, alone)
+        fuse(other, data, images=7, chunk=3)
+
+    torch.testing.assert_close(net(images), before, rtol=1e-4, atol=1e-5)  # its lengths are the mean lengths
+    some = data.train.batch(torch.arange(7)).images
+    for scale, features in enumerate(other.decompose(some).features):
+        mine = other.fusion.weight[:, 32 * scale : 32 * (scale + 1)]
+        length = sum(row.norm().item() for row in pooled(features)) / 7
+        torch.testing.assert_close(mine, other.heads[scale].weight * length / 3, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(other.fusion.bias, sum(head.bias for head in other.heads) / 3)
+    assert other.fused
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -490,24 +516,29 @@ def test_each_phase_moves_what_it_names_and_nothing_else():
     net = model.build(ek.Task(classes=data.classes))
     moved = {}
 
-    for phase in flat(model.phases()):
+    def changed(phase):
         before = {name: value.clone() for name, value in net.state_dict().items()}
-        Trainer(device="cpu", progress=False).run(net, data, [evolve(phase, finish=None)])
-        moved[phase.name] = {
+        Trainer(device="cpu", progress=False).run(net, data, [phase])
+        return {
             ".".join(name.split(".")[: 1 if name.startswith("fus") else 2])
             for name, value in net.state_dict().items()
             if not torch.equal(value, before[name])  # statistics of norms among them
         }
+
+    for phase in flat(model.phases()):
+        moved[phase.name] = changed(evolve(phase, finish=None))
         if phase.finish is not None:
-            Trainer(device="cpu", progress=False).run(net, data, [evolve(phase, epochs=0)])
+            moved[f"{phase.name} ends"] = changed(evolve(phase, epochs=0))
 
     scales = {f"{part}.{scale}" for part in ("backbones", "heads") for scale in range(3)}
     assert moved == {
         "warm": {"backbones.0", "heads.0"},
+        "warm ends": scales - {"backbones.0", "heads.0"},
         "aim": {"proposals.0", "proposals.1"},
         "look": scales,
         "rank": {"proposals.0", "proposals.1"},
         "fuse": set(),
+        "fuse ends": {"fusion", "fused"},
         "fusion": {"fusion"},
     }
 
