@@ -210,9 +210,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         assert isinstance(network, CCNNNetwork)
         alike = network.alike.tolist()
         names = (self.units.phrases if self.units is not None else None) or ()
-        return {
-            str(names[k]): str(names[other]) for k, other in enumerate(alike) if 0 <= other < len(names) > k
-        }
+        return {str(names[k]): str(names[other]) for k, other in enumerate(alike) if 0 <= other < len(names)}
 
     def _read(self, data: ek.ImageData) -> Phrasebook:
         """The phrases of the training captions, which alone are looked at."""

@@ -526,6 +526,18 @@ def test_what_is_said_of_other_splits_changes_nothing():
         assert torch.equal(value, two.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("share", "classes"), [(0.0, [0, 2]), (0.1, [2])])
+def test_what_is_seldom_said_of_a_class_is_no_phrase_of_it(share, classes):
+    data = tiny_data()
+    texts = captions_of(data)
+    texts[:6] = [text.replace("red", "blue") for text in texts[:6]]  # two of the 32 of square 0
+
+    model = quiet(tiny(share=share), retold(data, "train", texts))
+
+    k = model.units.phrases.index("blue square")
+    assert model.network.of_classes[k].nonzero()[:, 0].tolist() == classes
+
+
 def test_images_without_captions_are_refused_in_words():
     with pytest.raises(ek.InputError, match=r"captions of the training images.*tiny has none"):
         quiet(tiny(), retold(tiny_data(), "train", None))
@@ -553,8 +565,9 @@ def test_a_class_of_which_nothing_is_said_is_named():
 
 def test_phrases_that_may_be_mistaken_are_named_and_remembered(tmp_path):
     data = tiny_data()
-    with pytest.warns(ConfoundedWarning, match=r"\(like 'red square'\)"):
+    with pytest.warns(ConfoundedWarning, match=r"\(like 'red square'\)") as caught:
         model = tiny().fit(data, device="cpu", progress=False)
+    assert {each.filename for each in caught} == {__file__}  # where fit was called
     book = phrasebook(captions_of(data), data.train.labels, 3, per_class=4, least=1)
 
     again = ek.load(ek.save(model, tmp_path / "model"))
