@@ -10,12 +10,16 @@ for each image, which no proposal can exceed.
 """
 
 import argparse
+import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
+from attrs import asdict
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -159,6 +163,18 @@ def show_aim(told: dict[str, Tensor], masks: Tensor) -> None:
         )
 
 
+def show_rounds(history: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each turn of the ranking changed, on validation images."""
+    names = ("p(true) 2", "p(true) 3", "half side 2", "half side 3")
+    print("| ranking | " + " | ".join(names) + " |\n|---|---|---|---|---|")
+    ends = [epoch for epoch, after in pairwise(history) if epoch["phase"] != after["phase"]]
+    turns = [(one, two) for one, two in pairwise(ends) if two["phase"] == "rank"]
+    for turn, (before, after) in enumerate(turns, 1):
+        told = [f"{before['measures'][name]:.3f} to {after['measures'][name]:.3f}" for name in names]
+        print(f"| round {turn} | " + " | ".join(told) + " |")
+    print()
+
+
 def trained(data: Aviary, seed: int, out: Path | None) -> RACNN:
     wall = time.perf_counter()
     model = RACNN(**SETTINGS).fit(data, seed=seed, device="cpu", progress=False)
@@ -178,9 +194,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     data = ek.dataset("aviary", placement="free", size=96)
-    model = ek.load(options.model) if options.model else trained(data, options.seed, options.out)
+    if options.model:
+        model = ek.load(options.model)
+        history = json.loads((options.model / "explainer.json").read_text())["history"]
+    else:
+        model = trained(data, options.seed, options.out)
+        history = [asdict(epoch) for epoch in model.history]
     masks, train = birds(data, "test"), birds(data, "train")
     told = looked(model.network, data, "test")
+    show_rounds(history)
     show_scales(told)
     show_boxes(told, masks, train)
     show_aim(told, masks)

@@ -169,7 +169,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
 
     def describe(self, network: RACNNNetwork) -> ek.Units:
         """A unit a scale and filter; its group is the scale, and with it the box."""
-        names = [f"filter {k} ({s})" for s in _scales(network.depth) for k in range(network.channels)]
+        names = [f"filter {k} ({s})" for s in scale_names(network.depth) for k in range(network.channels)]
         group = torch.arange(network.depth).repeat_interleave(network.channels)
         return ek.Units(kind="filter", names=names, pooling="mean", group=group)
 
@@ -193,11 +193,11 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         """How sure each scale alone is of the target: whether a closer look helped."""
         by_scale = parts.by_scale if isinstance(parts, Looks) else parts.logits[None]
         sure = by_scale.softmax(2).gather(2, targets[None, :, None].expand(len(by_scale), -1, 1))[..., 0]
-        return {f"p by {name}": value for name, value in zip(_scales(len(sure)), sure, strict=True)}
+        return {f"p by {name}": value for name, value in zip(scale_names(len(sure)), sure, strict=True)}
 
 
-def _scales(count: int) -> Sequence[str]:
-    """What the scales are called."""
+def scale_names(count: int) -> Sequence[str]:
+    """What each of `count` scales is called."""
     return SCALES if count == len(SCALES) else [f"scale {s + 1}" for s in range(count)]
 
 

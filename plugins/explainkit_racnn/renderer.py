@@ -1,6 +1,7 @@
 """How RA-CNN is drawn: boxes within boxes on the image, what is seen in each, and what each look adds."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.patches import Rectangle
 from explainkit import Explanation
 from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_evidence, show_sum
 from explainkit.rendering.pictures import crop, pixels
-from explainkit_racnn.explainer import SCALES, shares
+from explainkit_racnn.explainer import scale_names, shares
 
 EDGES = ("#111827", "#d97706", "#7c3aed")
 """Colours of the boxes, from the whole image to the closest look."""
@@ -31,8 +32,8 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     show_evidence(explanation, evidence)
     show_sum(explanation, bars, count=5)
     below = lower.subplots(1, len(found) + 1, width_ratios=[*([1.0] * len(found)), 1.5])
-    for number, (axes, box) in enumerate(zip(below, found, strict=False)):
-        _show_look(explanation, axes, box, number)
+    for number, (axes, name) in enumerate(zip(below, scale_names(len(found)), strict=False)):
+        _show_look(explanation, axes, found[number], name, EDGES[number % len(EDGES)])
     _show_shares(explanation, below[-1])
 
 
@@ -40,7 +41,7 @@ def _show_boxes(explanation: Explanation, axes: Axes, boxes: Sequence[Sequence[f
     picture = pixels(explanation.image)
     scale = picture.shape[1] / explanation.image.shape[2]
     axes.imshow(picture)
-    for colour, (x0, y0, x1, y1) in zip(_colours(len(boxes)), boxes, strict=True):
+    for colour, (x0, y0, x1, y1) in zip(cycle(EDGES), boxes, strict=False):
         place = (x0 * scale - 0.5, y0 * scale - 0.5)
         size = ((x1 - x0) * scale, (y1 - y0) * scale)
         axes.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=2.2))
@@ -48,7 +49,7 @@ def _show_boxes(explanation: Explanation, axes: Axes, boxes: Sequence[Sequence[f
     axes.set_axis_off()
 
 
-def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], number: int) -> None:
+def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], name: str, colour: str) -> None:
     """What is seen at one scale."""
     height, width = explanation.image.shape[1:]
     x0, y0, x1, y1 = (round(end) for end in box)
@@ -56,9 +57,8 @@ def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], numbe
     axes.imshow(crop(explanation.image, (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), 128))
     axes.set_xticks([]), axes.set_yticks([])
     for spine in axes.spines.values():
-        spine.set_edgecolor(_colours(number + 1)[number])
+        spine.set_edgecolor(colour)
         spine.set_linewidth(2.2)
-    name = SCALES[number] if number < len(SCALES) else f"scale {number + 1}"
     sure = explanation.notes.get(f"p by {name}")
     told = f"\nalone {sure:.0%} sure" if sure is not None else ""
     axes.set_title(f"{name}{told}", fontsize=8)
@@ -67,8 +67,7 @@ def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], numbe
 def _show_shares(explanation: Explanation, axes: Axes) -> None:
     """What each look adds to the logit."""
     values = shares(explanation.batch[[explanation.index]])[0].tolist()
-    names = [SCALES[s] if len(values) == len(SCALES) else f"scale {s + 1}" for s in range(len(values))]
-    values, names = [*values, explanation.base], [*names, "base"]
+    values, names = [*values, explanation.base], [*scale_names(len(values)), "base"]
     axes.barh(range(len(values)), values, color=[FOR if value > 0 else AGAINST for value in values])
     axes.set_yticks(range(len(values)), names, fontsize=8)
     axes.invert_yaxis()
@@ -82,7 +81,3 @@ def _show_shares(explanation: Explanation, axes: Axes) -> None:
             f" {value:+.2f} ", (value, row), va="center", ha="left" if value >= 0 else "right", fontsize=7
         )
     axes.set_title("what each look adds", fontsize=9)
-
-
-def _colours(count: int) -> list[str]:
-    return [EDGES[number % len(EDGES)] for number in range(count)]

@@ -777,3 +777,16 @@ def test_drawing_shows_boxes_in_boxes_and_what_each_look_adds():
         assert f"{value:+.2f}" in texts
     titles = " ".join(axes.get_title() for axes in figure.axes)
     assert f"alone {told[1].notes['p by closest']:.0%} sure" in titles
+
+
+def test_two_looks_are_drawn_under_the_names_that_they_are_told_of():
+    model = ek.explainer("ra-cnn", network=network(scales=2), classes=tiny_data().classes)
+    told = model.explain(tiny_images())
+
+    figure = Figure(figsize=(9, 3))
+    draw(told[0], figure)
+
+    titles = " ".join(axes.get_title() for axes in figure.axes)
+    for name in ("scale 1", "scale 2"):
+        assert f"{name}\nalone {told[0].notes[f'p by {name}']:.0%} sure" in titles
+    assert "closer" not in titles
