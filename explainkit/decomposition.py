@@ -46,9 +46,13 @@ class Decomposition:
 
     def weights_for(self, targets: Tensor) -> Tensor:
         """What each unit is worth to class ``targets[n]`` in image n, (N, K)."""
+        return self.weights_for_rows(torch.arange(len(targets), device=targets.device), targets)
+
+    def weights_for_rows(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """What each unit is worth to class ``targets[m]`` in image ``rows[m]``, (M, K)."""
         if isinstance(self.weights, Tensor):
             return self.weights[targets]
-        return self.weights(torch.arange(len(targets), device=targets.device), targets)
+        return self.weights(rows, targets)
 
     def bias_for(self, targets: Tensor) -> Tensor:
         """The bias of class ``targets[n]`` in image n, (N,)."""
@@ -163,6 +167,35 @@ def place(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence
     rows = _overlap(boxes[..., 1], boxes[..., 3], fine.shape[-2], image_size[0], size[0])  # (N, G, H, h)
     columns = _overlap(boxes[..., 0], boxes[..., 2], fine.shape[-1], image_size[1], size[1])
     return (rows @ fine @ columns.mT).sum(1)
+
+
+def spread_out(
+    contributions: Tensor,
+    maps: Tensor,
+    pooling: Pooling,
+    size: Sequence[int],
+    *,
+    image_size: Sequence[int],
+    boxes: Tensor | None = None,
+    group: Tensor | None = None,
+) -> Tensor:
+    """Contributions (N, K) poured over their maps (N, K, h, w), summed over units, on a grid: (N, H, W).
+
+    Parameters
+    ----------
+    size : (int, int)
+        Of the grid, which lies over the whole image.
+    boxes : Tensor or None, (N, G, 4)
+        Where the maps of each group lie in an image of `image_size`.
+    group : Tensor or None, (K,) or (N, K)
+        The units' groups, 0 unless given.
+    """
+    if boxes is None:
+        return resize(pour_total(contributions, maps, pooling), size)
+    member = torch.zeros_like(contributions, dtype=torch.long) + (0 if group is None else group)
+    within = member[:, None] == torch.arange(boxes.shape[1], device=member.device)[:, None]  # (N, G, K)
+    poured = pour_total(contributions[:, None] * within, maps, pooling)
+    return place(poured, boxes.to(poured.dtype), image_size, size)
 
 
 def _reindexed(weigh: Weigh, index: Tensor) -> Weigh:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from explainkit import registry
 from explainkit.data.images import class_index, words
-from explainkit.decomposition import Decomposition, Pooling, join, place, placed, pour_total, resize
+from explainkit.decomposition import Decomposition, Pooling, join, place, placed, resize, spread_out
 from explainkit.errors import AlgebraError, InputError
 from explainkit.rules import check_finite, check_floats, check_indices, check_shape
+from explainkit.wording import DESPITE, MANY, MOSTLY, TELLING, called, counted, listed, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -356,11 +356,13 @@ class Explanations:
         if self.maps is None:
             return self.logits.new_zeros(len(self), *size)
         contributions = self._mapped_contributions()
-        if self.boxes is None:
-            total = resize(pour_total(contributions, self.maps, self.units.pooling), size)
-        else:
-            poured = self._pour_in_groups(contributions, self.maps, self.boxes.shape[1])
-            total = place(poured, self.boxes.to(poured.dtype), image_size, size)
+        group = self.units.group
+        if group is not None and self.map_units is not None:
+            group = group[self.map_units]
+        total = spread_out(
+            contributions, self.maps, self.units.pooling, size, image_size=image_size, boxes=self.boxes,
+            group=group,
+        )  # fmt: skip
         return total if self.rest is None else total + resize(self.rest, size)
 
     def top(self, k: int) -> Top:
@@ -432,16 +434,6 @@ class Explanations:
     def _mapped_contributions(self) -> Tensor:
         """The contributions of the units that `maps` belongs to, (N, K) or (N, k)."""
         return self.contributions if self.map_units is None else self.contributions.gather(1, self.map_units)
-
-    def _pour_in_groups(self, contributions: Tensor, maps: Tensor, groups: int) -> Tensor:
-        """Contributions poured over their maps and summed by group, (N, G, h, w)."""
-        member = torch.zeros_like(self.scores, dtype=torch.long)  # (N, K)
-        if self.units.group is not None:
-            member = member + self.units.group
-        if self.map_units is not None:
-            member = member.gather(1, self.map_units)
-        within = member[:, None] == torch.arange(groups, device=member.device)[:, None]  # (N, G, K)
-        return pour_total(contributions[:, None] * within, maps, self.units.pooling)
 
 
 @frozen(eq=False, kw_only=True)
@@ -551,9 +543,14 @@ class Explanation:
             return str(own(self))
         reasons = self._largest(self.contributions, 3 if supporting is None else supporting)
         doubts = self._largest(-self.contributions, 1 if opposing is None else opposing)
+        total = self.contributions.clamp(min=0).sum().item()
+        if supporting is None:
+            reasons = reasons[:1] + [item for item in reasons[1:] if item.contribution >= TELLING * total]
+        if opposing is None:
+            doubts = [item for item in doubts if -item.contribution >= DESPITE * total]
         rival = f" rather than {self.against_name}" if self.against_name else ""
-        because = f", because of {_listed(reasons)}" if reasons else ", though nothing speaks for it"
-        despite = f", despite {_listed(doubts)}" if doubts else ""
+        because = f", {self._because(reasons, total)}" if reasons else ", though nothing speaks for it"
+        despite = f", despite {listed([_counts(item) for item in doubts])}" if doubts else ""
         return f"{self.target_name}{rival}{because}{despite}."
 
     def figure(self, size: float = 3.0) -> Figure:
@@ -566,6 +563,18 @@ class Explanation:
         from explainkit.rendering.html import fragment
 
         return fragment(self)
+
+    def _because(self, reasons: Sequence[Evidence], total: float) -> str:
+        """The reasons told, how much the first is of the whole, and what is left untold."""
+        told = sum(item.contribution for item in reasons)
+        others = int((self.contributions > 0).sum()) - len(reasons)
+        items = [_counts(item) for item in reasons]
+        if others and told < MANY * total:
+            kind = counted(others, f"other {self.batch.units.kind}")
+            items.append(f"{kind} ({signed(total - told)} together)")
+        if len(items) > 1 and reasons[0].contribution > MOSTLY * total:
+            return f"mostly because of {items[0]}, also {listed(items[1:])}"
+        return f"because of {listed(items)}"
 
     def _largest(self, contributions: Tensor, count: int) -> list[Evidence]:
         """The units with the `count` largest `contributions`, of those above zero."""
@@ -646,17 +655,8 @@ def _plain(target: Any) -> int | str:
         raise InputError(f"Expected a target as a class name or index; got {target!r}.") from None
 
 
-def _listed(items: Sequence[Evidence]) -> str:
-    told = [f"{item.words} ({_signed(item.contribution)})" for item in items]
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
-
-
-def _signed(value: float) -> str:
-    """Two significant digits with a sign, never in scientific notation unless tiny."""
-    if value == 0 or not abs(value) < 0.95:
-        return f"{value:+.1f}"
-    digits = max(2, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"
+def _counts(item: Evidence) -> str:
+    return f"{called(item.name, item.phrase)} ({signed(item.contribution)})"
 
 
 def _check(told: Explanations) -> None:
@@ -747,7 +747,7 @@ def _check_units(units: Units) -> None:
 
 def _check_exemplar(exemplar: Exemplar) -> None:
     (x0, y0, x1, y1), image = exemplar.box, exemplar.image
-    height, width = (x1 + 1, y1 + 1) if image is None else image.shape[-2:]
+    height, width = (y1 + 1, x1 + 1) if image is None else image.shape[-2:]
     numbers = (exemplar.id, exemplar.label, *exemplar.cell, *exemplar.box)
     if not all(isinstance(number, int) for number in numbers) or len(exemplar.cell) != 2:
         raise InputError(f"Expected the places of an exemplar as whole numbers; got {exemplar!r}.")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import attrs
 import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import Tensor, nn
 
 from explainkit import registry
@@ -25,14 +25,21 @@ from explainkit.decomposition import Decomposition
 from explainkit.errors import BindError, InputError, NotFittedError
 from explainkit.explanation import Claim, Explanations, Provenance, Units, class_indices, concatenate
 from explainkit.inputs import check_images, check_range, check_rows
+from explainkit.quantiles import Quantiles
 from explainkit.training import Epoch, Phase, Repeat, Trainer
 from explainkit.training.engine import evaluate
 from explainkit.training.logs import Logger
 from explainkit.training.processes import accelerator
 from explainkit.version import __version__
 
+if TYPE_CHECKING:
+    from explainkit.questions.class_level import ClassExplanations
+
 MAX_BATCH = 256
 """How many images are explained at once unless told otherwise."""
+
+LARGEST_RANGES = 2**22
+"""Most pairs of a class and a unit for which plausible scores are kept."""
 
 Images = Tensor | Batch | Readable | Sequence[Readable]
 """A tensor (N, 3, H, W) in [0, 1], a `Batch`, or files, PIL images and arrays: one, or a sequence of them."""
@@ -221,6 +228,36 @@ class Explainer(ABC):
             ]
         return concatenate(pieces)
 
+    def explain_class(
+        self,
+        data: ImageData | Iterable[Batch],
+        classes: Sequence[int | str] | int | str | None = None,
+        *,
+        max_batch: int = MAX_BATCH,
+    ) -> ClassExplanations:
+        """What each class is to the network: its sums, averaged over the images that bear its label.
+
+        One pass, in memory that does not grow with the number of images.
+
+        Parameters
+        ----------
+        data : ImageData, or iterable of Batch
+            Its training images; or batches with labels, as ``data.batches("test")``.
+        classes
+            By name or index; every class that has images unless given.
+
+        Raises
+        ------
+        InputError
+            For batches without labels, for a class without images, and for methods whose contributions are
+            no logits.
+        UnknownNameError
+            For a class that the network does not know.
+        """
+        from explainkit.questions.class_level import explain_class
+
+        return explain_class(self, data, classes, max_batch=max_batch)
+
     def predict(self, images: Images, *, max_batch: int = MAX_BATCH) -> Tensor:
         """Logits (N, C)."""
         with undisturbed(self.network), torch.no_grad():
@@ -313,6 +350,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     bound: bool = field(default=False, init=False)
     units: Units | None = field(default=None, init=False, repr=False)
     history: list[Epoch] = field(factory=list, init=False, repr=False)
+    _bank: ImageData | None = field(default=None, init=False, repr=False)
 
     @abstractmethod
     def build(self, task: Task) -> Network:
@@ -379,8 +417,9 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 resume=resume,
             )
             self.history = trainer.run(network, data, self.phases())
-        self._seed, self.bound = seed, False
-        return self._adopt(network, data.classes, data.size)
+        self._seed, self.bound, self._bank = seed, False, data
+        self._adopt(network, data.classes, data.size)
+        return self._learn_ranges(data)
 
     @classmethod
     def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
@@ -470,6 +509,22 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, ...] | None) -> Self:
         self._network, self.classes, self.size = network, tuple(classes), size
         self.units = self.describe(network)  # type: ignore[arg-type]
+        return self
+
+    def _learn_ranges(self, data: ImageData) -> Self:
+        """Tell of the units which scores are plausible: those of the training images of each class."""
+        units = self.units
+        if units is None or len(self.classes) * len(units) > LARGEST_RANGES:
+            return self
+        found = Quantiles(len(self.classes), len(units))
+        with undisturbed(self.network), torch.no_grad():
+            for batch in data.batches("train", MAX_BATCH):
+                parts: Decomposition = self.network.decompose(self.read(batch))  # type: ignore[operator]
+                found.add(parts.scores, batch.labels)
+        low, high = found.at((0.05, 0.95))
+        unseen = low.isnan().any(1)  # of a class without images anything is plausible that is of others
+        low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)
+        self.units = evolve(units, range=torch.stack([low, high]))
         return self
 
     def _units_on(self, device: torch.device) -> Units:

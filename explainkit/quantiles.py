@@ -9,7 +9,7 @@ from torch import Tensor
 class Quantiles:
     """Histograms of G x K streams of numbers, each on a scale of its own that grows as it must.
 
-    A scale doubles by joining neighbouring bins, so that nothing is ever seen twice. A quantile is off by less
+    A scale doubles by joining neighbouring bins, so that nothing is seen twice. A quantile is off by less
     than one bin: at most 4 / `bins` of the largest distance from the middle of the first batch.
 
     Parameters
@@ -57,7 +57,7 @@ class Quantiles:
         return torch.where(total > 0, found, torch.nan).T.reshape(-1, *self.shape).float()
 
     def _begin(self) -> None:
-        """Give each stream that begins a centre, amid its first numbers, and the finest scale that matters."""
+        """Give each stream that begins a centre, amid its first numbers, and a scale that is too fine."""
         new = self.centre.isnan() & self.low.isfinite()
         self.centre[new] = (self.low[new] + self.high[new]) / 2
         self.width[new] = (self.centre[new].abs() * 2.0**-40).clamp(min=2.0**-60)

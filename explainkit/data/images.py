@@ -155,6 +155,26 @@ class ArraySplit:
         return Batch(images=self.images[ids].float() / 255, labels=self.labels[ids], ids=ids, captions=told)
 
 
+class Batches(Iterator[Batch]):
+    """The images of a split in order, a batch after the other, and the split that they come from.
+
+    Parameters
+    ----------
+    split : Split
+    name : str
+        Of the split.
+    size : int
+        Of a batch, at most.
+    """
+
+    def __init__(self, split: Split, name: str, size: int) -> None:
+        self.split, self.name = split, name
+        self._ids = iter(torch.arange(len(split)).split(size))
+
+    def __next__(self) -> Batch:
+        return self.split.batch(next(self._ids))
+
+
 @frozen(eq=False, kw_only=True)
 class ImageData:
     """A data set: its splits, and the words for what is in it.
@@ -224,11 +244,9 @@ class ImageData:
             raise UnknownNameError(f"{self.name} has no split {name!r}. There are: {', '.join(self.splits)}.")
         return self.splits[name]
 
-    def batches(self, split: str, size: int = 64) -> Iterator[Batch]:
+    def batches(self, split: str, size: int = 64) -> "Batches":
         """The images of `split` in order, un-augmented, at most `size` at a time."""
-        images = self.split(split)
-        for ids in torch.arange(len(images)).split(size):
-            yield images.batch(ids)
+        return Batches(self.split(split), split, size)
 
 
 def class_index(classes: Sequence[str], target: str | int) -> int:

@@ -271,8 +271,21 @@ def test_a_sentence_tells_what_speaks_for_and_against():
     said = sentence([2.1, 0.9, -0.4])
 
     assert said == (
-        "Cardinal, because of the red crest (+2.1) and the short beak (+0.90), despite the grey tail (-0.40)."
+        "Cardinal, mostly because of the red crest (+2.1), also the short beak (+0.90), despite the grey tail (-0.40)."
     )
+
+
+def test_a_sentence_tells_no_reason_that_hardly_counts():
+    assert sentence([2.0, 1.9, 0.15, -0.1]) == (
+        "Cardinal, because of the red crest (+2.0) and the short beak (+1.9)."
+    )
+
+
+def test_a_sentence_that_tells_less_than_half_says_what_the_others_come_to():
+    weights = torch.tensor([[1.0] * 9], dtype=torch.float64)
+    explained = told(number=1, count=9, scores=torch.ones(1, 9).double(), weights=weights, decomposition=None)
+
+    assert explained[0].sentence().endswith("and 6 other filters (+6.0 together).")
 
 
 def test_a_sentence_says_when_nothing_speaks_for_it():

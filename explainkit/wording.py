@@ -1,0 +1,66 @@
+"""Words around numbers: lists, signs and articles, and from what size on a sentence says what.
+
+A sentence claims no more than its numbers carry: its words have thresholds, which stand here.
+"""
+
+import math
+from collections.abc import Sequence
+
+TELLING = 0.05
+"""The share of all evidence of a side below which a unit is no reason that is told, the first one apart."""
+
+MOSTLY = 0.5
+"""The share of all evidence for a class above which it is so "mostly" because of one unit."""
+
+DESPITE = 0.05
+"""The share of the evidence for a class from which on evidence against it is worth a "despite"."""
+
+MANY = 0.5
+"""Where the reasons told are less than this share of the evidence for a class, the others' sum is told."""
+
+USUALLY = 0.75
+"""The share of images from which on something is "usually" so."""
+
+
+def listed(items: Sequence[str]) -> str:
+    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def signed(value: float) -> str:
+    """Two significant digits with a sign, never in scientific notation unless tiny."""
+    if value == 0 or not abs(value) < 0.95:
+        return f"{value:+.1f}"
+    digits = max(2, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"
+
+
+def number(value: float) -> str:
+    """The same without a plus sign."""
+    return signed(value).removeprefix("+")
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as whole per cent; what is neither none nor all is not rounded to it."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    if 0.995 < share < 1:
+        return "over 99 %"
+    return f"{share * 100:.0f} %"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``"1 image"``, ``"3 images"``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def called(name: str, phrase: str | None) -> str:
+    """What a unit is called inside a sentence: "the" before a phrase, nothing before "filter 3"."""
+    if phrase is None:
+        return name
+    return phrase if phrase.split(" ", 1)[0].lower() in ("the", "a", "an") else f"the {phrase}"
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter large; the rest is left alone."""
+    return text[:1].upper() + text[1:]
