@@ -77,7 +77,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
             "tracked": 1.0, "robustness": 1e-2, "smoothing": 0.0,
         },
         "mnist": {
-            "backbone": "tiny", "channels": 1, "concepts": 10, "learn": 8, "settle": 8, "tracked": 0.5,
+            "backbone": "tiny", "channels": 1, "concepts": 10, "learn": 16, "settle": 8, "tracked": 0.5,
         },
         "tiny": {"backbone": "tiny", "concepts": 4, "learn": 1, "settle": 1},
         "paper": {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def exact(theta: Tensor, concepts: Tensor, inputs: Tensor) -> Tensor:
-    """``sum_c |R_c|^2`` of each input, (N,): one backward pass a class, all in one.
+    """``sum_c |R_c|^2`` of each input, (N,): one backward pass a class.
 
     Parameters
     ----------
@@ -26,12 +26,10 @@ def exact(theta: Tensor, concepts: Tensor, inputs: Tensor) -> Tensor:
         Of inputs that are cut from `inputs`, so that only their parameters are in its graph.
     inputs : Tensor, (N, ...)
     """
-    classes = theta.shape[2]
-    asked = (
-        torch.eye(classes, device=theta.device, dtype=theta.dtype)[:, None, None] * concepts[None, :, :, None]
-    )
-    (slopes,) = torch.autograd.grad(theta, inputs, asked, is_grads_batched=True, create_graph=True)
-    return slopes.flatten(2).square().sum(2).sum(0)  # slopes: (C, N, ...)
+    slopes = [
+        torch.autograd.grad(one, inputs, concepts, create_graph=True)[0].flatten(1) for one in theta.unbind(2)
+    ]
+    return torch.stack([slope.square().sum(1) for slope in slopes]).sum(0)
 
 
 def probed(theta: Tensor, concepts: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
