@@ -676,8 +676,18 @@ def test_a_sentence_says_when_nothing_speaks_for_it():
     assert "because of the red crest (under 1 %), despite" in said([0.001, -3.0])
 
 
-def test_a_sentence_tells_five_phrases_at_most():
-    assert said([1.0] * 7, phrases=None).count("filter") == 5
+def test_a_sentence_tells_five_phrases_at_most_and_what_the_others_come_to():
+    assert said([1.0] * 8, phrases=None).endswith("filter 4 (12 %) and 3 other phrases (38 %).")
+    assert said([1.0] * 6, phrases=None).endswith("filter 4 (17 %) and one other phrase (17 %).")
+    assert said([3.0] * 5 + [0.1], phrases=None).endswith("and filter 4 (20 %).")
+
+
+def test_the_shares_that_a_sentence_tells_come_to_what_speaks_for_the_class():
+    parts = drawn(40, 12) - 0.4
+    for contributions in parts.tolist():
+        told = [int(share) for share in re.findall(r"\((\d+) %\)", said(contributions, phrases=None))]
+        positive = sum(c for c in contributions if c > 0) / sum(abs(c) for c in contributions)
+        assert 90 * positive - 3.5 <= sum(told) <= 100 * positive + 3.5
 
 
 def test_a_sentence_names_the_rival():
