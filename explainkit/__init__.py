@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from explainkit.decomposition import Decomposition
     from explainkit.explanation import Evidence, Exemplar, Explanation, Explanations, Provenance, Units
     from explainkit.interfaces import Card, Explainer, InterpretableExplainer, PostHocExplainer, Task
+    from explainkit.questions.class_level import ClassExplanation, ClassExplanations
+    from explainkit.questions.counterfactual import Counterfactual, Counterfactuals
+    from explainkit.questions.naming import Names, name_units
     from explainkit.rendering.html import report
     from explainkit.storage import load, save
     from explainkit.training.phases import Phase, Repeat
@@ -31,7 +34,11 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Backbone": "backbones",
     "Batch": "data.images",
     "Card": "interfaces",
+    "ClassExplanation": "questions.class_level",
+    "ClassExplanations": "questions.class_level",
     "Comparison": "comparison",
+    "Counterfactual": "questions.counterfactual",
+    "Counterfactuals": "questions.counterfactual",
     "Decomposition": "decomposition",
     "Evidence": "explanation",
     "Exemplar": "explanation",
@@ -40,6 +47,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Explanations": "explanation",
     "ImageData": "data.images",
     "InterpretableExplainer": "interfaces",
+    "Names": "questions.naming",
     "Phase": "training.phases",
     "PostHocExplainer": "interfaces",
     "Provenance": "explanation",
@@ -49,6 +57,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Units": "explanation",
     "compare": "comparison",
     "load": "storage",
+    "name_units": "questions.naming",
     "report": "rendering.html",
     "save": "storage",
 }
@@ -57,7 +66,11 @@ __all__ = [
     "Backbone",
     "Batch",
     "Card",
+    "ClassExplanation",
+    "ClassExplanations",
     "Comparison",
+    "Counterfactual",
+    "Counterfactuals",
     "Decomposition",
     "Evidence",
     "Exemplar",
@@ -68,6 +81,7 @@ __all__ = [
     "ImageData",
     "InputError",
     "InterpretableExplainer",
+    "Names",
     "Offer",
     "Phase",
     "PluginWarning",
@@ -84,6 +98,7 @@ __all__ = [
     "explainer",
     "hookimpl",
     "load",
+    "name_units",
     "plugins",
     "report",
     "save",

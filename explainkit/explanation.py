@@ -70,6 +70,9 @@ class Units:
         5 % and 95 % quantiles of the score on training images of each class: what is plausible.
     phrases : tuple of (str or None) or None, K
         The unit in words, where words were found.
+    phrase_scores : Tensor or None, (2, K)
+        How well each phrase fits, on images that it was not chosen on, and the standard error of that; 0
+        where there is no phrase. ``None`` where phrases are the units' own, and were not looked for.
     exemplars : tuple of tuple of Exemplar or None, K
     """
 
@@ -80,6 +83,7 @@ class Units:
     reference: Tensor | None = field(default=None, repr=False)
     range: Tensor | None = field(default=None, repr=False)
     phrases: tuple[str | None, ...] | None = field(default=None, repr=False)
+    phrase_scores: Tensor | None = field(default=None, repr=False)
     exemplars: tuple[tuple[Exemplar, ...], ...] | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -92,7 +96,7 @@ class Units:
         """The same vocabulary with its tensors on `device`."""
         moved: dict[str, Any] = {
             name: value.to(device)
-            for name in ("group", "reference", "range")
+            for name in ("group", "reference", "range", "phrase_scores")
             if isinstance(value := getattr(self, name), Tensor)
         }
         return evolve(self, **moved)
@@ -135,7 +139,7 @@ class Evidence:
     """One unit in one image: how much of it is there, what that is worth, what it adds.
 
     ``contribution = weight * (score - reference)``; `map` is (h, w) over the image, or ``None`` where the
-    unit has no place.
+    unit has no place. `phrase_score` tells how well a phrase that was looked for fits.
     """
 
     unit: int
@@ -147,6 +151,7 @@ class Evidence:
     contribution: float
     map: Tensor | None = field(repr=False, eq=False)
     exemplars: tuple[Exemplar, ...] = field(default=(), repr=False, eq=False)
+    phrase_score: float | None = None
 
     @property
     def words(self) -> str:
@@ -519,6 +524,7 @@ class Explanation:
             kind=units.kind,
             name=units.names[unit],
             phrase=units.phrases[unit] if units.phrases else None,
+            phrase_score=units.phrase_scores[0, unit].item() if units.phrase_scores is not None else None,
             score=batch.scores[self.index, unit].item(),
             weight=batch.weights[self.index, unit].item(),
             contribution=self.contributions[unit].item(),
@@ -740,7 +746,9 @@ def _check_units(units: Units) -> None:
             check_shape(name, values, (count,))
     if units.range is not None and (units.range.ndim != 3 or units.range.shape[::2] != (2, count)):
         raise InputError(f"Expected units.range of (2, C, {count}); got {tuple(units.range.shape)}.")
-    for name in ("reference", "range"):
+    if units.phrase_scores is not None:
+        check_shape("units.phrase_scores", units.phrase_scores, (2, count))
+    for name in ("reference", "range", "phrase_scores"):
         check_floats({f"units.{name}": getattr(units, name)})
         check_finite({f"units.{name}": getattr(units, name)})
 

@@ -34,6 +34,8 @@ from explainkit.version import __version__
 
 if TYPE_CHECKING:
     from explainkit.questions.class_level import ClassExplanations
+    from explainkit.questions.counterfactual import Counterfactuals
+    from explainkit.questions.edits import Cost
 
 MAX_BATCH = 256
 """How many images are explained at once unless told otherwise."""
@@ -258,6 +260,44 @@ class Explainer(ABC):
 
         return explain_class(self, data, classes, max_batch=max_batch)
 
+    def counterfactual(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        bank: ImageData | Batch | None = None,
+        cost: Cost = "count",
+        margin: float = 0.01,
+        max_batch: int = MAX_BATCH,
+    ) -> Counterfactuals:
+        """What would make each image its target: in the evidence, exactly; in the image, as the network says.
+
+        Parameters
+        ----------
+        images
+            As `explain` takes them.
+        targets
+            Classes by name or index; by default the runners-up.
+        bank : ImageData, Batch or None
+            Images with labels, whose regions are swapped in: the training images of an ImageData. What `fit`
+            learned from unless given; after `load` it must be.
+        cost : {"count", "l1", "l2"}
+            What an edit of the evidence has least of: changed scores, the sum of changes, or of their
+            squares.
+        margin : float
+            By how much the target shall be ahead by its evidence, in logits.
+
+        Raises
+        ------
+        InputError
+            Without a bank; for a bank of images of another size; for post-hoc methods, which change nothing.
+        UnknownNameError
+            For a class that the network does not know.
+        """
+        from explainkit.questions.counterfactual import counterfactual
+
+        return counterfactual(self, images, targets, bank=bank, cost=cost, margin=margin, max_batch=max_batch)
+
     def predict(self, images: Images, *, max_batch: int = MAX_BATCH) -> Tensor:
         """Logits (N, C)."""
         with undisturbed(self.network), torch.no_grad():
@@ -419,7 +459,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             self.history = trainer.run(network, data, self.phases())
         self._seed, self.bound, self._bank = seed, False, data
         self._adopt(network, data.classes, data.size)
-        return self._learn_ranges(data)
+        units = self.units
+        if units is not None and len(self.classes) * len(units) <= LARGEST_RANGES:
+            self.units = evolve(units, range=self.ranges(data))
+        return self
 
     @classmethod
     def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
@@ -511,21 +554,21 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         self.units = self.describe(network)  # type: ignore[arg-type]
         return self
 
-    def _learn_ranges(self, data: ImageData) -> Self:
-        """Tell of the units which scores are plausible: those of the training images of each class."""
-        units = self.units
-        if units is None or len(self.classes) * len(units) > LARGEST_RANGES:
-            return self
-        found = Quantiles(len(self.classes), len(units))
+    def ranges(self, data: ImageData | Batch) -> Tensor:
+        """Which scores are plausible: 5 % and 95 % quantiles on (training) images of each class, (2, C, K).
+
+        Of a class without images anything is plausible that is of others.
+        """
+        found = Quantiles(len(self.classes), len(self._units_on(self.device)))
+        batches = data.batches("train", MAX_BATCH) if isinstance(data, ImageData) else [data]
         with undisturbed(self.network), torch.no_grad():
-            for batch in data.batches("train", MAX_BATCH):
+            for batch in batches:
                 parts: Decomposition = self.network.decompose(self.read(batch))  # type: ignore[operator]
                 found.add(parts.scores, batch.labels)
         low, high = found.at((0.05, 0.95))
-        unseen = low.isnan().any(1)  # of a class without images anything is plausible that is of others
+        unseen = low.isnan().any(1)
         low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)
-        self.units = evolve(units, range=torch.stack([low, high]))
-        return self
+        return torch.stack([low, high])
 
     def _units_on(self, device: torch.device) -> Units:
         units = self.units or self.describe(self.network)  # type: ignore[arg-type]

@@ -354,7 +354,7 @@ def _from_bytes(images: Tensor, dtype: torch.dtype) -> Tensor:
 def _units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A vocabulary as JSON, and its tensors."""
     tensors: dict[str, Tensor] = {}
-    for name in ("group", "reference", "range"):
+    for name in ("group", "reference", "range", "phrase_scores"):
         if isinstance(value := getattr(units, name), Tensor):
             tensors[f"units.{name}"] = value
     exemplars = None
@@ -388,7 +388,7 @@ def _units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     return Units(
         kind=facts["kind"], names=_words(facts["names"]), pooling=facts["pooling"],
         phrases=None if phrases is None else tuple(phrases), exemplars=exemplars,
-        **{name: tensors.get(f"units.{name}") for name in ("group", "reference", "range")},
+        **{name: tensors.get(f"units.{name}") for name in ("group", "reference", "range", "phrase_scores")},
     )  # fmt: skip
 
 

@@ -1,16 +1,17 @@
-"""What scores would have to be for another class to win: edits of evidence, each score within what is plausible.
+"""What scores would have to be for another class to win: edits of evidence within what is plausible.
 
-For image n, target t and rival c let ``gap = logit_c - logit_t + margin`` and ``d = weight_t - weight_c``. Moving
-unit k within its range closes the gap by at most ``gain_k = max(d_k (high_k - score_k), d_k (low_k - score_k), 0)``.
+For image n, target t and rival c let ``gap = logit_c - logit_t + margin`` and ``d = weight_t - weight_c``.
+Moving unit k within its range closes the gap by at most ``gain_k = max(d_k (high_k - score_k), d_k (low_k -
+score_k), 0)``.
 
-Against one rival the fewest moves are the largest gains: sorting is exact, since any m gains sum to no more than
-the m largest. The most that any one rival needs is therefore a lower bound for all rivals together. A set that
-closes all gaps is found by adding the unit that leaves least, and by undoing what is not needed; where it is as
-small as the bound it is proved to be smallest, and up to `ENUMERATED` units smaller sets are ruled out one by one.
-Where no set is found, a linear program says whether there is any.
+Against one rival the fewest moves are the largest gains: sorting is exact, since any m gains sum to no more
+than the m largest. The most that any one rival needs is therefore a lower bound for all rivals together. A
+set that closes all gaps is found by adding the unit that leaves least, and by undoing what is not needed;
+where it is as small as the bound it is proved to be smallest, and up to `ENUMERATED` units smaller sets are
+ruled out one by one. Where no set is found, a linear program says whether there is any.
 
-Least change in sum of sizes is a knapsack against one rival, a linear program against all; least change in squares
-a projection, found by its dual, which has a price for each rival.
+Least change in sum of sizes is a knapsack against one rival, a linear program against all; least change in
+squares a projection, found by its dual, which has a price for each rival.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ SOLVED = 1e-7
 """By how much, in logits, a solver may fall short of a gap."""
 
 AHEAD = 1e-6
-"""By how much the least squares go further than they must, in logits: the dual is solved to less than that."""
+"""By how much the least squares go further than they must, in logits: more than the dual is off by."""
 
 _CHUNK = 2**23
 """Most numbers N x C x K that are worked on at once."""
@@ -324,7 +325,7 @@ def _enumerated(problem: Gaps, bound: int, size: int) -> Tensor | None:
 
 
 def _knapsack(problem: Gaps, known: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
-    """The least sum of sizes: against one rival the steepest units first, the last in part; else a program."""
+    """The least sum of sizes: against one rival the steepest units, the last in part; else a program."""
     rows = torch.arange(len(rival))
     against = problem.gains[rows, rival]
     toward = problem.towards(rival)
@@ -341,13 +342,13 @@ def _knapsack(problem: Gaps, known: Tensor, rival: Tensor) -> tuple[Tensor, Tens
     return moved, exact
 
 
-def _projected(problem: Gaps, known: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+def _projected(problem: Gaps, known: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
     """The least sum of squares that closes all gaps within the ranges; `known` moves where it is not found.
 
-    The dual: moves are ``clip(sum_c price_c gain_c)`` for prices of at least 0 that make ``sum_c price_c gap_c``
-    less the cost of the moves largest. All images at once, for the sum falls apart.
+    The dual: moves are ``clip(sum_c price_c gain_c)`` for prices of at least 0 that make ``sum_c price_c
+    gap_c`` less the cost of the moves largest. All images at once, for the sum falls apart.
     """
-    n, c, _ = problem.gains.shape
+    n, c = problem.gains.shape[:2]
     aims = problem.gaps.nan_to_num(neginf=0.0) + AHEAD * problem.gaps.isfinite()
     scale = problem.gains.square().sum(2).clamp(min=1e-12)  # so that prices are alike in size
 

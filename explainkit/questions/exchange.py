@@ -1,17 +1,17 @@
 """Regions of another image, swapped in so that the network really says the target.
 
-Choice: which image of a bank, under which shift, and which cells of it, is read off the evidence of both images
-for target and prediction, cell by cell: swapping a cell brings what the other image has there and takes what this
-one has. Sorted and summed up, that tells for every candidate at once how few cells should do. For linear sums of
-means it is exact; Goyal et al.: Counterfactual Visual Explanations, ICML 2019, arXiv:1904.07451, search for it.
+Choice: which image of a bank, under which shift, and which cells of it, is read off the evidence of both
+images for target and prediction, cell by cell: swapping a cell brings what the other image has there and
+takes what this one has. Sorted and summed up, that tells for every candidate at once how few cells should
+do. For linear sums of means it is exact; Goyal et al.: Counterfactual Visual Explanations, ICML 2019,
+arXiv:1904.07451, search for it.
 
-Proof: the swap is made in pixels and the network asked. Receptive fields reach over edges, so that evidence alone
-promises too much: cells are added until the network says the target, then each that is not needed is taken back.
-All cells are from one image under one shift, so that neighbours fit.
+Proof: the swap is made in pixels and the network asked. Receptive fields reach over edges, so that evidence
+alone promises too much: cells are added until the network says the target, then each that is not needed is
+taken back. All cells are from one image under one shift, so that neighbours fit.
 """
 
-from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
 from attrs import field, frozen
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.images import Batch, ImageData
-from explainkit.decomposition import Decomposition, spread_out
+from explainkit.decomposition import Decomposition, join, spread_out
 from explainkit.errors import InputError
 from explainkit.explanation import Units
 from explainkit.interfaces import InterpretableExplainer, undisturbed
@@ -38,8 +38,6 @@ TRIED = 4
 
 MOST = 0.5
 """The share of cells from which on a swap is no edit of this image any more, but another image."""
-
-Network = Callable[[Tensor], Tensor]
 
 
 @frozen(eq=False, kw_only=True)
@@ -88,7 +86,7 @@ class RealisedEdits:
 
 @frozen(eq=False, kw_only=True)
 class Bank:
-    """Images of the classes asked for that the network knows rightly: E of each of T classes, mirrored ones last.
+    """Images of the T classes asked for that the network knows rightly: E of each, mirrored ones last.
 
     Attributes
     ----------
@@ -108,7 +106,7 @@ class Bank:
 
 
 def exchange(
-    explainer: InterpretableExplainer,
+    explainer: InterpretableExplainer[Any],
     images: Tensor,
     parts: Decomposition,
     targets: Tensor,
@@ -149,7 +147,7 @@ def exchange(
 
 
 def gather(
-    explainer: InterpretableExplainer, source: ImageData | Batch, targets: Tensor, like: Tensor
+    explainer: InterpretableExplainer[Any], source: ImageData | Batch, targets: Tensor, like: Tensor
 ) -> Bank:
     """The first images of each target class that the network knows rightly, and their mirrors that it does.
 
@@ -188,8 +186,6 @@ def gather(
         kept[:, EXEMPLARS:] = kept[:, :EXEMPLARS].flip(-1)
         kept_ids[:, EXEMPLARS:] = kept_ids[:, :EXEMPLARS]
     pieces = [explainer.network.decompose(some) for some in kept.flatten(0, 1).split(256)]  # type: ignore[operator]
-    from explainkit.decomposition import join
-
     maps = None if pieces[0].maps is None else torch.cat([piece.maps for piece in pieces])
     parts = join(pieces, maps)
     agreed = parts.logits.argmax(1).view(len(wanted), height).cpu() == wanted.cpu()[:, None]
@@ -207,7 +203,7 @@ class _Search:
 
     def __init__(
         self,
-        explainer: InterpretableExplainer,
+        explainer: InterpretableExplainer[Any],
         units: Units,
         images: Tensor,
         parts: Decomposition,
@@ -252,9 +248,9 @@ class _Search:
         )  # fmt: skip
 
     def _candidates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The most promising: order of cells (N, Q, P), cells promised (N, Q), which image and shift (N, Q)."""
+        """The most promising: order of cells (N, Q, P), how many should do, image and shift (N, Q)."""
         gains = self._gains()  # (N, E, S, P)
-        n, _, s, p = gains.shape
+        s, p = gains.shape[2:]
         gaps = self.parts.logits.amax(1) - self.parts.logits.gather(1, self.targets[:, None])[:, 0]
         sizes = gains.sort(3, descending=True)
         total = sizes.values.clamp(min=0).cumsum(3)
@@ -364,11 +360,10 @@ class _Search:
 
     def _asked(self, images: Tensor) -> Tensor:
         self.passes += len(images)
-        ask = partial(self.explainer.network)
-        return torch.cat([ask(some) for some in images.split(256)])
+        return torch.cat([self.explainer.network(some) for some in images.split(256)])
 
     def _grown(self, order: Tensor, lengths: Tensor, sources: Tensor, known: Tensor) -> Tensor:
-        """For each candidate the shortest run of its cells tried after which the network agrees: (N, Q, P)."""
+        """For each candidate the shortest run of its cells, of those tried, that does: (N, Q, P)."""
         n, q, p = order.shape
         rank = order.argsort(2)
         most = torch.minimum(self.valid, torch.tensor(max(1, int(MOST * p)), device=self.device))
@@ -387,7 +382,7 @@ class _Search:
         return masks
 
     def _pruned(self, masks: Tensor, order: Tensor, sources: Tensor) -> Tensor:
-        """Without the cells that are not needed: each is undone once, the weakest first, until none can be."""
+        """Without the cells that are not needed: each is undone, the weakest first, until none can be."""
         masks = masks.clone()
         changed = masks.any(2)
         while changed.any():

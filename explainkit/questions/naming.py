@@ -1,0 +1,274 @@
+"""Words for any unit: what it detects best, of all that parts and captions give names to, if anything.
+
+A phrase is chosen on some images and scored on others, by `explainkit.metrics.concepts`. Where its score is
+not beyond chance there is none: a unit without a phrase is told of by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from explainkit.data.images import Batch, ImageData
+from explainkit.data.phrases import phrases_in
+from explainkit.decomposition import place, resize
+from explainkit.errors import InputError
+from explainkit.explanation import Explanations
+from explainkit.interfaces import Explainer, InterpretableExplainer
+from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
+
+BEYOND = 2.0
+"""Standard errors by which a score must be beyond chance."""
+
+LEAST = 0.1
+"""The smallest score that a phrase is said for: below, most of what the unit finds is something else."""
+
+SEEN = 10
+"""Images in which a concept must be, to be a candidate."""
+
+
+@frozen(kw_only=True)
+class Name:
+    """What one unit is best a detector of.
+
+    Attributes
+    ----------
+    phrase : str or None
+        The best candidate; ``None`` where there is none to choose from.
+    score, error : float
+        Cross-fitted: 1 for the concept itself, 0 for chance; and its standard error.
+    steady : float
+        In how large a share of the folds it was the best.
+    told : bool
+        Whether it is good enough to be said.
+    """
+
+    unit: int
+    name: str
+    phrase: str | None
+    score: float
+    error: float
+    steady: float
+    told: bool
+
+
+@frozen(eq=False, kw_only=True)
+class Names:
+    """The names of an explainer's units, good and poor ones.
+
+    Attributes
+    ----------
+    candidates : tuple of str
+        All that could have been chosen.
+    images : int
+    reason : str or None
+        Why there are no names.
+    """
+
+    explainer: str
+    units: tuple[Name, ...]
+    candidates: tuple[str, ...] = field(repr=False)
+    images: int
+    reason: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __iter__(self) -> Iterator[Name]:
+        return iter(self.units)
+
+    def __getitem__(self, unit: int) -> Name:
+        return self.units[unit]
+
+    def table(self) -> str:
+        """All units, the best named first, as text."""
+        if self.reason:
+            return self.reason
+        rows = sorted(self.units, key=lambda name: -name.score)
+        lines = [
+            f"{row.name:<24} {row.phrase or '-':<28} {row.score:6.3f} ± {row.error:.3f}"
+            f"{'' if row.told else '   (not told)'}"
+            for row in rows
+        ]
+        head = f"{'unit':<24} {'best phrase':<28} {'score':>6}   error"
+        return "\n".join([head, *lines])
+
+
+def name_units(
+    explainer: Explainer,
+    data: ImageData,
+    *,
+    split: str = "validation",
+    images: int = 1000,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> Names:
+    """Name an explainer's units by what the parts, key phrases and captions of `data` tell of its images.
+
+    The phrases are kept with the explainer's units, and are saved with it; a unit that has a phrase of its
+    own keeps that.
+
+    Parameters
+    ----------
+    split : str
+        Images that the network did not learn from.
+    images : int
+        How many of them, at most.
+    folds : int
+        A phrase is chosen on all but one of so many shares of the images, and scored on that one, in turn.
+    seed : int
+        Of how images are parted.
+
+    Raises
+    ------
+    InputError
+        For data that have neither parts nor captions.
+    """
+    if not isinstance(explainer, InterpretableExplainer):
+        kind = explainer.card.speaks
+        return Names(
+            explainer=explainer.card.title, units=(), candidates=(), images=0,
+            reason=f"{explainer.card.title} speaks of {kind}, which have no meaning of their own to name.",
+        )  # fmt: skip
+    batches = [
+        data.split(split).batch(ids) for ids in torch.arange(min(images, len(data.split(split)))).split(64)
+    ]
+    first = explainer.explain(batches[0].images[:1])
+    placed = first.maps is not None and first.units.pooling != "none"
+    concepts = _concepts(batches, data, placed)
+    maps = torch.cat([_maps(explainer.explain(batch), concepts.grid) for batch in batches])
+    found = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
+    units = explainer.units
+    assert units is not None
+    names = tuple(
+        Name(
+            unit=unit, name=units.names[unit], phrase=concepts.names[concept] if concept >= 0 else None,
+            score=score, error=error, steady=steady,
+            told=concept >= 0 and score >= LEAST and score > BEYOND * error and steady > 0.5,
+        )
+        for unit, (concept, score, error, steady) in enumerate(
+            zip(found.concept.tolist(), found.fis.tolist(), found.error.tolist(), found.steady.tolist(),
+                strict=True)
+        )
+    )  # fmt: skip
+    if units.phrases is None or units.phrase_scores is not None:
+        told = torch.tensor([[n.score if n.told else 0.0, n.error if n.told else 0.0] for n in names]).T
+        phrases = tuple(name.phrase if name.told else None for name in names)
+        explainer.units = evolve(units, phrases=phrases, phrase_scores=told.contiguous())
+    return Names(explainer=explainer.card.title, units=names, candidates=concepts.names, images=len(maps))
+
+
+@frozen(eq=False, kw_only=True)
+class Concepts:
+    """What could be a unit's name: where each is in each image.
+
+    Attributes
+    ----------
+    names : tuple of str, K
+    masks : Tensor, (N, K, h, w), bool
+    known : Tensor, (N, K), bool
+        Whether the image's captions or masks say if it is there.
+    grid : (int, int)
+        (1, 1) where only whole images are told of.
+    """
+
+    names: tuple[str, ...]
+    masks: Tensor
+    known: Tensor
+    grid: tuple[int, int]
+
+
+def _concepts(batches: list[Batch], data: ImageData, placed: bool) -> Concepts:
+    """Parts, and attributes of parts; where there are no masks, what captions say of whole images."""
+    with_masks = batches[0].masks is not None and len(data.parts) > 0
+    if not with_masks and batches[0].captions is None:
+        raise InputError(
+            f"Expected data with masks of parts or with captions, to take names from; {data.name} has "
+            "neither."
+        )
+    grid = GRID if placed and with_masks else (1, 1)
+    masks = None
+    if with_masks:
+        masks = torch.cat([on_grid(batch.masks, grid) for batch in batches if batch.masks is not None])
+    said, known = _said(batches, data)
+    names, regions, told = [], [], []
+    if masks is not None:
+        for index, part in enumerate(data.parts):
+            names.append(part)
+            regions.append(masks[:, index])
+            told.append(torch.ones(len(masks), dtype=torch.bool))
+    for (part, words), there in said.items():
+        region = there[:, None, None].expand(-1, *grid)
+        if masks is not None:
+            if part not in data.parts:
+                continue
+            region = region & masks[:, data.parts.index(part)]
+        names.append(words)
+        regions.append(region)
+        told.append(known[part, words])
+    number = [int(region.flatten(1).any(1).sum()) for region in regions]
+    kept = [place for place, count in enumerate(number) if count >= min(SEEN, len(regions[place]) // 4 + 1)]
+    if not kept:
+        raise InputError(
+            f"Expected parts or phrases that are in {SEEN} images or more; {data.name} has none."
+        )
+    return Concepts(
+        names=tuple(names[place] for place in kept), masks=torch.stack([regions[place] for place in kept], 1),
+        known=torch.stack([told[place] for place in kept], 1), grid=grid,
+    )  # fmt: skip
+
+
+Said = dict[tuple[str, str], Tensor]
+
+
+def _said(batches: list[Batch], data: ImageData) -> tuple[Said, Said]:
+    """For each part and attribute: in which images it is said, and in which it is known from what is said."""
+    captions = [caption for batch in batches for caption in batch.captions or ()]
+    count = len(captions)
+    if not captions:
+        return {}, {}
+    if not any(caption.phrases for caption in captions):
+        return _spoken([caption.text for caption in captions], data)
+    values: dict[tuple[str, str, str], list[int]] = {}
+    spoken: dict[tuple[str, str], list[int]] = {}
+    for place_, caption in enumerate(captions):
+        for phrase in caption.phrases:
+            for attribute, value in phrase.attributes.items() if phrase.part else ():
+                values.setdefault((str(phrase.part), attribute, value), []).append(place_)
+                spoken.setdefault((str(phrase.part), attribute), []).append(place_)
+    said: Said = {}
+    known: Said = {}
+    for (part, attribute, value), images in values.items():
+        name = (part, value if part in value.split() else f"{value} {part}")
+        said[name], known[name] = torch.zeros(count).bool(), torch.zeros(count).bool()
+        said[name][images] = True
+        known[name][spoken[part, attribute]] = True
+    return said, known
+
+
+def _spoken(texts: list[str], data: ImageData) -> tuple[Said, Said]:
+    """The same from bare sentences: adjective and noun; what is not said counts as not there."""
+    said: Said = {}
+    for image, found in enumerate(phrases_in(texts, synonyms=data.synonyms)):
+        for phrase, noun in found:
+            said.setdefault((noun, phrase), torch.zeros(len(texts)).bool())[image] = True
+    return said, {name: torch.ones(len(texts)).bool() for name in said}
+
+
+def _maps(told: Explanations, grid: tuple[int, int]) -> Tensor:
+    """How active each unit is on a grid over the image, (N, K, h, w): its score, where that is one cell."""
+    scores = told.scores.detach().float().cpu()
+    if grid == (1, 1) or told.maps is None:
+        return scores[..., None, None]
+    maps = told.maps.detach().float().cpu()
+    if told.boxes is None:
+        cells = maps.shape[2] * maps.shape[3] / (grid[0] * grid[1])
+        return resize(maps, grid) / cells if cells < 1 else resize(maps, grid)
+    n, k = scores.shape
+    group = torch.zeros(k, dtype=torch.long) if told.units.group is None else told.units.group.cpu()
+    boxes = told.boxes.detach().float().cpu()[:, group].flatten(0, 1)[:, None]
+    laid = place(maps.flatten(0, 1)[:, None], boxes, told.images.shape[-2:], grid)
+    return laid.unflatten(0, (n, k))

@@ -1,0 +1,145 @@
+"""The score of a unit as a concept: its limiting values, its identity, and that choosing earns nothing."""
+
+import pytest
+import torch
+
+from explainkit.metrics.concepts import (
+    SHARES,
+    concept_scores,
+    fold_of,
+    instance_weights,
+    levels,
+    on_grid,
+    tally,
+)
+
+
+def world(images=300, concepts=4, side=12, seed=0, both=0.3):
+    """Square concepts at places by lot, in half of the images; sometimes two instances."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(images, concepts, side, side, dtype=torch.bool)
+    for i in range(images):
+        for k in range(concepts):
+            if torch.rand(1, generator=generator) < 0.5:
+                for _ in range(2 if torch.rand(1, generator=generator) < both else 1):
+                    y, x = torch.randint(0, side - 2, (2,), generator=generator).tolist()
+                    masks[i, k, y : y + 2, x : x + 2] = True
+    return masks
+
+
+def test_the_concept_itself_scores_one():
+    masks = world()
+    found = concept_scores(masks.float(), masks)
+
+    assert torch.allclose(found.fis, torch.ones(4).double(), atol=0.02)
+    assert found.concept.tolist() == [0, 1, 2, 3] and (found.steady == 1).all()
+
+
+def test_maps_that_are_the_same_everywhere_score_nothing():
+    masks = world()
+    centre = torch.zeros(300, 1, 12, 12)
+    centre[:, :, 5:7, 5:7] = 1
+    constant = torch.cat([centre, torch.ones_like(centre), torch.zeros_like(centre)], 1)
+
+    assert concept_scores(constant, masks).fis.abs().max() < 0.02
+
+
+def test_choosing_among_many_concepts_earns_nothing():
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(300, 48, 12, 12, generator=generator)
+    few, many = concept_scores(noise, world(concepts=2)), concept_scores(noise, world(concepts=40, seed=1))
+
+    for found in (few, many):
+        error = found.fis.std() / len(found.fis) ** 0.5
+        assert found.fis.mean().abs() < 3 * error + 1e-3
+        assert found.table.amax(1).mean() > found.fis.mean()
+
+
+def test_one_of_two_instances_is_half_of_it():
+    masks = torch.zeros(200, 1, 8, 8, dtype=torch.bool)
+    place = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(0))
+    first = torch.zeros(200, 1, 8, 8)
+    for i, y in enumerate(place.tolist()):
+        masks[i, 0, y, 1], masks[i, 0, y + 4, 5] = True, True
+        first[i, 0, y, 1] = 1
+    tallies = tally(first, masks, None, torch.zeros(200, dtype=torch.long), 1)
+    level = SHARES.index(0.02)
+    hits, alarms, mass = tallies.hits[0, level, 0, 0], tallies.alarms[0, level, 0, 0], tallies.mass.sum()
+
+    assert hits / (mass + alarms) == pytest.approx(0.5)
+
+
+def test_overlap_is_purity_and_coverage():
+    masks = world(120)
+    generator = torch.Generator().manual_seed(5)
+    maps = masks.float() * torch.rand(120, 4, 12, 12, generator=generator) + 0.3 * torch.rand(
+        120, 4, 12, 12, generator=generator
+    )
+    tallies = tally(maps, masks, None, torch.zeros(120, dtype=torch.long), 1)
+    hits, alarms, mass = tallies.hits[0], tallies.alarms[0], tallies.mass[0].sum(1)
+    some = hits > 0
+    overlap = hits / (mass + alarms)
+    purity, coverage = hits / (hits + alarms), hits / mass
+
+    assert torch.allclose((1 / overlap)[some], (1 / purity + 1 / coverage - 1)[some])
+
+
+def test_chance_is_what_pairing_at_random_gives():
+    masks, maps = world(80, 2), torch.rand(80, 2, 12, 12, generator=torch.Generator().manual_seed(2))
+    maps[:, :, :6] += masks[:, :, :6]
+    tallies = tally(maps, masks, None, torch.zeros(80, dtype=torch.long), 1)
+    weights = instance_weights(masks).flatten(2)
+    on = (maps.flatten(2) > levels(maps)[5][None, :, None]).double()
+    every = torch.stack([torch.einsum("nfp,nkp->fk", on, weights.roll(step, 0)) for step in range(80)])
+    expected = torch.einsum("fp,kp->fk", tallies.active[0, 5, :, 0], tallies.mass[0] / 80)
+
+    assert torch.allclose(every.mean(0), expected)
+
+
+def test_what_is_not_known_of_an_image_counts_for_nothing():
+    masks, maps = world(200), world(200, seed=4).float()
+    known = torch.rand(200, 4, generator=torch.Generator().manual_seed(1)) < 0.6
+    changed = masks ^ ~known[:, :, None, None]
+    one = concept_scores(maps, masks & known[:, :, None, None], known)
+    other = concept_scores(maps, changed | masks & known[:, :, None, None], known)
+
+    assert one.table.shape == other.table.shape
+    alone = known[:, 0]
+    part = tally(maps[alone], masks[alone][:, :1], None, torch.zeros(int(alone.sum()), dtype=torch.long), 1)
+    whole = tally(maps, masks, known, torch.zeros(200, dtype=torch.long), 1)
+    assert whole.counts[0, 0] == part.counts[0, 0]
+
+
+def test_scores_do_not_depend_on_the_scale_of_a_feature():
+    masks = world(150)
+    maps = masks.float() + 0.5 * torch.rand(150, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+    one, other = concept_scores(maps, masks), concept_scores(maps.square() * 7, masks)
+
+    assert torch.allclose(one.fis, other.fis) and torch.allclose(one.table, other.table)
+
+
+def test_concepts_that_are_always_in_the_same_place_tell_nothing():
+    masks = torch.zeros(50, 1, 6, 6, dtype=torch.bool)
+    masks[:, :, 2:4, 2:4] = True
+    found = concept_scores(masks.float(), masks)
+
+    assert found.fis.tolist() == [0.0] and found.table.max() == 0
+
+
+def test_units_without_a_place_are_scored_by_image():
+    present = torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    found = concept_scores(present.float()[..., None, None], present[..., None, None])
+
+    assert (found.fis > 0.9).all() and found.concept.tolist() == [0, 1, 2]
+
+
+def test_folds_are_even_and_the_same_again():
+    assert torch.bincount(fold_of(103, 5, 0)).tolist() == [21, 21, 21, 20, 20]
+    assert torch.equal(fold_of(50, 5, 7), fold_of(50, 5, 7))
+
+
+def test_the_smallest_mask_keeps_a_cell():
+    masks = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
+    masks[0, 0, 5, 5] = True
+
+    assert on_grid(masks, (8, 8)).flatten(2).sum(2).tolist() == [[1, 0]]
