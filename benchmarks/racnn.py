@@ -138,7 +138,8 @@ def show_boxes(told: dict[str, Tensor], masks: Tensor, train: Tensor) -> None:
     for s in range(1, told["boxes"].shape[1]):
         ours = told["boxes"][:, s]
         cover = inside(masks, ours) / seen
-        for name, found in {"RA-CNN": ours, **rivals(ours, masks, train)}.items():
+        others = rivals(ours, masks, train, told["strongest"][:, s - 1])
+        for name, found in {"RA-CNN": ours, **others}.items():
             held = inside(masks, found)
             gain = cover - held / seen
             error = gain.std() / len(gain) ** 0.5
