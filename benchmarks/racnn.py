@@ -4,9 +4,9 @@ Usage: python benchmarks/racnn.py [--model folder | --seed 0] [--out folder] [--
 
 Aviary with ``placement="free"``, 96 pixels; without ``--model`` one is trained, and kept in the folder of
 ``--out``. Boxes are measured on the test split against the bird as it is seen, body and all, beside boxes of
-the same size, or their mean size: in the centre; at the one place that covers most of the birds of the training split; around
-the strongest response of the scale before, where proposals began. ``best`` is that size at the best place
-for each image, which no proposal can exceed.
+the same size, or their mean size: in the centre; at the one place that covers most of the birds of the
+training split; around the strongest response of the scale before, where proposals began. ``best`` is that
+size at the best place for each image, which no proposal can exceed.
 """
 
 import argparse
