@@ -15,7 +15,7 @@ PLUGINS = sorted(
 )
 LAYERS = [  # a file, or a folder as a whole, imports only what stands in lines above its own
     "errors version",
-    "hookspecs data backbones tracing files allowance rules quantiles",
+    "hookspecs data backbones tracing files allowance rules quantiles wording",
     "builtins discovery decomposition",
     "registry regions",
     "explanation training inputs",

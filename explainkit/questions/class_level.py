@@ -204,6 +204,9 @@ class ClassExplanations:
             )
         return ClassExplanation(batch=self, row=rows[0])
 
+    def __contains__(self, name: object) -> bool:
+        return name in [self.classes[place] for place in self.index.tolist()]
+
     @property
     def totals(self) -> Tensor:
         """Mean logits of the classes themselves, (M,)."""

@@ -14,17 +14,22 @@ from torch import Tensor
 from explainkit.errors import InputError
 from explainkit.explanation import Evidence, Explanation, Explanations
 from explainkit.files import write
+from explainkit.questions.class_level import ClassExplanation, ClassExplanations
+from explainkit.questions.counterfactual import Counterfactual, Counterfactuals
 from explainkit.rendering.figures import drawn
 from explainkit.rendering.pictures import (
     common_grid,
+    crop,
     data_uri,
     framed,
+    outlined,
     overlay,
     pixels,
     rounded_limit,
     spotlight,
 )  # fmt: skip
 from explainkit.version import __version__
+from explainkit.wording import percent
 
 CLAIMS = {
     "exact": "adds up to the logit by construction",
@@ -62,7 +67,7 @@ class TableView:
 
 
 def report(
-    told: Explanations | Sequence[Explanations],
+    told: Explanations | Sequence[Explanations] | Counterfactuals | ClassExplanations,
     path: str | Path,
     *,
     title: str = "Why these decisions",
@@ -71,11 +76,15 @@ def report(
     facts: Sequence[Fact] = (),
     tables: Sequence[TableView] = (),
     failures: Mapping[str, str] | None = None,
+    classes: Mapping[str, ClassExplanations] | None = None,
+    changes: Mapping[str, Counterfactuals] | None = None,
 ) -> Path:
     """Write explanations of the same images, a column an explainer, to one HTML file; return its path.
 
     Parameters
     ----------
+    told
+        Explanations; or what would change decisions, or what classes are, alone.
     names : sequence of str or None
         Of the columns; by default their explainers'.
     labels : sequence of str or None
@@ -84,12 +93,20 @@ def report(
         Figures above the images, and tables below them.
     failures : mapping of str to str or None
         Explainers that have no column, and why.
+    classes, changes : mapping or None
+        What classes are to explainers, and what would change the decisions, by the explainers' names.
 
     Raises
     ------
     InputError
         For explanations of different numbers of images, and for a path that cannot be written.
     """
+    if isinstance(told, ClassExplanations):
+        classes = {told.provenance.explainer: told}
+        return _written(page([], [], title, None, facts, tables, failures or {}, classes, {}), path)
+    if isinstance(told, Counterfactuals):
+        changes = {told.explanations.provenance.explainer: told}
+        told = told.explanations
     columns = [told] if isinstance(told, Explanations) else list(told)
     if not columns or len({len(column) for column in columns}) > 1:
         raise InputError(
@@ -100,7 +117,11 @@ def report(
     if any(_differ(column.images, columns[0].images) for column in columns[1:]):
         raise InputError("Expected explanations of the same images; these are of different ones.")
     heads = names or [column.provenance.explainer for column in columns]
-    text = page(columns, heads, title, labels, facts, tables, failures or {})
+    found = (classes or {}, changes or {})
+    return _written(page(columns, heads, title, labels, facts, tables, failures or {}, *found), path)
+
+
+def _written(text: str, path: str | Path) -> Path:
     path = Path(path)
     write(path, text.encode(errors="backslashreplace"))
     return path
@@ -119,16 +140,25 @@ def page(
     facts: Sequence[Fact],
     tables: Sequence[TableView],
     failures: Mapping[str, str],
+    classes: Mapping[str, ClassExplanations],
+    changes: Mapping[str, Counterfactuals],
 ) -> str:
     """The page as a text."""
     rows = [
         _row([column[index] for column in columns], names, labels[index] if labels else None)
-        for index in range(len(columns[0]))
+        | {"changes": [_change_card(told[index], name) for name, told in changes.items()]}
+        for index in range(len(columns[0]) if columns else 0)
     ]
+    known = {item.name: None for told in classes.values() for item in told}
     template = _templates().get_template("page.html.jinja")
     return template.render(
         title=title, rows=rows, names=names, facts=facts, tables=tables, failures=failures, claims=CLAIMS,
         version=__version__,
+        classes=[
+            {"name": label, "cards": [_class_card(told[label], name) for name, told in classes.items()
+                                      if label in told]}
+            for label in known
+        ],
     )  # fmt: skip
 
 
@@ -138,6 +168,18 @@ def fragment(explanation: Explanation) -> str:
     return template.render(
         row=_row([explanation], [explanation.batch.provenance.explainer], None), claims=CLAIMS
     )
+
+
+def class_fragment(told: ClassExplanation) -> str:
+    """One class as HTML for a notebook."""
+    card = _class_card(told, told.batch.provenance.explainer)
+    return _templates().get_template("answer.html.jinja").render(kind="class", card=card, claims=CLAIMS)
+
+
+def change_fragment(told: Counterfactual) -> str:
+    """What would change one decision as HTML for a notebook."""
+    card = _change_card(told, told.batch.explanations.provenance.explainer)
+    return _templates().get_template("answer.html.jinja").render(kind="change", card=card, claims=CLAIMS)
 
 
 @cache
@@ -240,3 +282,47 @@ def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str,
         if exemplar and exemplar.image is not None
         else None,
     }
+
+
+def _class_card(told: ClassExplanation, name: str, count: int = 6) -> dict[str, Any]:
+    """One explainer's answer for one class."""
+    items = told.strongest(count)
+    longest = max([abs(item.contribution) for item in items] + [1e-12])
+    contrast = told.contrast().sentence() if told.against is None and told.batch.every is not None else None
+    return {
+        "explainer": name, "claim": told.batch.claim, "name": told.name, "kind": told.batch.units.kind,
+        "sentence": told.sentence(), "contrast": contrast, "count": told.count, "accuracy": told.accuracy,
+        "linearity": told.linearity, "total": told.total, "base": told.base + told.residual,
+        "decides": told.batch.decisive is not None and told.against is None,
+        "more": len(told.contributions) - len(items),
+        "others": told.contributions.sum().item() - sum(item.contribution for item in items),
+        "items": [
+            {
+                "words": item.words, "contribution": item.contribution, "low": item.low, "high": item.high,
+                "share": abs(item.contribution) / longest,
+                "decisive": None if item.decisive is None else percent(item.decisive),
+                "pictures": [
+                    data_uri(crop(found.image, found.box, 56))
+                    for found in item.exemplars if found.image is not None
+                ],
+            }
+            for item in items
+        ],
+    }  # fmt: skip
+
+
+def _change_card(told: Counterfactual, name: str, count: int = 6) -> dict[str, Any]:
+    """One explainer's answer to what would change one decision."""
+    changes, realised = told.changes, told.batch.realised
+    regions = realised.regions[told.index]
+    card: dict[str, Any] = {
+        "explainer": name, "predicted": told.predicted_name, "target": told.target_name,
+        "sentence": told.sentence(), "success": told.success, "kind": told.batch.explanations.units.kind,
+        "changes": changes[:count], "more": len(changes) - len(changes[:count]), "before": None,
+    }  # fmt: skip
+    if not told.batch.explanations.of_rows:
+        card["before"] = data_uri(pixels(told.explanation.image, 160))
+        if told.success:
+            card["source"] = data_uri(outlined(realised.sources[told.index], regions))
+            card["after"] = data_uri(outlined(told.image, regions))
+    return card

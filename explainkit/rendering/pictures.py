@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from explainkit.decomposition import resize
@@ -114,3 +115,16 @@ def rounded_limit(values: Tensor) -> float:
         return 1.0
     unit = 10 ** math.floor(math.log10(top))
     return math.ceil(top / unit * 2) / 2 * unit
+
+
+def outlined(image: Tensor, regions: Tensor, side: int = 160) -> Pixels:
+    """An image (3, H, W) with a line around its cells `regions` (h, w)."""
+    picture = pixels(image, side).copy()
+    rows = torch.arange(picture.shape[0]) * regions.shape[0] // picture.shape[0]
+    columns = torch.arange(picture.shape[1]) * regions.shape[1] // picture.shape[1]
+    inside = regions.cpu()[rows][:, columns].numpy()
+    edge = max(1, side // 80)
+    line = inside & ~ndimage.binary_erosion(inside, iterations=edge)
+    outer = ndimage.binary_dilation(inside, iterations=edge) & ~inside
+    picture[outer], picture[line] = (255, 255, 255), (24, 24, 27)
+    return picture
