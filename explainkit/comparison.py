@@ -15,8 +15,10 @@ from torch import Tensor
 from explainkit.data.images import Batch, ImageData, Split
 from explainkit.errors import ExplainKitError, InputError
 from explainkit.explanation import Explanation, Explanations, class_indices
-from explainkit.interfaces import Explainer, Images, Targets, distinct_names
+from explainkit.interfaces import Explainer, Images, InterpretableExplainer, Targets, distinct_names
 from explainkit.metrics.table import MetricTable, measure
+from explainkit.questions.class_level import ClassExplanations
+from explainkit.questions.counterfactual import Counterfactuals
 
 if TYPE_CHECKING:
     from explainkit.rendering.html import Fact
@@ -49,6 +51,8 @@ class Comparison:
         How many images of `data` the table is measured on.
     measures : sequence of str or None
         Metrics of the table; ``None``: all that can be.
+    bank : ImageData or None
+        Training images, for the questions what a class is and what would change a decision.
     """
 
     explainers: dict[str, Explainer] = field(repr=lambda named: str(list(named)))
@@ -61,6 +65,35 @@ class Comparison:
     count: int = 200
     measures: Sequence[str] | None = None
     seed: int = 0
+    bank: ImageData | None = field(default=None, repr=False)
+
+    @cached_property
+    def classes(self) -> dict[str, ClassExplanations]:
+        """What the classes shown are to each architecture, over the training images of `bank`."""
+        if self.bank is None:
+            return {}
+        shown = next(iter(self.explanations.values())).targets.unique().tolist()
+        return {name: model.explain_class(self.bank, shown) for name, model in self._architectures()}
+
+    @cached_property
+    def changes(self) -> dict[str, Counterfactuals]:
+        """What would make each image its runner-up, to each architecture, with regions of `bank`."""
+        if self.bank is None:
+            return {}
+        told = next(iter(self.explanations.values()))
+        rivals = told.logits.scatter(1, told.targets[:, None], -torch.inf).argmax(1)
+        images = self.batch.images
+        return {
+            name: model.counterfactual(images, rivals, bank=self.bank)
+            for name, model in self._architectures()
+        }
+
+    def _architectures(self) -> list[tuple[str, InterpretableExplainer[Any]]]:
+        """Those that explain themselves: the others know one class, and change nothing."""
+        return [
+            (name, model) for name, model in self.explainers.items()
+            if name in self.explanations and isinstance(model, InterpretableExplainer)
+        ]  # fmt: skip
 
     @cached_property
     def metrics(self) -> MetricTable:
@@ -107,6 +140,7 @@ class Comparison:
             list(self.explanations.values()), path, title=title, names=list(self.explanations),
             labels=self.labels,
             facts=facts, tables=[TableView(**self.metrics.view())], failures=self.failures,
+            classes=self.classes, changes=self.changes,
         )  # fmt: skip
 
     def to_json(self) -> str:
@@ -117,6 +151,8 @@ class Comparison:
             },
             "failures": self.failures,
             "labels": self.labels,
+            "classes": {name: [item.facts() for item in told] for name, told in self.classes.items()},
+            "changes": {name: [item.facts() for item in told] for name, told in self.changes.items()},
             "metrics": json.loads(self.metrics.to_json()),
         }
         return json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
@@ -133,6 +169,7 @@ def compare(
     count: int = 200,
     measures: Sequence[str] | None = None,
     seed: int = 0,
+    bank: ImageData | None = None,
 ) -> Comparison:
     """What `explainers` say of the same images, about the same classes.
 
@@ -151,6 +188,9 @@ def compare(
         Metrics of the table, by name; ``None``: all that can be.
     seed : int
         Of the random rows, of ties and of the intervals.
+    bank : ImageData or None
+        Training images: with them the page tells also what the classes are to each architecture, and what
+        would change its mind.
 
     Raises
     ------
@@ -183,6 +223,7 @@ def compare(
     return Comparison(
         explainers=named, explanations=told, failures=failures, batch=batch, labels=None if labels is None
         else tuple(labels), data=data, split=split, count=count, measures=measures, seed=seed,
+        bank=bank,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from explainkit import registry
 from explainkit.catalogue import explainer as explainer_by_name
-from explainkit.data.images import ArraySplit, Caption, ImageData
+from explainkit.data.images import ArraySplit, Batch, Caption, ImageData
 from explainkit.errors import ContractError, ExplainKitError, InputError, UnknownNameError
 from explainkit.explanation import Explanations
 from explainkit.interfaces import Explainer, InterpretableExplainer
@@ -243,6 +243,99 @@ def it_renders_and_escapes(explainer: Explainer, images: Tensor) -> None:
     _hold(bool(figure.axes), "a figure with something in it")
 
 
+def classes_add_up(explainer: Explainer, images: Tensor) -> None:
+    """What classes are is told in sums that make the mean logit; refused in words where no sum is claimed."""
+    predicted = explainer.predict(images).argmax(1)
+    batch = Batch(images=images, labels=predicted.cpu(), ids=torch.arange(len(images)))
+    if explainer.card.claim == "none":
+        _refuses("to average what is no sum", lambda: explainer.explain_class([batch]))
+        return
+    told = explainer.explain_class([batch, batch])
+    if explainer.card.claim == "exact":
+        told.check()
+    _hold(int(told.counts.sum()) == 2 * len(images), "every image counted in its class")
+    logits = explainer.predict(images)
+    for item in told:
+        mean = logits[predicted == item.target].mean(0)[item.target]
+        _hold(_near(torch.tensor(item.total), mean.cpu()), f"the mean logit of {item.name}")
+        sums = torch.tensor(item.base + item.contributions.sum().item() + item.residual)
+        _hold(_near(sums, torch.tensor(item.total)), "base and mean contributions that make the mean logit")
+        _hold(item.name.lower() in item.sentence().lower(), "the class named in its sentence")
+        _hold("<article" in item._repr_html_() and bool(item.figure().axes), "a class that can be drawn")
+    for name in ("agreement", "decisive"):
+        shares = getattr(told, name)
+        if shares is not None:
+            _hold(bool(((shares >= 0) & (shares <= 1)).all()), f"shares of images, in 0 … 1, as {name}")
+    if isinstance(explainer, InterpretableExplainer) and told.every is not None:
+        first = next(iter(told)).contrast()
+        _hold(abs(first.residual) <= 1e-3 * max(1.0, abs(first.total)), "a contrast that sums to the margin")
+
+
+def changes_flip(explainer: Explainer, images: Tensor) -> None:
+    """Edits that are called feasible flip, within what is plausible; swaps are what the network says."""
+    if not isinstance(explainer, InterpretableExplainer):
+        _refuses("to change scores where there are none", lambda: explainer.counterfactual(images))
+        return
+    network, logits = explainer.network, explainer.predict(images)
+    labels = logits.argmax(1).cpu()
+    bank = Batch(images=images, labels=labels, ids=torch.arange(len(images)))
+    with _unchanged(network, images, "asking what would change"):
+        told = explainer.counterfactual(images, bank=bank)
+    edit, realised, targets = told.edit, told.realised, told.targets.cpu()
+    parts, feasible = told.explanations.decomposition, told.edit.feasible
+    if parts is None:
+        raise ContractError("Expected explanations of all classes of an architecture.")
+    if getattr(network, "rescore", None) is None:
+        after = logits.double().cpu()
+        rows = torch.arange(len(images), device=logits.device)
+        for label in range(logits.shape[1]):
+            weights = parts.weights_for_rows(rows, torch.full_like(rows, label)).double().cpu()
+            after[:, label] += (weights * (edit.after.double() - edit.before.double())).sum(1)
+        _hold(
+            torch.equal(after.argmax(1)[feasible], targets[feasible]),
+            "edits that make the target win, where they are called feasible",
+        )
+    ranges = told.explanations.units.range
+    low, high = explainer.ranges(bank).cpu() if ranges is None else ranges.cpu()
+    least = torch.minimum(low[targets].to(edit.before), edit.before) - 1e-5
+    most = torch.maximum(high[targets].to(edit.before), edit.before) + 1e-5
+    _hold(bool(((edit.after >= least) & (edit.after <= most)).all()), "scores within what is plausible")
+    _hold(bool((edit.size >= edit.lower_bound)[feasible].all()), "no fewer changes than their lower bound")
+    said = explainer.predict(realised.images).argmax(1)
+    _hold(torch.equal(said == told.targets, realised.success), "success as the network says of the images")
+    changed = (realised.images != images.to(realised.images)).any(1)
+    none_swapped = ~realised.regions.flatten(1).any(1)
+    _hold(not changed[none_swapped].any(), "images as they were where nothing is swapped")
+    for item in told:
+        _hold(item.target_name in item.sentence(), "the target named in the sentence")
+    _hold("<article" in told[0]._repr_html_() and bool(told[0].figure().axes), "a change that can be drawn")
+
+
+def units_are_named_or_not(explainer: Explainer, images: Tensor) -> None:
+    """Naming raises for no kind of unit: each gets a phrase with its score, or none."""
+    from explainkit.questions.naming import name_units
+
+    labels = explainer.predict(images).argmax(1).cpu()
+    words = ("red square", "blue circle")
+    captions = tuple(Caption(text=f"A picture of a {words[place % 2]}.") for place in range(len(images)))
+    levels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte()
+    split = ArraySplit(images=levels, labels=labels, captions=captions)
+    data = ImageData(
+        name="named", classes=explainer.classes, size=tuple(images.shape[-2:]),
+        splits=dict.fromkeys(("train", "validation", "test"), split),
+    )  # fmt: skip
+    before = explainer.units if isinstance(explainer, InterpretableExplainer) else None
+    try:
+        names = name_units(explainer, data)
+        told = explainer.explain(images)
+    finally:
+        if isinstance(explainer, InterpretableExplainer):
+            explainer.units = before
+    _hold(bool(names.reason) or len(names) == len(told.units), "a name a unit, or a reason why there is none")
+    scores = torch.tensor([[name.score, name.error] for name in names])
+    _hold(bool(scores.isfinite().all()), "finite scores of names")
+
+
 PROMISES: tuple[Promise, ...] = (
     contributions_add_up,
     one_image_is_explained_as_in_a_batch,
@@ -255,6 +348,9 @@ PROMISES: tuple[Promise, ...] = (
     sums_hold_in_mixed_precision,
     a_constant_image_is_explained,
     it_renders_and_escapes,
+    classes_add_up,
+    changes_flip,
+    units_are_named_or_not,
 )
 
 
@@ -338,6 +434,16 @@ def specimen(name: str) -> Explainer:
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
     ).eval()  # fmt: skip
     return explainer_by_name(name, preset=preset, network=network, classes=tiny_data().classes)
+
+
+def _refuses(what: str, ask: Callable[[], object]) -> None:
+    """Hold `ask` to a refusal in words."""
+    try:
+        ask()
+    except InputError as error:
+        _hold(len(str(error)) > 20, f"words in the refusal {what}")
+    else:
+        _hold(False, f"a refusal {what}")
 
 
 @contextmanager

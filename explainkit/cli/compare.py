@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, post_hoc
+from explainkit.cli.options import class_of, image_files, post_hoc, settings_of
 
 
 def compare(
@@ -16,6 +16,8 @@ def compare(
     others: Annotated[list[str] | None, Parameter(name="--with", negative="")] = None,
     target: str | None = None,
     against: str | None = None,
+    data: str | None = None,
+    data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
     out: Path = Path("compare.html"),
     json: Path | None = None,
     device: str = "cpu",
@@ -34,6 +36,11 @@ def compare(
         Class to explain, by name or index; the model's prediction unless given.
     against
         Explain the margin over this class instead.
+    data
+        Name of the data set that the model learned from: the page then tells too what the classes are to it,
+        and what would change its mind.
+    data_set
+        One setting of the data set, as name=value; may be given again.
     out
         The page.
     json
@@ -51,8 +58,9 @@ def compare(
     first = ek.load(model, device=device)
     files = image_files(images)
     told = ek.compare(
-        [first, *post_hoc(first, others)], first.read(files), class_of(target), against=class_of(against)
-    )
+        [first, *post_hoc(first, others)], first.read(files), class_of(target), against=class_of(against),
+        bank=None if data is None else ek.dataset(data, **settings_of(data_set)),
+    )  # fmt: skip
     print(told.table())
     if json is not None:
         write(json, told.to_json().encode())

@@ -48,7 +48,7 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 60, 
     batch = data.test.batch(torch.arange(images))
     told = ek.compare(
         [*models.values(), *post_hoc(models["cam"], None)], batch, data=data, split="mixed", count=measured,
-        measures=MEASURES, seed=seed,
+        measures=MEASURES, seed=seed, bank=data,
     )  # fmt: skip
     largest = max(abs(item.residual or 0.0) for name in models for item in told.explanations[name].check())
     facts = [
@@ -60,6 +60,8 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 60, 
     print(told.metrics.table())
     for name in models:
         print(f"{name}: {told.explanations[name][0].sentence()}")
+        print(f"{name}: {next(iter(told.classes[name])).sentence()}")
+        print(f"{name}: {told.changes[name][0].sentence()}")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
     print(f"accuracy on {len(data.test):,} test birds: {shares}")
     print(f"page: {page.resolve()}")
@@ -81,6 +83,8 @@ def _trained(name: str, data: ImageData, out: Path, seed: int) -> InterpretableE
     started = time.perf_counter()
     print(f"{name}: training on {len(data.train):,} birds …", flush=True)
     model = ek.explainer(name, preset="small").fit(data, seed=seed)
+    named = sum(name.told for name in ek.name_units(model, data))
+    print(f"{name}: {named} of {len(model.units or ())} units have a name that holds on other birds")
     ek.save(model, folder)
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s")
     return model
