@@ -5,6 +5,8 @@ A page's Python blocks run in order in one namespace. A comment in the line befo
 """
 
 import re
+import runpy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,22 @@ def test_the_pages_have_python_to_run():
 @pytest.mark.parametrize("key", ["zhou2016cam", "brendel2019bagnet", "szegedy2016rethinking", "he2016resnet"])
 def test_the_references_have(key):
     assert f"{{{key}," in (ROOT / "docs" / "references.bib").read_text(encoding="utf-8")
+
+
+def test_the_example_of_five_architectures_runs(tmp_path, monkeypatch):
+    """Each trains, answers all three questions, and stands on the page as its own plugin draws it."""
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "five_architectures.py", "--preset", "tiny", "--train", "100", "--images", "1", "--measured", "2",
+            "--models", str(tmp_path / "models"), "--out", str(tmp_path / "five.html"),
+        ],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # phrases that so few captions confound
+        runpy.run_path(str(ROOT / "docs/examples/five_architectures.py"), run_name="__main__")
+
+    page = (tmp_path / "five.html").read_text(encoding="utf-8")
+    for name in ("cam", "protopnet", "senn", "ccnn", "ra-cnn"):
+        assert page.count(f"<h3>{name}</h3>") >= 3, "why, what a class is, and what would change it"
+        assert f"<figcaption>{name}</figcaption>" in page, "its own drawing"
