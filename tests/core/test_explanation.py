@@ -563,3 +563,62 @@ def test_an_exemplar_shows_itself_in_the_evidence():
 
 def test_a_batch_prints_in_one_line():
     assert repr(told()) == "<4 explanations by made: 5 filter units, exact>"
+
+
+def test_notes_go_with_their_images():
+    """Through indexing, joining, moving and files."""
+    explained = told(notes={"how sure": torch.arange(4.0).double()})
+
+    assert explained[2].notes == {"how sure": 2.0}
+    assert explained[[3, 1]].notes["how sure"].tolist() == [3.0, 1.0]
+    assert concatenate([explained, explained[:1]]).notes["how sure"].tolist() == [0.0, 1.0, 2.0, 3.0, 0.0]
+    assert explained.to("cpu").notes["how sure"].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_notes_come_back_from_files(tmp_path):
+    explained = told(notes={"how sure": torch.arange(4.0).double()})
+
+    again = Explanations.load(explained.save(tmp_path / "told.safetensors"))
+
+    assert again.notes["how sure"].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_notes_of_another_number_of_images_are_refused():
+    with pytest.raises(InputError, match="the note 'how sure'"):
+        told(notes={"how sure": torch.zeros(3)})
+
+
+def of_rows(**fields):
+    """Explanations of rows of a table, whose units are its columns."""
+    return told(
+        images=drawn(4, 5, seed=7), maps=None, units=units(pooling="none"),
+        decomposition=None, **fields,
+    )  # fmt: skip
+
+
+def test_rows_of_a_table_are_explained_without_places(tmp_path):
+    explained = of_rows().check()
+
+    assert explained.of_rows and explained[0].image.shape == (5,)
+    torch.testing.assert_close(explained.unplaced, explained.contributions.sum(1))
+    with pytest.raises(InputError, match="no saliency"):
+        explained.saliency()
+    again = Explanations.load(explained.save(tmp_path / "rows.safetensors"))
+    assert again.of_rows and torch.equal(again.images, explained.images)
+
+
+def test_rows_with_maps_are_refused():
+    with pytest.raises(InputError, match="without maps"):
+        told(images=drawn(4, 5, seed=7))
+
+
+def test_the_map_of_a_unit_in_a_box_lies_there_in_the_image():
+    boxes = torch.tensor([[[0.0, 0.0, 16.0, 16.0], [4.0, 8.0, 12.0, 16.0]]]).expand(4, 2, 4).double()
+    explained = told(boxes=boxes, units=units(group=torch.tensor([0, 0, 1, 1, 1])), decomposition=None)
+
+    whole, inside = explained[0].evidence_of(0).map, explained[0].evidence_of(3).map
+
+    assert whole.shape == inside.shape == (16, 16)
+    assert whole.bool().all()
+    assert inside[8:, 4:12].sum() == pytest.approx(inside.sum().item()) and inside[8:, 4:12].min() > 0
+    torch.testing.assert_close(inside.sum(), explained.maps[0, 3].sum())

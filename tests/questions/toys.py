@@ -1,0 +1,108 @@
+"""Networks small enough to be understood, and explainers of them."""
+
+import torch
+from attrs import define, field
+from torch import nn
+
+import explainkit as ek
+from explainkit.data.images import ArraySplit, Batch, ImageData
+
+FAR = 1e-4
+"""How far float32 sums in another order may lie apart, relatively."""
+
+
+class Cells(nn.Module):
+    """Every cell of `side` pixels on its own: ReLU of a linear map, the mean over cells, a linear head."""
+
+    def __init__(self, classes=3, units=6, side=4, seed=0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.cells = nn.Conv2d(3, units, side, side)
+            self.head = nn.Linear(units, classes)
+        with torch.no_grad():  # so that cells differ by more than biases do
+            self.cells.weight *= 6
+            self.head.weight *= 4
+            self.head.bias *= 0.2
+
+    def forward(self, images):
+        return self.decompose(images).logits
+
+    def decompose(self, images):
+        maps = self.cells(images).relu()
+        scores = maps.mean((2, 3))
+        return ek.Decomposition(
+            logits=self.head(scores), bias=self.head.bias, scores=scores, weights=self.head.weight, maps=maps
+        )
+
+
+class Varying(nn.Module):
+    """Weights and biases that depend on the image; scores of colours, without a place."""
+
+    def __init__(self, classes=3, units=5, seed=0, own_weights=True):
+        super().__init__()
+        self.own_weights = own_weights
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.scores = nn.Linear(3, units)
+            self.weights = nn.Linear(3, classes * units)
+            self.bias = nn.Linear(3, classes)
+
+    def forward(self, images):
+        return self.decompose(images).logits
+
+    def decompose(self, images):
+        colours = images.mean((2, 3))
+        scores, bias = self.scores(colours).relu(), self.bias(colours)
+        theta = self.weights(colours if self.own_weights else colours * 0 + 0.5)
+        theta = theta.view(len(images), -1, scores.shape[1])  # (N, C, K)
+        return ek.Decomposition(
+            logits=bias + torch.einsum("nck,nk->nc", theta, scores), bias=bias, scores=scores,
+            weights=(lambda rows, targets: theta[rows, targets]) if self.own_weights else theta[0],
+        )  # fmt: skip
+
+
+@define(eq=False, kw_only=True)
+class Toy(ek.InterpretableExplainer):
+    """An explainer of either; `reference` is the score that says nothing."""
+
+    card = ek.Card(title="Toy", citation="none", claim="exact", speaks="filters")
+    reference: float = field(default=0.0)
+
+    def build(self, task):
+        return Cells(len(task.classes))
+
+    def phases(self):
+        return ()
+
+    def describe(self, network):
+        count = network.cells.out_channels if isinstance(network, Cells) else network.scores.out_features
+        return ek.Units(
+            kind="filter", names=[f"filter {unit}" for unit in range(count)],
+            pooling="mean" if isinstance(network, Cells) else "none",
+            reference=torch.full((count,), self.reference) if self.reference else None,
+        )  # fmt: skip
+
+
+def toy(network=None, classes=("ant", "bee", "cat"), **settings):
+    return Toy.bind((network or Cells(len(classes))).eval(), classes=classes, **settings)
+
+
+def noise(count=60, size=32, seed=0):
+    """Images of blocks, so that cells differ by much."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.rand(count, 3, 8, 8, generator=generator)
+    fine = torch.rand(count, 3, size, size, generator=generator)
+    return 0.7 * nn.functional.interpolate(blocks, size=(size, size)) + 0.3 * fine
+
+
+def batch_of(images, labels, start=0):
+    return Batch(images=images, labels=labels, ids=torch.arange(start, start + len(images)))
+
+
+def data_of(images, labels, classes=("ant", "bee", "cat"), **more):
+    split = ArraySplit(images=(images * 255).round().byte(), labels=labels)
+    return ImageData(
+        name="made", classes=classes, size=tuple(images.shape[-2:]),
+        splits=dict.fromkeys(("train", "validation", "test"), split), **more,
+    )  # fmt: skip
