@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.data.images import Batch, Batches, ImageData, Split, class_index
+from explainkit.decomposition import placed
 from explainkit.errors import AlgebraError, InputError
 from explainkit.explanation import Claim, Exemplar, Explanations, Provenance, Units
 from explainkit.interfaces import MAX_BATCH, Explainer
@@ -45,7 +46,11 @@ SHOWN = 8
 """Units of each class whose exemplars come with their pictures."""
 
 LARGEST = 2**25
-"""Most numbers that are kept of contributions to all classes, M x C x K; beyond, there is no contrast."""
+"""Most numbers that are kept of contributions to all classes, M x C x K, and of pairs of units, M x K x K;
+beyond, there is no contrast."""
+
+ROUNDING = 1e-9
+"""The share of the mean square below which a variance is rounding."""
 
 
 @frozen(kw_only=True)
@@ -345,6 +350,8 @@ class ClassExplanation:
     def contrast(self, against: int | str | None = None) -> ClassExplanation:
         """What speaks for this class rather than `against`, in the mean over this class's images.
 
+        Spread, quantiles, agreement and decisive units stay those of the class alone.
+
         Parameters
         ----------
         against : int, str or None
@@ -385,10 +392,9 @@ class ClassExplanation:
 
     def facts(self) -> dict[str, Any]:
         """All that is told of the class, as JSON values."""
-        keep = [
-            "unit", "name", "phrase", "score", "contribution", "spread", "low", "median", "high", "share",
-            "agreement", "decisive",
-        ]  # fmt: skip
+        keep = ["unit", "name", "phrase", "score", "contribution", "share"]
+        if self.against is None:
+            keep += ["spread", "low", "median", "high", "agreement", "decisive"]
         return {
             "class": self.name, "against": self.against_name, "images": self.count, "accuracy": self.accuracy,
             "total": self.total, "base": self.base, "residual": self.residual, "linearity": self.linearity,
@@ -435,27 +441,38 @@ def explain_class(
             "to nothing, so that their mean over images has no meaning. Explain single images."
         )
     wanted = _wanted(classes, explainer.classes)
+    if isinstance(data, ImageData):
+        explainer._same_classes(data)
     batches = data.batches("train", max_batch) if isinstance(data, ImageData) else data
     tally: _Tally | None = None
-    for batch in batches:
+    with torch.inference_mode(False):
+        for batch in _valid(batches, len(wanted)):
+            rows = wanted[batch.labels.cpu()].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            labels = batch.labels.cpu()[rows]
+            told = explainer.explain(batch.images[rows.to(batch.images.device)], labels, max_batch=max_batch)
+            tally = tally or _Tally(told, wanted)
+            tally.add(told, labels, batch.ids.cpu()[rows])
+        if tally is None:
+            raise InputError("Expected images of the classes to explain; the data have none.")
+        split = (batches.split, batches.name) if isinstance(batches, Batches) else None
+        return tally.finish(split, asked=classes is not None)
+
+
+def _valid(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The batches that have images, once their labels are found to be of `count` classes."""
+    for batch in batches if isinstance(batches, Iterable) else [batches]:
         if not isinstance(batch, Batch):
             raise InputError(
                 f"Expected batches with labels, as data.batches('train'); got {type(batch).__name__}."
             )
-        low, high = (int(found) for found in batch.labels.aminmax())
-        if not 0 <= low <= high < len(wanted):
-            raise InputError(f"Expected labels in 0 … {len(wanted) - 1}; got {low} … {high}.")
-        rows = wanted[batch.labels.cpu()].nonzero()[:, 0]
-        if not len(rows):
+        if not len(batch):
             continue
-        labels = batch.labels.cpu()[rows]
-        told = explainer.explain(batch.images[rows.to(batch.images.device)], labels, max_batch=max_batch)
-        tally = tally or _Tally(told, wanted)
-        tally.add(told, labels, batch.ids.cpu()[rows])
-    if tally is None:
-        raise InputError("Expected images of the classes to explain; the data have none.")
-    split = (batches.split, batches.name) if isinstance(batches, Batches) else None
-    return tally.finish(split, asked=classes is not None)
+        low, high = (int(found) for found in batch.labels.aminmax())
+        if not 0 <= low <= high < count:
+            raise InputError(f"Expected labels in 0 … {count - 1}; got {low} … {high}.")
+        yield batch
 
 
 def _wanted(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> Tensor:
@@ -479,7 +496,7 @@ class _Tally:
         self.counts = torch.zeros(m, dtype=torch.long)
         self.logits, self.base = _sums(m, c), _sums(m)
         self.scores, self.sums, self.squares = (_sums(m, k) for _ in range(3))
-        self.positive, self.decisive = torch.zeros(m, k), torch.zeros(m, k)
+        self.positive, self.negative, self.decisive = (torch.zeros(m, k) for _ in range(3))
         self.confusion = torch.zeros(m, c, dtype=torch.long)
         self.quantiles = Quantiles(m, k)
         self.best = torch.full((m, EXEMPLARS, k), -torch.inf)
@@ -490,9 +507,10 @@ class _Tally:
         self.constant = (
             parts.weights.cpu() if parts is not None and isinstance(parts.weights, Tensor) else None
         )
-        self.varying = parts is not None and self.constant is None and m * c * k <= LARGEST
+        self.varying = parts is not None and self.constant is None and m * k * max(c, k) <= LARGEST
+        self.bases = _sums(m, c)
         if self.varying:
-            self.every, self.bases = _sums(m, c, k), _sums(m, c)
+            self.every = _sums(m, c, k)
             self.weights, self.products = _sums(m, k), _sums(m, k, k)
             self.moments, self.power = _sums(m, k), _sums(m, 2)
 
@@ -504,7 +522,7 @@ class _Tally:
         for total, values in (
             (self.logits, told.logits), (self.base, told.base), (self.scores, told.scores),
             (self.sums, contributions), (self.squares, contributions.square()),
-            (self.positive, (contributions > 0).float()),
+            (self.positive, (contributions > 0).float()), (self.negative, (contributions < 0).float()),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().to(total.dtype).cpu())
         predicted = told.logits.argmax(1).cpu()
@@ -514,6 +532,9 @@ class _Tally:
         self.quantiles.add(contributions, row)
         if told.decomposition is not None and told.logits.shape[1] > 1:
             self.decisive.index_add_(0, row, decisive_units(told).float().cpu())
+        if told.decomposition is not None:
+            bias = told.decomposition.bias.detach().double().cpu()
+            self.bases.index_add_(0, row, bias.expand(len(row), -1))
         if self.varying:
             self._add_varying(told, row)
         self._keep_best(told, row, ids)
@@ -528,7 +549,8 @@ class _Tally:
         n = self.counts[seen, None].double()
         mean = self.sums[seen] / n
         spread = (self.squares[seen] / n - mean.square()).clamp(min=0).sqrt()
-        positive = self.positive[seen] / n
+        positive, negative = self.positive[seen] / n, self.negative[seen] / n
+        silent = 1 - positive - negative
         right = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
         every, bases = self._every(seen)
         units = told.units.to("cpu")
@@ -537,7 +559,7 @@ class _Tally:
             logits=(self.logits[seen] / n).float(), base=(self.base[seen] / n[:, 0]).float(),
             scores=(self.scores[seen] / n).float(), contributions=mean.float(), spread=spread.float(),
             quantiles=self.quantiles.at(SHARES)[:, seen],
-            agreement=torch.where(mean > 0, positive, 1 - positive).float(),
+            agreement=torch.where(mean > 0, positive, torch.where(mean < 0, negative, silent)).float(),
             decisive=None if told.decomposition is None else self.decisive[seen] / right,
             confusion=self.confusion[seen], linearity=self._linearity(seen), every=every, bases=bases,
             examples=self._examples(seen, mean, split), units=units, claim=told.claim,
@@ -554,27 +576,28 @@ class _Tally:
         weights = parts.weights_for_rows(rows, targets).view(n, c, k)
         reference = told.units.reference
         scores = told.scores if reference is None else told.scores - reference.to(told.scores)
-        bases = parts.bias if parts.bias.ndim == 2 else parts.bias.expand(n, c)
         if reference is not None:
-            bases = bases + (weights * reference.to(weights)).sum(2)
+            silent = (weights * reference.to(weights)).sum(2)
+            self.bases.index_add_(0, row, silent.detach().double().cpu())
+        above = (told.totals - told.base).detach().double().cpu()
+        exact = scores.detach().double().cpu()  # squares are subtracted from each other
+        for place in row.unique().tolist():
+            self.products[place] += exact[row == place].T @ exact[row == place]
         for total, values in (
-            (self.every, weights * scores[:, None]), (self.bases, bases), (self.weights, told.weights),
-            (self.products, scores[:, :, None] * scores[:, None]),
-            (self.moments, scores * (told.totals - told.base)[:, None]),
-            (self.power, torch.stack([told.totals - told.base, (told.totals - told.base).square()], 1)),
+            (self.every, weights * scores[:, None]), (self.weights, told.weights),
+            (self.moments, exact * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().double().cpu())
 
     def _every(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""
         n = self.counts[seen, None].double()
-        parts, units = self.first.decomposition, self.first.units.to("cpu")
+        units, bases = self.first.units.to("cpu"), self.bases[seen] / n
         if self.varying:
-            return (self.every[seen] / n[:, :, None]).float(), (self.bases[seen] / n).float()
-        if parts is None or self.constant is None or int(seen.sum()) * self.constant.numel() > LARGEST:
+            return (self.every[seen] / n[:, :, None]).float(), bases.float()
+        if self.constant is None or int(seen.sum()) * self.constant.numel() > LARGEST:
             return None, None
         weights, scores = self.constant.double(), self.scores[seen] / n
-        bases = parts.bias.double().cpu().expand(len(n), -1)
         if units.reference is not None:
             scores = scores - units.reference.double()
             bases = bases + weights @ units.reference.double()
@@ -591,15 +614,16 @@ class _Tally:
         first, second = (self.power[seen] / n).unbind(1)
         cross = (theta * self.moments[seen] / n).sum(1)
         fitted = torch.einsum("mk,mkl,ml->m", theta, self.products[seen] / n[:, :, None], theta)
-        variance = second - first.square()
-        return (1 - (second - 2 * cross + fitted) / variance.clamp(min=1e-12)).float()
+        variance = torch.maximum(second - first.square(), ROUNDING * second).clamp(min=1e-30)
+        return (1 - (second - 2 * cross + fitted) / variance).float()
 
     def _keep_best(self, told: Explanations, row: Tensor, ids: Tensor) -> None:
         """The images of each class with the largest score of each unit, one place an image."""
-        order = row.argsort(stable=True)
-        starts = torch.bincount(row, minlength=len(self.counts)).cumsum(0).roll(1)
+        once = _first_of_each(ids)
+        order = once[row[once].argsort(stable=True)]
+        starts = torch.bincount(row[order], minlength=len(self.counts)).cumsum(0).roll(1)
         starts[0] = 0
-        rank = torch.arange(len(row)) - starts[row[order]]
+        rank = torch.arange(len(order)) - starts[row[order]]
         deep = int(rank.max()) + 1
         m, _, k = self.best.shape
         cells, boxes = _places(told)
@@ -612,7 +636,8 @@ class _Tally:
         around = torch.zeros(m, deep, k, 4, dtype=torch.long).index_put(where, boxes[order])
         best = torch.cat([self.best, scores], 1).topk(EXEMPLARS, 1)
         self.best, chosen = best.values, best.indices
-        self.ids = torch.cat([self.ids, new[:, :, None].expand(-1, -1, k)], 1).gather(1, chosen)
+        every = torch.cat([self.ids, new[:, :, None].expand(-1, -1, k)], 1)
+        self.ids = every.gather(1, chosen).masked_fill(self.best.isinf(), -1)
         self.cells = torch.cat([self.cells, at], 1).gather(1, chosen)
         self.boxes = torch.cat([self.boxes, around], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
 
@@ -658,12 +683,19 @@ def _sums(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
 
 
+def _first_of_each(ids: Tensor) -> Tensor:
+    """Where each of `ids` is for the first time."""
+    values, which = ids.unique(return_inverse=True)
+    places = torch.arange(len(ids))
+    return torch.full_like(values, len(ids)).scatter_reduce(0, which, places, "amin")
+
+
 def _columns(told: Explanations) -> int:
     return 1 if told.maps is None else told.maps.shape[3]
 
 
 def _places(told: Explanations) -> tuple[Tensor, Tensor]:
-    """Each unit's best cell (N, K), and a box of three cells a side around it (N, K, 4)."""
+    """Each unit's best cell (N, K), and a box of three cells a side around it (N, K, 4); or of the image."""
     n, k = told.scores.shape
     if told.of_rows:
         return torch.zeros(n, k, dtype=torch.long), torch.zeros(n, k, 4, dtype=torch.long)
@@ -683,5 +715,5 @@ def _places(told: Explanations) -> tuple[Tensor, Tensor]:
     high = torch.minimum(torch.stack([x + 2, y + 2], -1), torch.tensor([w, h]).float())
     start = (frame[..., :2] + low * steps).floor()
     stop = torch.maximum((frame[..., :2] + high * steps).ceil(), start + 1)
-    box = torch.cat([start, torch.minimum(stop, whole[2:])], -1).long()
-    return cell, box
+    box = torch.cat([start, torch.minimum(stop, whole[2:])], -1)
+    return cell, torch.where(placed(told.maps).cpu()[..., None], box, whole).long()

@@ -13,8 +13,8 @@ from toys import FAR, Cells, Varying, batch_of, data_of, noise, toy
 import explainkit as ek
 from explainkit.data.images import Batch
 from explainkit.errors import AlgebraError, InputError, UnknownNameError
-from explainkit.questions.class_level import _Tally, decisive_units, explain_class
 from explainkit.quantiles import Quantiles
+from explainkit.questions.class_level import _Tally, decisive_units, explain_class
 from explainkit.testing import specimen, tiny_data
 
 SUMMED = (
@@ -555,6 +555,14 @@ def test_json_says_what_the_values_say(name):
         for evidence in item["evidence"]:
             unit = told.evidence_of(evidence["unit"])
             assert evidence["contribution"] == unit.contribution and evidence["name"] == unit.name
+
+
+def test_json_of_a_contrast_tells_nothing_that_is_not_of_the_contrast():
+    *_, classes = told_of("cells")
+    facts = classes["ant"].contrast("bee").facts()
+
+    assert facts["against"] == "bee"
+    assert facts["evidence"][0].keys() == {"unit", "name", "phrase", "score", "contribution", "share"}
 
 
 def test_one_image_a_class_is_valid_json():

@@ -24,6 +24,7 @@ class Cells(nn.Module):
             self.cells.weight *= 6
             self.head.weight *= 4
             self.head.bias *= 0.2
+            self.cells.bias[:] = -0.5 * self.cells.weight.sum((1, 2, 3))
 
     def forward(self, images):
         return self.decompose(images).logits
@@ -89,11 +90,12 @@ def toy(network=None, classes=("ant", "bee", "cat"), **settings):
 
 
 def noise(count=60, size=32, seed=0):
-    """Images of blocks, so that cells differ by much."""
+    """Tinted images of blocks, so that images and cells differ by much."""
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.rand(count, 3, 8, 8, generator=generator)
     fine = torch.rand(count, 3, size, size, generator=generator)
-    return 0.7 * nn.functional.interpolate(blocks, size=(size, size)) + 0.3 * fine
+    tints = torch.rand(count, 3, 1, 1, generator=generator)
+    return 0.4 * nn.functional.interpolate(blocks, size=(size, size)) + 0.2 * fine + 0.4 * tints
 
 
 def batch_of(images, labels, start=0):
