@@ -360,18 +360,16 @@ def realised_rows(model: Model, data: Aviary, images: int, how: str) -> Iterator
 def names_part(models: Models, data: Aviary, images: int) -> None:
     """How well units are named, between the true masks and noise."""
     lines = []
-    table("model", "units", "named", "mean score", "mean of the named", "own phrase is best", "seconds")
+    table("model", "units", "named", "mean score", "mean of the named", "seconds")
     for name, model in models.items():
         assert model.units is not None
-        own = model.units.phrases
         start = time.perf_counter()
         names = ek.name_units(model, data, images=images)
         seconds = time.perf_counter() - start
         scores = torch.tensor([one.score for one in names])
         told = torch.tensor([one.told for one in names])
-        right = "-" if own is None else f"{sum(o == n.phrase for o, n in zip(own, names, strict=True))}"
         mean = f"{scores[told].mean():.3f}" if told.any() else "-"
-        row(name, len(names), int(told.sum()), f"{scores.mean():.3f}", mean, right, f"{seconds:.0f}")
+        row(name, len(names), int(told.sum()), f"{scores.mean():.3f}", mean, f"{seconds:.0f}")
         best = sorted(names, key=lambda one: -one.score)
         poor = [best[place * (len(best) - 1) // 4] for place in (2, 3, 4)]
         lines.append((name, best[:5], poor))
@@ -386,19 +384,43 @@ def names_part(models: Models, data: Aviary, images: int) -> None:
         found = concept_scores(maps, concepts.masks, concepts.known)
         told = (found.fis >= naming.LEAST) & (found.fis > naming.BEYOND * found.error) & (found.steady > 0.5)
         mean = f"{found.fis[told].mean():.3f}" if told.any() else "-"
-        row(
-            name,
-            maps.shape[1],
-            int(told.sum()),
-            f"{found.fis.mean():.3f}",
-            mean,
-            "-",
-            f"{time.perf_counter() - start:.0f}",
-        )
+        seconds = time.perf_counter() - start
+        row(name, maps.shape[1], int(told.sum()), f"{found.fis.mean():.3f}", mean, f"{seconds:.0f}")
     print(f"\n{len(concepts.names)} candidates, {images} validation images")
     table("model", "the best five", "at half, three quarters and the end")
     for name, best, poor in lines:
         row(name, *("; ".join(named(one) for one in some) for some in (best, poor)))
+    test = [data.test.batch(ids) for ids in torch.arange(500).split(50)]
+    truth = naming._concepts(test, data, True)
+    table("model", "phrases told of 500 images", "true of the image", "true of any", "of a score below 0")
+    for name, model in models.items():
+        row(name, *truth_of_phrases(model, test, truth))
+
+
+def truth_of_phrases(model: Model, batches: Sequence[ek.Batch], concepts: naming.Concepts) -> list[object]:
+    """Of three reasons for a decision, those told by a phrase: is it true of the image, where that is known?
+
+    And is the unit found at all, or a reason because it is not?
+    """
+    assert model.units is not None
+    phrases = model.units.phrases or [None] * len(model.units)
+    place = torch.tensor([-1 if p not in concepts.names else concepts.names.index(p) for p in phrases])
+    there = concepts.masks.flatten(2).any(2)
+    usual = (there & concepts.known).sum(0) / concepts.known.sum(0)
+    true, chance, below, start = [], [], [], 0
+    for batch in batches:
+        told = model.explain(batch)
+        top = told.contributions.topk(3, 1)
+        image, rank = ((top.values > 0) & (place[top.indices] >= 0)).nonzero(as_tuple=True)
+        unit = top.indices[image, rank]
+        phrase, at = place[unit], image + start
+        below.append(told.scores[image, unit] < 0)
+        sure = concepts.known[at, phrase]
+        true.append(there[at, phrase][sure])
+        chance.append(usual[phrase][sure])
+        start += len(batch)
+    count = sum(len(one) for one in below)
+    return [count, *(percent(torch.cat(values)) for values in (true, chance, below))]
 
 
 def named(one: naming.Name) -> str:
@@ -486,20 +508,19 @@ def check_explanation(told: ek.Explanation) -> list[str]:
     reader = Reader(told.sentence(), told.batch.units, told.batch.classes)
     values = told.contributions.double()
     share = values / values.abs().sum()
-    shown: list[int] = []
+    supporting: list[str] = []
 
     def is_contribution(match: re.Match[str]) -> bool:
-        shown.extend(reader.names[match["unit"]][:1])
+        supporting.extend([match["unit"]] * (match["value"][0] != "-"))
         return reader.some(match, lambda unit: agrees(match["value"], values[unit].item()))
 
     def is_share(match: re.Match[str]) -> bool:
-        shown.extend(reader.names[match["unit"]][:1])
+        supporting.extend([match["unit"]] * (match["value"][0] != "-"))
         return reader.some(match, lambda unit: agrees_share(match["value"], share[unit].item()))
 
     reader.each(rf"{reader.unit} \((?P<value>{NUMBER})\)", is_contribution)
     reader.each(rf"{reader.unit} \((?P<value>{SHARE})\)", is_share)
     order = values.argsort(descending=True).tolist()
-    supporting = [unit for unit in shown if values[unit] > 0]
     rest = values[order[len(supporting) :]].clamp(min=0)
 
     def is_rest(match: re.Match[str]) -> bool:
