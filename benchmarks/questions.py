@@ -398,9 +398,9 @@ def names_part(models: Models, data: Aviary, images: int) -> None:
 
 
 def truth_of_phrases(model: Model, batches: Sequence[ek.Batch], concepts: naming.Concepts) -> list[object]:
-    """Of three reasons for a decision, those told by a phrase: whether it is true of the image, if that is known.
+    """Of three reasons for each decision, those told by a phrase: how often it is true of the image.
 
-    And whether the unit is a reason because it is not found.
+    Where that is known; and how often the unit is a reason because it is not found.
     """
     assert model.units is not None
     phrases = model.units.phrases or [None] * len(model.units)
