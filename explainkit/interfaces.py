@@ -559,16 +559,16 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
         Of a class without images anything is plausible that is of others.
         """
-        found = Quantiles(len(self.classes), len(self._units_on(self.device)))
         batches = data.batches("train", MAX_BATCH) if isinstance(data, ImageData) else [data]
         with undisturbed(self.network), torch.no_grad():
+            found = Quantiles(len(self.classes), len(self._units_on(self.device)))
             for batch in batches:
                 parts: Decomposition = self.network.decompose(self.read(batch))  # type: ignore[operator]
                 found.add(parts.scores, batch.labels)
-        low, high = found.at((0.05, 0.95))
-        unseen = low.isnan().any(1)
-        low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)
-        return torch.stack([low, high])
+            low, high = found.at((0.05, 0.95))
+            unseen = low.isnan().any(1)
+            low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)
+            return torch.stack([low, high])
 
     def _units_on(self, device: torch.device) -> Units:
         units = self.units or self.describe(self.network)  # type: ignore[arg-type]

@@ -29,7 +29,9 @@ def listed(items: Sequence[str]) -> str:
 
 def signed(value: float) -> str:
     """Two significant digits with a sign, never in scientific notation unless tiny."""
-    if value == 0 or not abs(value) < 0.95:
+    if value == 0:
+        return "+0.0"
+    if not abs(value) < 0.95:
         return f"{value:+.1f}"
     digits = max(2, 1 - math.floor(math.log10(abs(value))))
     return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"
@@ -40,13 +42,22 @@ def number(value: float) -> str:
     return signed(value).removeprefix("+")
 
 
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers, with as many digits as it takes to tell them apart."""
+    told = number(one), number(other)
+    for digits in range(3, 18):
+        if told[0] != told[1] or one == other:
+            break
+        told = f"{one:.{digits}g}", f"{other:.{digits}g}"
+    return told
+
+
 def percent(share: float) -> str:
     """A share in [0, 1] as whole per cent; what is neither none nor all is not rounded to it."""
-    if 0 < share < 0.005:
+    told = f"{share * 100:.0f} %"
+    if told == "0 %" and share > 0:
         return "under 1 %"
-    if 0.995 < share < 1:
-        return "over 99 %"
-    return f"{share * 100:.0f} %"
+    return "over 99 %" if told == "100 %" and share < 1 else told
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -16,7 +16,7 @@ from explainkit.explanation import Explanation, Explanations, class_indices
 from explainkit.interfaces import MAX_BATCH, Explainer, Images, InterpretableExplainer, Targets
 from explainkit.questions.edits import Cost, EvidenceEdits, edit
 from explainkit.questions.exchange import RealisedEdits, exchange
-from explainkit.wording import called, counted, listed, number
+from explainkit.wording import apart, called, counted, listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,7 +225,10 @@ class Counterfactual:
         total, of_rows = realised.regions[row].numel(), self.batch.explanations.of_rows
         region, source = ("column", "row") if of_rows else ("region", "image")
         if not self.success:
-            return f"No swap of up to half of its {region}s for those of a {self.target_name} made it so."
+            return (
+                f"No swap that was tried, of up to half of its {region}s for those of a {self.target_name}, "
+                "made it so."
+            )
         how = " in its mirror" if bool(realised.mirrored[row]) else ""
         return (
             f"With {self.regions} of its {total} {region}s swapped for those of {source} "
@@ -260,22 +263,25 @@ def counterfactual(
             "Give them, counterfactual(images, targets, bank=data)."
         )
     explainer.network  # refuses what is not fitted, in words  # noqa: B018
-    ready = explainer.read(images)
-    if targets is None:
-        logits = explainer.predict(ready, max_batch=max_batch)
-        if logits.shape[1] < 2:
-            raise InputError("Expected a network of two classes or more: there is none to change to.")
-        targets = logits.topk(2, 1).indices[:, 1]
-    wanted = class_indices(targets, explainer.classes, len(ready)).to(ready.device)
-    told = explainer.explain(ready, wanted, max_batch=max_batch)
-    parts = told.decomposition
-    assert parts is not None
-    edits = edit(
-        told.logits.cpu(), wanted.cpu(), told.scores.cpu(), _weigh(parts),
-        *_plausible(explainer, told, source),
-        cost=cost, margin=margin, rescore=_head(explainer),
-    )  # fmt: skip
-    realised = exchange(explainer, ready, parts, wanted, source)
+    if isinstance(source, ImageData):
+        explainer._same_classes(source)
+    with torch.inference_mode(False):
+        ready = explainer.read(images)
+        if targets is None:
+            logits = explainer.predict(ready, max_batch=max_batch)
+            if logits.shape[1] < 2:
+                raise InputError("Expected a network of two classes or more: there is none to change to.")
+            targets = logits.topk(2, 1).indices[:, 1]
+        wanted = class_indices(targets, explainer.classes, len(ready)).to(ready.device)
+        told = explainer.explain(ready, wanted, max_batch=max_batch)
+        parts = told.decomposition
+        assert parts is not None
+        edits = edit(
+            told.logits.cpu(), wanted.cpu(), told.scores.cpu(), _weigh(parts),
+            *_plausible(explainer, told, source),
+            cost=cost, margin=margin, rescore=_head(explainer),
+        )  # fmt: skip
+        realised = exchange(explainer, ready, parts, wanted, source)
     return Counterfactuals(explanations=told, edit=edits, realised=realised)
 
 
@@ -323,4 +329,5 @@ def _head(explainer: InterpretableExplainer[Any]) -> Callable[[Tensor], Tensor] 
 
 def _told(item: Change) -> str:
     moved = "rose" if item.after > item.before else "fell"
-    return f"{called(item.name, item.phrase)} {moved} from {number(item.before)} to {number(item.after)}"
+    before, after = apart(item.before, item.after)
+    return f"{called(item.name, item.phrase)} {moved} from {before} to {after}"

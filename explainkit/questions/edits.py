@@ -177,6 +177,8 @@ def edit(
     kept = scores.clone()
     changed = moved != 0
     kept[changed] = (before + moved).to(scores.dtype)[changed]
+    lost = changed & (kept == scores)  # by rounding: the next number that there is
+    kept[lost] = scores[lost].nextafter((moved.sign() * torch.inf).to(scores.dtype)[lost])
     return EvidenceEdits(
         before=scores, after=kept, gains=gains.to(scores.dtype), logits=after.to(logits.dtype),
         feasible=feasible, exact=exact, lower_bound=bound, cost=cost,

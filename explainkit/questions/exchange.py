@@ -163,18 +163,21 @@ def gather(
         (labels == label).nonzero()[: 2 * EXEMPLARS, 0] for label in wanted.tolist()
     ]  # a class's first; some of them are not known rightly
     ids = torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
-    images = split.batch(ids).images if split is not None else source.images[ids]  # type: ignore[union-attr]
+    if split is None or not len(ids):
+        images = like[:0] if split is not None else source.images[ids]  # type: ignore[union-attr]
+    else:
+        images = split.batch(ids).images
     if images.shape[1:] != like.shape[1:]:
         raise InputError(
             f"Expected a bank of images like those explained, {tuple(like.shape[1:])}; got "
             f"{tuple(images.shape[1:])}."
         )
     images = images.to(like)
-    told = torch.cat([explainer.network(some) for some in images.split(256)])
-    right = told.argmax(1).cpu() == labels[ids]
+    told = [explainer.network(some).argmax(1).cpu() for some in images.split(256) if len(some)]
+    right = torch.cat([torch.zeros(0, dtype=torch.long), *told]) == labels[ids]
     mirrors = like.ndim == 4
     height = EXEMPLARS * (2 if mirrors else 1)
-    row = torch.full((told.shape[1],), -1).index_put((wanted.cpu(),), torch.arange(len(wanted)))
+    row = torch.full((len(explainer.classes),), -1).index_put((wanted.cpu(),), torch.arange(len(wanted)))
     kept_ids = torch.full((len(wanted), height), -1)
     kept = images.new_zeros(len(wanted), height, *images.shape[1:])
     of = row[labels[ids]]
@@ -287,8 +290,9 @@ class _Search:
         if parts.maps is None or self.units.pooling == "none":
             return None
         weights = parts.weights_for(one) - parts.weights_for(other)
-        reference = self.units.reference
-        scores = parts.scores if reference is None else parts.scores - reference.to(parts.scores)
+        reference, scores = self.units.reference, parts.scores
+        if reference is not None and self.units.pooling not in ("mean", "sum"):  # of sums it cancels
+            scores = scores - reference.to(scores)
         return spread_out(
             weights * scores, parts.maps, self.units.pooling, self.grid, image_size=size, boxes=parts.boxes,
             group=self.units.group,

@@ -8,9 +8,8 @@ from itertools import combinations
 import pytest
 import torch
 from attrs import evolve
-from toys import FAR, Cells, Varying, batch_of, data_of, noise, toy
+from toys import FAR, Cells, Varying, batch_of, data_of, noise, toy, wine
 
-import explainkit as ek
 from explainkit.data.images import Batch
 from explainkit.errors import AlgebraError, InputError, UnknownNameError
 from explainkit.quantiles import Quantiles
@@ -521,12 +520,6 @@ def test_a_sum_that_does_not_hold_is_found():
 
 
 # tables, words, drawings
-
-
-@cache
-def wine():
-    data = ek.dataset("wine")
-    return ek.explainer("senn", preset="table", settle=15).fit(data, device="cpu", progress=False), data
 
 
 def test_a_table_is_told_of_by_its_columns():

@@ -1,11 +1,15 @@
 """Networks small enough to be understood, and explainers of them."""
 
+import copy
+from functools import cache
+
 import torch
 from attrs import define, field
 from torch import nn
 
 import explainkit as ek
 from explainkit.data.images import ArraySplit, Batch, ImageData
+from explainkit.testing import specimen
 
 FAR = 1e-4
 """How far float32 sums in another order may lie apart, relatively."""
@@ -108,3 +112,28 @@ def data_of(images, labels, classes=("ant", "bee", "cat"), **more):
         name="made", classes=classes, size=tuple(images.shape[-2:]),
         splits=dict.fromkeys(("train", "validation", "test"), split), **more,
     )  # fmt: skip
+
+
+def labelled(explainer, images):
+    """Images with the labels that the network gives them."""
+    return batch_of(images, explainer.predict(images).argmax(1))
+
+
+@cache
+def balanced(name, reference=0.0):
+    """A toy or a specimen whose biases are such that no class has all images."""
+    if name in ("cells", "varying"):
+        explainer = toy(Cells() if name == "cells" else Varying(), reference=reference)
+    else:
+        explainer = copy.deepcopy(specimen(name))
+    logits = explainer.predict(noise(60)).mean(0)
+    for module in explainer.network.modules():
+        if isinstance(module, nn.Linear) and module.out_features == 3 and module.bias is not None:
+            module.bias.data -= logits
+    return explainer
+
+
+@cache
+def wine():
+    data = ek.dataset("wine")
+    return ek.explainer("senn", preset="table", settle=15).fit(data, device="cpu", progress=False), data
