@@ -392,7 +392,8 @@ def names_part(models: Models, data: Aviary, images: int) -> None:
         row(name, *("; ".join(named(one) for one in some) for some in (best, poor)))
     test = [data.test.batch(ids) for ids in torch.arange(500).split(50)]
     truth = naming._concepts(test, data, True)
-    table("model", "phrases told of 500 images", "true of the image", "true of any", "of a score below 0")
+    table("model", "phrases told of 500 images", "of a score below 0", "true of the image",
+          "where the score is above 0", "true of any image")  # fmt: skip
     for name, model in models.items():
         row(name, *truth_of_phrases(model, test, truth))
 
@@ -407,20 +408,22 @@ def truth_of_phrases(model: Model, batches: Sequence[ek.Batch], concepts: naming
     place = torch.tensor([-1 if p not in concepts.names else concepts.names.index(p) for p in phrases])
     there = concepts.masks.flatten(2).any(2)
     usual = (there & concepts.known).sum(0) / concepts.known.sum(0)
-    true, chance, below, start = [], [], [], 0
+    true, found, chance, below, start = [], [], [], [], 0
     for batch in batches:
         told = model.explain(batch)
         top = told.contributions.topk(3, 1)
         image, rank = ((top.values > 0) & (place[top.indices] >= 0)).nonzero(as_tuple=True)
         unit = top.indices[image, rank]
         phrase, at = place[unit], image + start
-        below.append(told.scores[image, unit] < 0)
+        lacking = told.scores[image, unit] < 0
+        below.append(lacking)
         sure = concepts.known[at, phrase]
         true.append(there[at, phrase][sure])
+        found.append(there[at, phrase][sure & ~lacking])
         chance.append(usual[phrase][sure])
         start += len(batch)
     count = sum(len(one) for one in below)
-    return [count, *(percent(torch.cat(values)) for values in (true, chance, below))]
+    return [count, *(percent(torch.cat(values)) for values in (below, true, found, chance))]
 
 
 def named(one: naming.Name) -> str:
