@@ -556,7 +556,7 @@ class Explanation:
             doubts = [item for item in doubts if -item.contribution >= DESPITE * total]
         rival = f" rather than {self.against_name}" if self.against_name else ""
         because = f", {self._because(reasons, total)}" if reasons else ", though nothing speaks for it"
-        despite = f", despite {listed([_counts(item) for item in doubts])}" if doubts else ""
+        despite = f", despite {listed(_counts(doubts))}" if doubts else ""
         return f"{self.target_name}{rival}{because}{despite}."
 
     def figure(self, size: float = 3.0) -> Figure:
@@ -574,11 +574,12 @@ class Explanation:
         """The reasons told, how much the first is of the whole, and what is left untold."""
         told = sum(item.contribution for item in reasons)
         others = int((self.contributions > 0).sum()) - len(reasons)
-        items = [_counts(item) for item in reasons]
+        items = _counts(reasons)
         if others and told < MANY * total:
             kind = counted(others, f"other {self.batch.units.kind}")
-            items.append(f"{kind} ({signed(total - told)} together)")
-        if len(items) > 1 and reasons[0].contribution > MOSTLY * total:
+            items.append(f"{kind} ({signed(total - told)}{' together' if others > 1 else ''})")
+        first = sum(item.contribution for item in reasons if item.words == reasons[0].words)
+        if len(items) > 1 and first > MOSTLY * total:
             return f"mostly because of {items[0]}, also {listed(items[1:])}"
         return f"because of {listed(items)}"
 
@@ -661,8 +662,16 @@ def _plain(target: Any) -> int | str:
         raise InputError(f"Expected a target as a class name or index; got {target!r}.") from None
 
 
-def _counts(item: Evidence) -> str:
-    return f"{called(item.name, item.phrase)} ({signed(item.contribution)})"
+def _counts(items: Sequence[Evidence]) -> list[str]:
+    """What each adds; those that go by the same phrase together, the first one's place is theirs."""
+    told: dict[str, list[Evidence]] = {}
+    for item in items:
+        told.setdefault(called(item.name, item.phrase), []).append(item)
+    return [
+        f"{name} ({signed(sum(item.contribution for item in alike))}"
+        f"{f' in {len(alike)} {alike[0].kind}s' if len(alike) > 1 else ''})"
+        for name, alike in told.items()
+    ]
 
 
 def _check(told: Explanations) -> None:

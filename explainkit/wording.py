@@ -4,6 +4,7 @@ A sentence claims no more than its numbers carry: its words have thresholds, whi
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 TELLING = 0.05
@@ -65,11 +66,20 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def called(name: str, phrase: str | None) -> str:
-    """What a unit is called inside a sentence: "the" before a phrase, nothing before "filter 3"."""
+def called(name: str, phrase: str | None, *, shared: bool = False) -> str:
+    """What a unit is called inside a sentence: "the" before a phrase, nothing before "filter 3".
+
+    Of a phrase that it shares with others of the sentence, "the fan tail of filter 3".
+    """
     if phrase is None:
         return name
-    return phrase if phrase.split(" ", 1)[0].lower() in ("the", "a", "an") else f"the {phrase}"
+    article = "" if phrase.split(" ", 1)[0].lower() in ("the", "a", "an") else "the "
+    return f"{article}{phrase} of {name}" if shared and name != phrase else f"{article}{phrase}"
+
+
+def repeated(words: Sequence[str]) -> set[str]:
+    """Those of `words` that stand there more than once."""
+    return {word for word, count in Counter(words).items() if count > 1}
 
 
 def capital(text: str) -> str:

@@ -22,6 +22,7 @@ from explainkit.interfaces import MAX_BATCH, Explainer
 from explainkit.quantiles import Quantiles
 from explainkit.wording import (
     DESPITE,
+    MANY,
     MOSTLY,
     TELLING,
     USUALLY,
@@ -30,6 +31,7 @@ from explainkit.wording import (
     counted,
     listed,
     percent,
+    repeated,
     signed,
 )  # fmt: skip
 
@@ -385,9 +387,16 @@ class ClassExplanation:
         if not reasons:
             return f"{what}: {seen}, nothing speaks for it; its base is {signed(self.base)}."
         mostly = "mostly " if reasons[0].contribution > MOSTLY * total else ""
-        told = listed([self._told(item) for item in reasons])
-        sides = f"{mostly}{told} {'speaks' if len(reasons) == 1 else 'speak'} for it"
-        against = f"; {self._told(doubts[0])} speaks against it" if doubts else ""
+        twice = repeated([item.words for item in (*reasons, *doubts)])
+        parts = [self._told(item, item.words in twice) for item in reasons]
+        left = total - sum(item.contribution for item in reasons)
+        others = int((self.contributions > 0).sum()) - len(reasons)
+        if others and left > (1 - MANY) * total:
+            kind = counted(others, f"other {self.batch.units.kind}")
+            parts.append(f"{kind} ({signed(left)}{' together' if others > 1 else ''})")
+        told = listed(parts)
+        sides = f"{mostly}{told} {'speaks' if len(parts) == 1 else 'speak'} for it"
+        against = f"; {self._told(doubts[0], doubts[0].words in twice)} speaks against it" if doubts else ""
         return f"{what}: {seen}, {sides}{against}."
 
     def facts(self) -> dict[str, Any]:
@@ -417,14 +426,14 @@ class ClassExplanation:
         top = contributions.topk(min(count, len(contributions)))
         return [self.evidence_of(unit) for unit in top.indices[top.values > 0].tolist()]
 
-    def _told(self, item: ClassEvidence) -> str:
+    def _told(self, item: ClassEvidence, shared: bool) -> str:
         facts = [signed(item.contribution)]
         if self.against is None:
             if item.decisive is not None and item.decisive > 0:
                 facts.append(f"decisive in {percent(item.decisive)}")
             if item.agreement < USUALLY:
                 facts.append(f"of that sign in only {percent(item.agreement)}")
-        return f"{called(item.name, item.phrase)} ({', '.join(facts)})"
+        return f"{called(item.name, item.phrase, shared=shared)} ({', '.join(facts)})"
 
 
 def explain_class(

@@ -16,7 +16,7 @@ from explainkit.explanation import Explanation, Explanations, class_indices
 from explainkit.interfaces import MAX_BATCH, Explainer, Images, InterpretableExplainer, Targets
 from explainkit.questions.edits import Cost, EvidenceEdits, edit
 from explainkit.questions.exchange import RealisedEdits, exchange
-from explainkit.wording import apart, called, counted, listed
+from explainkit.wording import apart, called, counted, listed, repeated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -208,7 +208,8 @@ class Counterfactual:
         if not self.feasible:
             return f"No scores within what is plausible for {name} would make it {name}."
         changes = self.changes
-        told = [_told(item) for item in changes[:TOLD]]
+        twice = repeated([item.words for item in changes[:TOLD]])
+        told = [_told(item, item.words in twice) for item in changes[:TOLD]]
         if len(changes) > TOLD:
             told.append(f"{counted(len(changes) - TOLD, 'other score')} changed")
         least, count = int(edit.lower_bound[self.index]), counted(len(changes), "score")
@@ -327,7 +328,7 @@ def _head(explainer: InterpretableExplainer[Any]) -> Callable[[Tensor], Tensor] 
     return head
 
 
-def _told(item: Change) -> str:
+def _told(item: Change, shared: bool) -> str:
     moved = "rose" if item.after > item.before else "fell"
     before, after = apart(item.before, item.after)
-    return f"{called(item.name, item.phrase)} {moved} from {before} to {after}"
+    return f"{called(item.name, item.phrase, shared=shared)} {moved} from {before} to {after}"

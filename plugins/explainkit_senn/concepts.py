@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
@@ -70,10 +71,19 @@ class ConvConceptizer(Conceptizer):
                 nn.Sigmoid() if last else nn.ReLU(),
             ]
         self.upwards = nn.Sequential(*upwards)
-        for layer in self.downwards:  # so that concepts begin at a deviation near 1
+        for layer in self.downwards:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.normal_(self.read.weight, std=4 / cells**0.5)
+
+    @torch.no_grad()
+    def begin(self, inputs: Tensor) -> None:
+        """Bring each concept to deviation 1 on `inputs` (N, c, H, W), before anything is learned.
+
+        Weights learn by concepts and concepts by weights: where both begin small, a run can stay behind.
+        """
+        last = [layer for layer in self.downwards if isinstance(layer, nn.Conv2d)][-1]
+        last.weight /= self.encode(inputs).std(0).clamp(min=1e-3)[:, None, None, None]
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Images (N, c, H, W) in [0, 1] to (N, K)."""

@@ -24,6 +24,9 @@ from explainkit_senn.model import (
 from explainkit_senn.robustness import instability
 from explainkit_senn.trainer import senn_loss
 
+FIRST = 256
+"""Training images by which the first scale of concepts is set."""
+
 
 @define(eq=False, kw_only=True)
 class SENN(ek.InterpretableExplainer[SENNNetwork]):
@@ -160,10 +163,15 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
             backbone, self.concepts + self.constant, len(task.classes), cells=cells, dropout=self.dropout,
             bounded=self.bounded,
         )  # fmt: skip
-        return SENNNetwork(
+        network = SENNNetwork(
             conceptizer, parametrizer, self.concepts, len(task.classes), task.size, channels=self.channels,
             constant=self.constant, tracked=self.tracked,
         )  # fmt: skip
+        if task.data is not None:
+            split = task.data.train
+            some = torch.arange(0, len(split), max(1, len(split) // FIRST))
+            conceptizer.begin(network.seen(split.batch(some).images))
+        return network
 
     def phases(self) -> list[ek.Phase[Any]]:
         """Learn fast, then settle: the robustness term needs a network in which images do not mix."""

@@ -271,7 +271,8 @@ def test_a_sentence_tells_what_speaks_for_and_against():
     said = sentence([2.1, 0.9, -0.4])
 
     assert said == (
-        "Cardinal, mostly because of the red crest (+2.1), also the short beak (+0.90), despite the grey tail (-0.40)."
+        "Cardinal, mostly because of the red crest (+2.1), also the short beak (+0.90), "
+        "despite the grey tail (-0.40)."
     )
 
 
@@ -286,6 +287,18 @@ def test_a_sentence_that_tells_less_than_half_says_what_the_others_come_to():
     explained = told(number=1, count=9, scores=torch.ones(1, 9).double(), weights=weights, decomposition=None)
 
     assert explained[0].sentence().endswith("and 6 other filters (+6.0 together).")
+
+
+def test_units_of_one_phrase_are_told_of_together():
+    table = torch.tensor([[3.0, 2.0, 1.0]], dtype=torch.float64)
+    named = units(count=3, phrases=("fan tail", "red eye", "fan tail"), phrase_scores=torch.ones(2, 3))
+    explained = told(
+        number=1, count=3, scores=torch.ones(1, 3).double(), weights=table, units=named, decomposition=None
+    )
+
+    assert explained[0].sentence() == (
+        "cardinal, mostly because of the fan tail (+4.0 in 2 filters), also the red eye (+2.0)."
+    )
 
 
 def test_a_sentence_says_when_nothing_speaks_for_it():
