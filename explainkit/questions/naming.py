@@ -7,6 +7,7 @@ not beyond chance there is none: a unit without a phrase is told of by its name.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from attrs import evolve, field, frozen
@@ -27,7 +28,7 @@ LEAST = 0.1
 """The smallest score that a phrase is said for: below, most of what the unit finds is something else."""
 
 SEEN = 10
-"""Images in which a concept must be, to be a candidate."""
+"""Images in which a concept must be, to be a candidate; and in which what is said of a part must not be."""
 
 
 @frozen(kw_only=True)
@@ -125,7 +126,7 @@ def name_units(
     Raises
     ------
     InputError
-        For data that have neither parts nor captions.
+        For data that have neither parts nor captions, and for less than an image or two folds.
     """
     if not isinstance(explainer, InterpretableExplainer):
         kind = explainer.card.speaks
@@ -133,6 +134,16 @@ def name_units(
             explainer=explainer.card.title, units=(), candidates=(), images=0,
             reason=f"{explainer.card.title} speaks of {kind}, which have no meaning of their own to name.",
         )  # fmt: skip
+    if images < 1 or folds < 2:
+        raise InputError(f"Expected an image or more and two folds or more; got {images} and {folds}.")
+    with torch.inference_mode(False):
+        return _named(explainer, data, split, images, folds, seed)
+
+
+def _named(
+    explainer: InterpretableExplainer[Any], data: ImageData, split: str, images: int, folds: int, seed: int
+) -> Names:
+    """The names of units, which are given them."""
     batches = [
         data.split(split).batch(ids) for ids in torch.arange(min(images, len(data.split(split)))).split(64)
     ]
@@ -209,8 +220,13 @@ def _concepts(batches: list[Batch], data: ImageData, placed: bool) -> Concepts:
         names.append(words)
         regions.append(region)
         told.append(known[part, words])
-    number = [int(region.flatten(1).any(1).sum()) for region in regions]
-    kept = [place for place, count in enumerate(number) if count >= min(SEEN, len(regions[place]) // 4 + 1)]
+    enough = min(SEEN, len(regions[0]) // 4 + 1) if regions else SEEN
+    kept = []
+    for place, (region, sure) in enumerate(zip(regions, told, strict=True)):
+        there = region.flatten(1).any(1)
+        whole_part = masks is not None and place < len(data.parts)
+        if there.sum() >= enough and (whole_part or (sure & ~there).sum() >= enough):
+            kept.append(place)
     if not kept:
         raise InputError(
             f"Expected parts or phrases that are in {SEEN} images or more; {data.name} has none."

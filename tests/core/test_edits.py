@@ -1,4 +1,4 @@
-"""Edits of evidence: they flip, they stay within what is plausible, and they are as small as brute force finds."""
+"""Edits of evidence flip, stay within what is plausible, and are as small as brute force finds."""
 
 from itertools import product
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog, minimize
+from scipy.optimize import LinearConstraint, linprog, minimize
 
 from explainkit.questions.edits import edit
 
@@ -97,7 +97,8 @@ def test_the_least_sum_of_sizes_is_that_of_a_linear_program(seed):
         ends += [(0, float(scores[image, k] - low[image, k])) for k in range(6)]
         best = linprog(
             np.ones(12), A_ub=[[*row, *(-value for value in row)] for row in rows],
-            b_ub=[float(logits[image, t] - logits[image, c]) - 0.01 for c in rivals], bounds=ends, method="highs",
+            b_ub=[float(logits[image, t] - logits[image, c]) - 0.01 for c in rivals],
+            bounds=ends, method="highs",
         )  # fmt: skip
         assert (found.after - scores)[image].abs().sum().item() == pytest.approx(best.fun, abs=1e-5)
 
@@ -109,20 +110,18 @@ def test_the_least_sum_of_squares_is_that_of_a_general_solver(seed):
 
     for image in found.feasible.nonzero()[:, 0].tolist():
         t = int(targets[image])
-        rules = [
-            {"type": "ineq", "fun": lambda x, c=c: float(
-                logits[image, t] - logits[image, c] - 0.01) + (weights[t] - weights[c]).numpy() @ x}
-            for c in range(4) if c != t
-        ]  # fmt: skip
+        rivals = [c for c in range(4) if c != t]
+        sides = (weights[t] - weights[rivals]).numpy()
+        ahead = (logits[image, t] - logits[image, rivals] - 0.01).numpy()
         ends = list(zip((low - scores)[image].tolist(), (high - scores)[image].tolist(), strict=True))
-        best = minimize(lambda x: x @ x, np.zeros(6), bounds=ends, constraints=rules, method="SLSQP")
-        assert (found.after - scores)[image].square().sum().item() == pytest.approx(
-            best.fun, rel=1e-3, abs=1e-6
-        )
+        rule = LinearConstraint(sides, lb=-ahead)
+        best = minimize(lambda x: x @ x, np.zeros(6), bounds=ends, constraints=[rule], method="SLSQP")
+        changed = (found.after - scores)[image]
+        assert changed.square().sum().item() == pytest.approx(best.fun, rel=1e-3, abs=1e-6)
 
 
 def test_against_one_rival_without_ends_the_least_squares_are_the_closed_form():
-    given_ = logits, targets, scores, weights, _, _ = problem(3, images=4, classes=2)
+    logits, targets, scores, weights, _, _ = problem(3, images=4, classes=2)
     far = torch.full_like(scores, 1e3)
     found = edited((logits, targets, scores, weights, -far, far), cost="l2", margin=0.5)
     towards = weights[targets] - weights[1 - targets]
