@@ -21,8 +21,8 @@ from explainkit.explanation import Explanations
 from explainkit.interfaces import Explainer, InterpretableExplainer
 from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
 
-BEYOND = 2.0
-"""Standard errors by which a score must be beyond chance."""
+BEYOND = 4.0
+"""Standard errors by which a score must be beyond chance: of five folds, they are uncertain themselves."""
 
 LEAST = 0.1
 """The smallest score that a phrase is said for: below, most of what the unit finds is something else."""
@@ -222,11 +222,11 @@ def _concepts(batches: list[Batch], data: ImageData, placed: bool) -> Concepts:
         told.append(known[part, words])
     enough = min(SEEN, len(regions[0]) // 4 + 1) if regions else SEEN
     kept = []
-    for place, (region, sure) in enumerate(zip(regions, told, strict=True)):
+    for index, (region, sure) in enumerate(zip(regions, told, strict=True)):
         there = region.flatten(1).any(1)
-        whole_part = masks is not None and place < len(data.parts)
+        whole_part = masks is not None and index < len(data.parts)
         if there.sum() >= enough and (whole_part or (sure & ~there).sum() >= enough):
-            kept.append(place)
+            kept.append(index)
     if not kept:
         raise InputError(
             f"Expected parts or phrases that are in {SEEN} images or more; {data.name} has none."
