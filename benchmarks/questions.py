@@ -483,7 +483,8 @@ class Reader:
         phrases = units.phrases or [None] * len(units)
         self.names: dict[str, list[int]] = {}
         for unit, (name, phrase) in enumerate(zip(units.names, phrases, strict=True)):
-            self.names.setdefault(called(name, phrase), []).append(unit)
+            for word in {called(name, phrase), called(name, phrase, shared=True)}:
+                self.names.setdefault(word, []).append(unit)
         words = "|".join(re.escape(word) for word in sorted(self.names, key=len, reverse=True))
         self.unit = f"(?<!\\w)(?P<unit>{words})"
         self.classes = classes
@@ -514,29 +515,35 @@ def check_explanation(told: ek.Explanation) -> list[str]:
     supporting: list[str] = []
 
     def is_contribution(match: re.Match[str]) -> bool:
-        supporting.extend([match["unit"]] * (match["value"][0] != "-"))
+        count, sign = int(match["units"] or 1), -1 if match["value"][0] == "-" else 1
+        supporting.extend([match["unit"]] * count * (sign > 0))
+        alike = values[reader.names[match["unit"]]].mul(sign).sort(descending=True).values
+        if match["units"]:
+            return agrees(match["value"], sign * alike[:count].sum().item())
         return reader.some(match, lambda unit: agrees(match["value"], values[unit].item()))
 
     def is_share(match: re.Match[str]) -> bool:
         supporting.extend([match["unit"]] * (match["value"][0] != "-"))
         return reader.some(match, lambda unit: agrees_share(match["value"], share[unit].item()))
 
-    reader.each(rf"{reader.unit} \((?P<value>{NUMBER})\)", is_contribution)
+    reader.each(rf"{reader.unit} \((?P<value>{NUMBER})(?: in (?P<units>\d+) \w+)?\)", is_contribution)
     reader.each(rf"{reader.unit} \((?P<value>{SHARE})\)", is_share)
-    order = values.argsort(descending=True).tolist()
-    rest = values[order[len(supporting) :]].clamp(min=0)
-
-    def is_rest(match: re.Match[str]) -> bool:
-        right = (
-            agrees(match["value"], rest.sum().item()) if match["together"]
-            else agrees_share(match["value"], (rest.sum() / values.abs().sum()).item())
-        )  # fmt: skip
-        return right and int(match["count"].replace("one", "1")) == int((rest > 0).sum())
-
-    reader.each(
-        rf"(?P<count>one|\d+) other \w+ \((?P<value>{SHARE}|{NUMBER})(?P<together> together)?\)", is_rest
-    )
+    reader.each(OTHERS, lambda match: is_rest(match, values, len(supporting)))
     return reader.rest()
+
+
+OTHERS = rf"(?P<count>one|\d+) other \w+ \((?P<value>{SHARE}|{NUMBER})(?: together)?\)"
+
+
+def is_rest(match: re.Match[str], values: Tensor, told: int) -> bool:
+    """Whether it is the number and the sum of what speaks for the class beside the `told` strongest."""
+    rest = values.sort(descending=True).values[told:].clamp(min=0)
+    right = (
+        agrees_share(match["value"], (rest.sum() / values.abs().sum()).item())
+        if match["value"].endswith("%")
+        else agrees(match["value"], rest.sum().item())
+    )
+    return right and int(match["count"].replace("one", "1")) == int((rest > 0).sum())
 
 
 def check_class(told: ek.ClassExplanation) -> list[str]:
@@ -549,7 +556,11 @@ def check_class(told: ek.ClassExplanation) -> list[str]:
     reader.each(r"over (?P<value>\d+) images?", lambda m: int(m["value"]) == int(batch.counts[unit_row]))
     reader.each(r"its base is (?P<value>" + NUMBER + ")", lambda m: agrees(m["value"], told.base))
 
+    supporting: list[str] = []
+
     def right(match: re.Match[str]) -> bool:
+        supporting.extend([match["unit"]] * (match["value"][0] != "-"))
+
         def of(unit: int) -> bool:
             good = agrees(match["value"], values[unit].item())
             if match["decisive"]:
@@ -566,6 +577,7 @@ def check_class(told: ek.ClassExplanation) -> list[str]:
         rf"(?:, of that sign in only (?P<agreement>{SHARE}))?\)",
         right,
     )
+    reader.each(OTHERS, lambda match: is_rest(match, values.double(), len(supporting)))
     return reader.rest()
 
 
