@@ -34,7 +34,7 @@ class Quantiles:
         columns = self.shape[1]
         place = torch.arange(columns)
         cell = (groups.cpu()[:, None] * columns + place).flatten()
-        told = values.detach().double().cpu().flatten()
+        told = values.detach().cpu().double().flatten()
         self.low.scatter_reduce_(0, cell, told, "amin")
         self.high.scatter_reduce_(0, cell, told, "amax")
         self._begin()

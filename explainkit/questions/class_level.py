@@ -449,6 +449,8 @@ def explain_class(
             f"Expected an explainer whose contributions are logits; those of {explainer.card.title} add up "
             "to nothing, so that their mean over images has no meaning. Explain single images."
         )
+    if max_batch < 1:
+        raise InputError(f"Expected max_batch of at least 1; got {max_batch}.")
     wanted = _wanted(classes, explainer.classes)
     if isinstance(data, ImageData):
         explainer._same_classes(data)
@@ -526,14 +528,14 @@ class _Tally:
     def add(self, told: Explanations, labels: Tensor, ids: Tensor) -> None:
         """Count explanations of images for their own classes `labels` (N,)."""
         row = self.row[labels]
-        contributions = told.contributions.detach().double().cpu()
+        contributions = told.contributions.detach().cpu().double()
         self.counts += torch.bincount(row, minlength=len(self.counts))
         for total, values in (
             (self.logits, told.logits), (self.base, told.base), (self.scores, told.scores),
             (self.sums, contributions), (self.squares, contributions.square()),
             (self.positive, (contributions > 0).float()), (self.negative, (contributions < 0).float()),
         ):  # fmt: skip
-            total.index_add_(0, row, values.detach().to(total.dtype).cpu())
+            total.index_add_(0, row, values.detach().cpu().to(total.dtype))
         predicted = told.logits.argmax(1).cpu()
         self.confusion.view(-1).scatter_add_(
             0, row * self.confusion.shape[1] + predicted, torch.ones_like(predicted)
@@ -542,7 +544,7 @@ class _Tally:
         if told.decomposition is not None and told.logits.shape[1] > 1:
             self.decisive.index_add_(0, row, decisive_units(told).float().cpu())
         if told.decomposition is not None:
-            bias = told.decomposition.bias.detach().double().cpu()
+            bias = told.decomposition.bias.detach().cpu().double()
             self.bases.index_add_(0, row, bias.expand(len(row), -1))
         if self.varying:
             self._add_varying(told, row)
@@ -587,16 +589,16 @@ class _Tally:
         scores = told.scores if reference is None else told.scores - reference.to(told.scores)
         if reference is not None:
             silent = (weights * reference.to(weights)).sum(2)
-            self.bases.index_add_(0, row, silent.detach().double().cpu())
-        above = (told.totals - told.base).detach().double().cpu()
-        exact = scores.detach().double().cpu()  # squares are subtracted from each other
+            self.bases.index_add_(0, row, silent.detach().cpu().double())
+        above = (told.totals - told.base).detach().cpu().double()
+        exact = scores.detach().cpu().double()  # squares are subtracted from each other
         for place in row.unique().tolist():
             self.products[place] += exact[row == place].T @ exact[row == place]
         for total, values in (
             (self.every, weights * scores[:, None]), (self.weights, told.weights),
             (self.moments, exact * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
         ):  # fmt: skip
-            total.index_add_(0, row, values.detach().double().cpu())
+            total.index_add_(0, row, values.detach().cpu().double())
 
     def _every(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""

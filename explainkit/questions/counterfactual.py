@@ -257,6 +257,8 @@ def counterfactual(
         raise InputError(f"Expected cost as one of {get_args(Cost)}; got {cost!r}.")
     if not 0 <= margin < float("inf"):
         raise InputError(f"Expected a margin of at least 0, in logits; got {margin}.")
+    if max_batch < 1:
+        raise InputError(f"Expected max_batch of at least 1; got {max_batch}.")
     source = explainer._bank if bank is None else bank
     if source is None:
         raise InputError(

@@ -15,6 +15,7 @@ from explainkit.errors import AlgebraError, InputError, UnknownNameError
 from explainkit.quantiles import Quantiles
 from explainkit.questions.class_level import _Tally, decisive_units, explain_class
 from explainkit.testing import specimen, tiny_data
+from explainkit.wording import DESPITE, MOSTLY, TELLING, USUALLY, percent, signed
 
 SUMMED = (
     "cam", "protopnet", "senn", "ccnn", "ra-cnn", "captum/integrated-gradients",
@@ -574,6 +575,45 @@ def test_every_class_has_a_sentence_and_a_figure(name):
         contrast = classes[0].contrast()
         contrast.figure().canvas.draw()
         assert "<article" in contrast._repr_html_()
+
+
+@every_sum
+def test_a_sentence_says_what_the_values_say(name):
+    *_, classes = told_of(name)
+
+    for item in classes:
+        said, evidence = item.sentence(), item.evidence
+        reasons = sorted((e for e in evidence if e.contribution > 0), key=lambda e: -e.contribution)
+        doubts = sorted((e for e in evidence if e.contribution < 0), key=lambda e: e.contribution)
+        total = sum(e.contribution for e in reasons)
+        if not reasons:
+            assert "nothing speaks for it" in said and signed(item.base) in said
+            continue
+        assert f"({signed(reasons[0].contribution)}" in said and reasons[0].words in said
+        assert ("mostly" in said) == (reasons[0].contribution > MOSTLY * total)
+        told = [e for e in reasons[1:3] if e.contribution >= TELLING * total]
+        assert all(f"{e.words} ({signed(e.contribution)}" in said for e in told)
+        against = bool(doubts) and -doubts[0].contribution >= DESPITE * total
+        assert ("against it" in said) == against
+        if reasons[0].decisive:
+            assert f"decisive in {percent(reasons[0].decisive)}" in said
+        if reasons[0].agreement < USUALLY:
+            assert f"of that sign in only {percent(reasons[0].agreement)}" in said
+
+
+def test_names_from_data_are_escaped_in_markup():
+    hostile = ("<script>alert(1)</script>", "$x_{y}$ & more", "\\frac")
+    told = toy(classes=hostile).explain_class(batch_of(noise(9), torch.arange(9) % 3))
+
+    for item in (told[0], told[0].contrast(1), told[1]):
+        assert "<script" not in item._repr_html_()
+        item.figure().canvas.draw()
+
+
+@pytest.mark.parametrize("data", [tiny_data(), [batch_of(noise(2), torch.arange(2))]])
+def test_no_images_at_once_are_refused_in_words(data):
+    with pytest.raises(InputError, match="max_batch"):
+        toy().explain_class(data, max_batch=0)
 
 
 def test_a_network_of_one_class_is_told_of():

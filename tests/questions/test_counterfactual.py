@@ -246,6 +246,15 @@ def test_every_answer_is_drawn(name):
         told[10]
 
 
+def test_names_from_data_are_escaped_in_markup():
+    explainer, bank, images, _ = asked("cells")
+    hostile = toy(explainer.network, classes=("<script>alert(1)</script>", "$x_{y}$ & more", "\\frac"))
+
+    for item in hostile.counterfactual(images, bank=bank):
+        assert "<script" not in item._repr_html_()
+        item.figure().canvas.draw()
+
+
 def test_a_table_is_answered_by_its_columns():
     explainer, data = wine()
     told = explainer.counterfactual(data.test.batch(torch.arange(12)), bank=data)
@@ -272,6 +281,13 @@ def test_margins_that_are_none_are_refused_in_words(margin):
 
     with pytest.raises(InputError, match="margin"):
         explainer.counterfactual(images, bank=bank, margin=margin)
+
+
+def test_no_images_at_once_are_refused_in_words():
+    explainer, bank, images, _ = asked("cells")
+
+    with pytest.raises(InputError, match="max_batch"):
+        explainer.counterfactual(images, bank=bank, max_batch=0)
 
 
 def test_a_method_that_attributes_afterwards_changes_nothing_and_says_so():
