@@ -362,7 +362,7 @@ class ClassExplanation:
         Raises
         ------
         InputError
-            Where contributions to other classes are not known, as of post-hoc methods.
+            Where contributions to other classes are not known, as of post-hoc methods; for the class itself.
         """
         if self.batch.every is None:
             raise InputError(
@@ -370,6 +370,8 @@ class ClassExplanation:
                 "one, or they are too many to keep."
             )
         rival = self.rival if against is None else class_index(self.batch.classes, against)
+        if rival == self.target:
+            raise InputError(f"Expected another class to contrast {self.name!r} with; got the same.")
         return evolve(self, against=rival)
 
     def sentence(self) -> str:
@@ -480,6 +482,11 @@ def _valid(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
             )
         if not len(batch):
             continue
+        if batch.labels.is_floating_point() or batch.labels.shape != (len(batch),):
+            raise InputError(
+                f"Expected a whole number as the label of each image, ({len(batch)},); got "
+                f"{batch.labels.dtype} {tuple(batch.labels.shape)}."
+            )
         low, high = (int(found) for found in batch.labels.aminmax())
         if not 0 <= low <= high < count:
             raise InputError(f"Expected labels in 0 … {count - 1}; got {low} … {high}.")
@@ -604,6 +611,8 @@ class _Tally:
         """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""
         n = self.counts[seen, None].double()
         units, bases = self.first.units.to("cpu"), self.bases[seen] / n
+        if bases.shape[1] < 2:  # nothing to contrast with
+            return None, None
         if self.varying:
             return (self.every[seen] / n[:, :, None]).float(), bases.float()
         if self.constant is None or int(seen.sum()) * self.constant.numel() > LARGEST:

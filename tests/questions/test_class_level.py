@@ -488,6 +488,19 @@ def test_what_is_no_stream_of_batches_is_refused_in_words(data):
         toy().explain_class(data)
 
 
+@pytest.mark.parametrize("labels", [torch.zeros(2), torch.zeros(2, 1).long(), torch.zeros(3).long()])
+def test_labels_that_are_none_are_refused_in_words(labels):
+    with pytest.raises(InputError, match="label"):
+        toy().explain_class([Batch(images=noise(2), labels=labels, ids=torch.arange(2))])
+
+
+def test_a_contrast_with_itself_is_refused_in_words():
+    *_, classes = told_of("cells")
+
+    with pytest.raises(InputError, match="another class"):
+        classes["ant"].contrast("ant")
+
+
 def test_one_batch_will_do():
     _, images, labels, _, whole = told_of("cells")
 
@@ -621,6 +634,7 @@ def test_a_network_of_one_class_is_told_of():
     told = toy(network, classes=("ant",)).explain_class([batch_of(noise(5), torch.zeros(5).long())])
 
     assert told["ant"].sentence() and told.check() and told["ant"].accuracy == 1
+    assert "rather than" not in told["ant"]._repr_html_() and told["ant"].figure().axes
     json.loads(told.to_json())
 
 
