@@ -100,6 +100,52 @@ def test_a_target_goes_by_name_and_by_index(model, pictures, tmp_path, capsys):
     assert "rather than high" in by_index[1]
 
 
+def test_what_a_class_is_and_what_would_change_a_decision_are_asked_too(model, pictures, tmp_path, capsys):
+    data = (*OF_FOLDER, f"path={pictures}")
+    status, out, _ = run(
+        capsys,
+        "explain",
+        model,
+        "--question",
+        "class",
+        "--target",
+        "high",
+        *data,
+        "--out",
+        tmp_path / "c.html",
+    )
+
+    assert (
+        status == 0
+        and out.startswith("High: on average over")
+        and "What high is" in (tmp_path / "c.html").read_text(encoding="utf-8")
+    )
+
+    page = tmp_path / "w.html"
+    status, out, _ = run(
+        capsys, "explain", model, pictures / "high" / "0.png", "--question", "what-if", "--target", "low <b>",
+        *data, "--out", page,
+    )  # fmt: skip
+
+    text = page.read_text(encoding="utf-8")
+    assert status == 0 and "low <b>" in out and "the network" in text
+    assert "What would make it low &lt;b&gt;" in text and "low <b>" not in text
+
+
+def test_a_comparison_asks_them_of_the_model(model, pictures, tmp_path, capsys):
+    side, numbers = tmp_path / "side.html", tmp_path / "side.json"
+
+    status, _, _ = run(
+        capsys, "compare", model, pictures / "high" / "0.png", "--with", "captum/saliency", *OF_FOLDER,
+        f"path={pictures}", "--out", side, "--json", numbers,
+    )  # fmt: skip
+
+    facts = json.loads(numbers.read_text())
+    assert status == 0 and set(facts["classes"]) == set(facts["changes"]) == {"cam"}
+    assert facts["changes"]["cam"][0]["sentence"] and facts["classes"]["cam"][0]["evidence"]
+    assert "What would make it" in side.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["digits", "aviary"])
 def test_a_data_set_is_previewed(name, tmp_path, capsys):
     status, _, _ = run(capsys, "preview", name, "--out", tmp_path / "sheet.png")
@@ -120,6 +166,9 @@ def spoiled(model, pictures, tmp_path, what):
     return {
         "missing image": (["explain", model, tmp_path / "none.png"], "none.png"),
         "corrupt image": (["explain", model, broken], "broken.png"),
+        "no image": (["explain", model], "got none"),
+        "question without data": (["explain", model, "--question", "class"], "--data NAME"),
+        "unknown question": (["explain", model, image, "--question", "whence"], "whence"),
         "folder without images": (["explain", model, tmp_path / "other"], "found none"),
         "unknown class": (["explain", model, image, "--target", "hihg"], "high"),
         "class out of range": (["explain", model, image, "--target", "7"], "0 … 1"),

@@ -12,11 +12,19 @@ HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page of three columns whose class names are hostile."""
-    told = evolve(specimen("cam").explain(tiny_images()), classes=HOSTILE)
+    """A page of three columns and all three questions, whose class names and phrases are hostile."""
+    cam = specimen("cam")
+    units = evolve(cam.units, phrases=[HOSTILE[1]] * len(cam.units))
+    told = evolve(cam.explain(tiny_images()), classes=HOSTILE)
+    known = evolve(cam.explain_class(tiny_data()), classes=HOSTILE, units=units)
+    changes = cam.counterfactual(tiny_images())
+    changes = evolve(changes, explanations=evolve(changes.explanations, classes=HOSTILE, units=units))
     path = tmp_path_factory.mktemp("page") / "why.html"
     labels = [HOSTILE[label] for label in tiny_data().test.labels[:6].tolist()]
-    return ek.report([told, told.contrast(1), told[list(range(6))]], path, title=HOSTILE[0], labels=labels)
+    return ek.report(
+        [told, told.contrast(1), told[list(range(6))]], path, title=HOSTILE[0], labels=labels,
+        classes={"cam": known}, changes={HOSTILE[0]: changes},
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -77,10 +85,17 @@ def test_the_sums_on_the_page_add_up(opened):
     """What a reader can add with a pencil: the rows of each table to its last line."""
     tables = opened.execute_script(
         "return [...document.querySelectorAll('table.sum')].map(t => ["
-        "[...t.querySelectorAll('tbody td.n')].map(c => parseFloat(c.innerText)),"
+        "[...t.querySelectorAll('tbody td.n:not(.share)')].map(c => parseFloat(c.innerText)),"
         "parseFloat(t.querySelector('tfoot td.n').innerText)])"
     )
 
-    assert len(tables) == 18
+    assert len(tables) == 18 + 3
     for rows, total in tables:
         assert torch.tensor(rows).sum().item() == pytest.approx(total, abs=0.0006 * len(rows))
+
+
+def test_all_three_questions_are_answered_on_it(opened):
+    assert len(opened.find_elements("css selector", "section.class")) == 3
+    assert len(opened.find_elements("css selector", ".swap")) == 6
+    text = opened.find_element("tag name", "body").text
+    assert text.count("What would make it") == 6 and text.count("= mean logit") == 3

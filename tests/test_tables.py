@@ -1,4 +1,4 @@
-"""Rows of a table, in each part of the core: what explains them, what refuses them, and how they are shown."""
+"""Rows of a table in each part of the core: what explains them, what refuses them, how they are shown."""
 
 import numpy as np
 import pytest

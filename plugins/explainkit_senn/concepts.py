@@ -62,6 +62,7 @@ class ConvConceptizer(Conceptizer):
         self.downwards = nn.Sequential(*downwards)
         cells = self.grid[0] * self.grid[1]
         self.read = nn.Linear(cells, 1)
+        self.offset = nn.Parameter(torch.zeros(concepts))
         self.draw = nn.Linear(1, cells)
         upwards: list[nn.Module] = []
         for step in range(halvings):
@@ -78,12 +79,14 @@ class ConvConceptizer(Conceptizer):
 
     @torch.no_grad()
     def begin(self, inputs: Tensor) -> None:
-        """Bring each concept to deviation 1 on `inputs` (N, c, H, W), before anything is learned.
+        """Bring each concept to mean 1 and deviation 1 on `inputs` (N, c, H, W), before anything is learned.
 
-        Weights learn by concepts and concepts by weights: where both begin small, a run can stay behind.
+        Weights learn by concepts, and concepts by weights. Where concepts begin around 0, every weight is
+        pulled one way by one half of the images and the other way by the other, and some runs stay behind.
         """
         last = [layer for layer in self.downwards if isinstance(layer, nn.Conv2d)][-1]
         last.weight /= self.encode(inputs).std(0).clamp(min=1e-3)[:, None, None, None]
+        self.offset += 1 - self.encode(inputs).mean(0)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Images (N, c, H, W) in [0, 1] to (N, K)."""
@@ -92,7 +95,7 @@ class ConvConceptizer(Conceptizer):
                 f"Expected images of {self.shape}, which the concepts were learned on; got "
                 f"{tuple(inputs.shape[-2:])}. Resize them."
             )
-        return self.read(self.downwards(inputs - 0.5).flatten(2))[..., 0]
+        return self.read(self.downwards(inputs - 0.5).flatten(2))[..., 0] + self.offset
 
     def decode(self, concepts: Tensor) -> Tensor:
         """(N, K) to images (N, c, H, W) in [0, 1]."""

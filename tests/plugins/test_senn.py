@@ -921,3 +921,16 @@ def test_the_cross_entropy_is_of_logits():
 
     assert found.item() == pytest.approx(F.cross_entropy(net(batch.images), batch.labels).item())
     assert net(batch.images).exp().sum(1).sub(1).abs().min() > 1e-3  # no log-probabilities
+
+
+def test_concepts_of_images_begin_at_mean_1_and_deviation_1():
+    data = tiny_data()
+    torch.manual_seed(0)
+    task = ek.Task(classes=data.classes, size=data.size, data=data)
+    net = ek.explainer("senn", preset="tiny").build(task).eval()
+
+    with torch.no_grad():
+        concepts = net.concepts_of(everything(data, "train").images)
+
+    torch.testing.assert_close(concepts.mean(0), torch.ones(4), atol=0.02, rtol=0)
+    torch.testing.assert_close(concepts.std(0), torch.ones(4), atol=0.02, rtol=0)
