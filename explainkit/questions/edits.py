@@ -40,6 +40,9 @@ SOLVED = 1e-7
 AHEAD = 1e-6
 """By how much the least squares go further than they must, in logits: more than the dual is off by."""
 
+RATIOS = (0.25, 0.5, 1.0, 2.0)
+"""How much another rival's gap counts beside the hardest's, where two are closed at once for a bound."""
+
 _CHUNK = 2**23
 """Most numbers N x C x K that are worked on at once."""
 
@@ -194,6 +197,9 @@ def fewest_against_one(problem: Gaps) -> tuple[Tensor, Tensor]:
     return torch.where(problem.gaps <= 0, 0, count), sizes.indices
 
 
+Proved = tuple[Tensor, Tensor, Tensor]
+"""Moves (n, K); whether nothing less does; how many must move at least."""
+
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """Moves (n, K); whether they do; whether nothing less does; how many must move at least."""
 
@@ -214,7 +220,8 @@ def _least(problem: Gaps, cost: Cost, already: Tensor) -> Found:
         some = problem.rows(open_)
         found, done = _closing(some, bound[open_], hardest[open_], order[open_])
         if cost == "count":
-            found, exact[open_] = _smallest(some, found, done, bound[open_])
+            proved = _smallest(some, found, done, bound[open_], hardest[open_])
+            found, exact[open_], bound[open_] = proved
         elif done.any():
             nearest = _knapsack if cost == "l1" else _projected
             found[done], exact[open_[done]] = nearest(some.rows(done), found[done], hardest[open_[done]])
@@ -231,7 +238,9 @@ def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> tu
     moved = torch.where((problem.left(sorted_).amax(1) <= 0)[:, None], sorted_, _greedy(problem))
     moved = _without_needless(problem, moved)
     done = problem.left(moved).amax(1) <= 0
-    for row in (~done).nonzero()[:, 0].tolist():
+    open_ = (~done).nonzero()[:, 0]
+    open_ = open_[_bound_by_pairs(problem.rows(open_), hardest[open_]) <= moved.shape[1]]
+    for row in open_.tolist():
         solved = _programmed(problem.rows(torch.tensor([row])), 1 / _room(problem)[row])
         if solved is not None:
             moved[row], done[row] = solved, True
@@ -239,17 +248,45 @@ def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> tu
     return moved, done
 
 
-def _smallest(problem: Gaps, moved: Tensor, done: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves of as few units as there are, where that can be proved; and where it is."""
-    moved = moved.clone()
-    exact = ~done | ((moved != 0).sum(1) <= bound)
+def _smallest(problem: Gaps, moved: Tensor, done: Tensor, bound: Tensor, hardest: Tensor) -> Proved:
+    """Moves of as few units as there are, where that can be proved; where it is; and the bound, raised."""
+    moved, bound = moved.clone(), bound.clone()
+    size = (moved != 0).sum(1)
+    open_ = (done & (size > bound)).nonzero()[:, 0]
+    for rows in open_.split(max(1, _CHUNK // (8 * problem.gains[0].numel()))):
+        raised = _bound_by_pairs(problem.rows(rows), hardest[rows])
+        bound[rows] = torch.minimum(torch.maximum(bound[rows], raised), size[rows])
+    exact = ~done | (size <= bound)
     if moved.shape[1] <= ENUMERATED:
         for row in (~exact).nonzero()[:, 0].tolist():
-            size = int((moved[row] != 0).sum())
-            fewer = _enumerated(problem.rows(torch.tensor([row])), int(bound[row]), size)
+            fewer = _enumerated(problem.rows(torch.tensor([row])), int(bound[row]), int(size[row]))
             moved[row] = moved[row] if fewer is None else fewer
-            exact[row] = True
-    return moved, exact
+            bound[row], exact[row] = (moved[row] != 0).sum(), True
+    return moved, exact, bound
+
+
+def _bound_by_pairs(problem: Gaps, hardest: Tensor) -> Tensor:
+    """How many moves must be made at least, (n,), from the hardest rival's gap and another's together.
+
+    Whoever closes two gaps closes every sum of them, and a sum is closed soonest by the units that do most
+    for it.
+    """
+    bound = torch.zeros(len(hardest), dtype=torch.long)
+    for ratio in RATIOS:
+        bound = torch.maximum(bound, fewest_against_one(_pairs(problem, hardest, ratio))[0].amax(1))
+    return bound
+
+
+def _pairs(problem: Gaps, hardest: Tensor, ratio: float) -> Gaps:
+    """The gap to the hardest rival and `ratio` times that to each other, as one: still C of them."""
+    rows = torch.arange(len(hardest))
+    first, gap = problem.gains[rows, hardest], problem.gaps[rows, hardest]
+    alike = first.norm(dim=1)[:, None] / problem.gains.norm(dim=2).clamp(min=1e-12)  # (n, C)
+    share = (ratio * alike).masked_fill(~problem.gaps.isfinite(), 0)
+    return Gaps(
+        gaps=gap[:, None] + share * problem.gaps.nan_to_num(neginf=0.0),
+        gains=first[:, None] + share[..., None] * problem.gains, low=problem.low, high=problem.high,
+    )  # fmt: skip
 
 
 def _greedy(problem: Gaps) -> Tensor:
@@ -301,7 +338,7 @@ def _programmed(problem: Gaps, prices: Tensor) -> Tensor | None:
         bounds=[(0, top) for top in [*problem.high[0].tolist(), *(-problem.low[0]).tolist()]],
         method="highs",
     )  # fmt: skip
-    if solved.status == 2:
+    if solved.status != 0:
         return None
     up, down = torch.from_numpy(np.asarray(solved.x)).chunk(2)
     moved = torch.minimum(torch.maximum(up - down, problem.low[0]), problem.high[0])
@@ -309,21 +346,56 @@ def _programmed(problem: Gaps, prices: Tensor) -> Tensor | None:
 
 
 def _enumerated(problem: Gaps, bound: int, size: int) -> Tensor | None:
-    """Fewer moves than `size` for one image, if there are any: every set that could do is tried."""
+    """Fewer moves than `size` for one image, if there are any: no set that could do is left out.
+
+    A set that a linear program finds not to do comes with prices of the rivals that prove it: the sum of
+    gaps at these prices is more than the set can close. The same prices rule out most other sets too.
+    """
     units = problem.low.shape[1]
-    largest = problem.largest()[0]
+    largest, rivals = problem.largest()[0], problem.gaps[0].isfinite()
+    hard = problem.gaps.argmax(1)
+    known = [problem, *(_pairs(problem, hard, ratio) for ratio in RATIOS)]
+    limits = torch.cat([some.largest()[0] for some in known])
+    aims = torch.cat([some.gaps[0] for some in known]) - SOLVED
     for count in range(bound, size):
         sets = list(combinations(range(units), count))
         member = torch.zeros(len(sets), units, dtype=torch.float64)
         member[torch.arange(len(sets))[:, None], torch.tensor(sets)] = 1
-        could = (member @ largest.T >= problem.gaps).all(1)
-        for place in could.nonzero()[:, 0].tolist():
+        could = (member @ limits.T >= aims).all(1)
+        while could.any():
+            place = int((member @ largest[rivals].sum(0)).masked_fill(~could, -torch.inf).argmax())
             kept = member[place][None]
             alone = evolve(problem, low=problem.low * kept, high=problem.high * kept)
-            solved = _programmed(alone, 1 / _room(alone)[0])
-            if solved is not None:
-                return solved
+            short, moved, prices = _shortest(alone)
+            if short <= 0:
+                return moved
+            slope = prices @ problem.gains[0, rivals]
+            most = torch.maximum(slope * problem.high[0], slope * problem.low[0])
+            could &= member @ most >= prices @ problem.gaps[0, rivals] - SOLVED
+            could[place] = False
     return None
+
+
+def _shortest(problem: Gaps) -> tuple[float, Tensor, Tensor]:
+    """By how much one image's worst gap stays open at best; the moves; and the prices that prove it."""
+    rivals = problem.gaps[0].isfinite()
+    against, units = problem.gains[0, rivals].numpy(), problem.low.shape[1]
+    solved = linprog(
+        np.concatenate([np.zeros(units), [1.0]]),
+        A_ub=np.concatenate([-against, -np.ones((len(against), 1))], 1),
+        b_ub=-problem.gaps[0, rivals].numpy(),
+        bounds=[*zip(problem.low[0].tolist(), problem.high[0].tolist(), strict=True), (None, None)],
+        method="highs",
+    )  # fmt: skip
+    if solved.status != 0:
+        return np.inf, torch.zeros(units).double(), torch.zeros(len(against)).double()
+    moved = torch.from_numpy(np.asarray(solved.x[:units])).double()
+    moved = torch.minimum(torch.maximum(moved, problem.low[0]), problem.high[0])
+    return (
+        float(problem.left(moved[None]).amax()),
+        moved,
+        -torch.from_numpy(solved.ineqlin.marginals).double(),
+    )
 
 
 def _knapsack(problem: Gaps, known: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
