@@ -620,8 +620,8 @@ def check_change(told: ek.Counterfactual, model: Model, data: Aviary) -> list[st
         )
 
     done = reader.each(
-        r"With (?P<n>\d+) of its (?P<total>\d+) regions swapped for those of image (?P<id>\d+)"
-        r"(?P<mirror> in its mirror)?, which is [^,]+, the network says so",
+        r"With (?P<n>\d+) of its (?P<total>\d+) regions taken from (?P<mirror>the mirrored )?image "
+        r"(?P<id>\d+) of the bank, which is [^,]+, the network says so",
         swapped,
     )
     if bool(done) != bool(found.success[index]):

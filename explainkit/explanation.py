@@ -666,7 +666,8 @@ def _counts(items: Sequence[Evidence]) -> list[str]:
     """What each adds; those that go by the same phrase together, the first one's place is theirs."""
     told: dict[str, list[Evidence]] = {}
     for item in items:
-        told.setdefault(called(item.name, item.phrase), []).append(item)
+        missing = item.phrase_score is not None and item.score < 0
+        told.setdefault(called(item.name, item.phrase, missing=missing), []).append(item)
     return [
         f"{name} ({signed(sum(item.contribution for item in alike))}"
         f"{f' in {len(alike)} {alike[0].kind}s' if len(alike) > 1 else ''})"

@@ -66,15 +66,17 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def called(name: str, phrase: str | None, *, shared: bool = False) -> str:
+def called(name: str, phrase: str | None, *, shared: bool = False, missing: bool = False) -> str:
     """What a unit is called inside a sentence: "the" before a phrase, nothing before "filter 3".
 
-    Of a phrase that it shares with others of the sentence, "the fan tail of filter 3".
+    Of a phrase that it shares with others of the sentence, "the fan tail of filter 3"; where its score says
+    that what the phrase names is not there, "the lack of the fan tail".
     """
     if phrase is None:
         return name
     article = "" if phrase.split(" ", 1)[0].lower() in ("the", "a", "an") else "the "
-    return f"{article}{phrase} of {name}" if shared and name != phrase else f"{article}{phrase}"
+    lack = "the lack of " if missing else ""
+    return f"{lack}{article}{phrase}{f' of {name}' if shared and name != phrase else ''}"
 
 
 def repeated(words: Sequence[str]) -> set[str]:

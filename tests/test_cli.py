@@ -117,7 +117,7 @@ def test_what_a_class_is_and_what_would_change_a_decision_are_asked_too(model, p
 
     assert (
         status == 0
-        and out.startswith("High: on average over")
+        and out.startswith("High, on average over")
         and "What high is" in (tmp_path / "c.html").read_text(encoding="utf-8")
     )
 

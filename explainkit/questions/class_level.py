@@ -387,8 +387,7 @@ class ClassExplanation:
             f"{capital(self.name)}{f' rather than {self.against_name}' if self.against is not None else ''}"
         )
         if not reasons:
-            return f"{what}: {seen}, nothing speaks for it; its base is {signed(self.base)}."
-        mostly = "mostly " if reasons[0].contribution > MOSTLY * total else ""
+            return f"{what}, {seen}. For it: nothing; its base is {signed(self.base)}."
         twice = repeated([item.words for item in (*reasons, *doubts)])
         parts = [self._told(item, item.words in twice) for item in reasons]
         left = total - sum(item.contribution for item in reasons)
@@ -396,10 +395,11 @@ class ClassExplanation:
         if others and left > (1 - MANY) * total:
             kind = counted(others, f"other {self.batch.units.kind}")
             parts.append(f"{kind} ({signed(left)}{' together' if others > 1 else ''})")
-        told = listed(parts)
-        sides = f"{mostly}{told} {'speaks' if len(parts) == 1 else 'speak'} for it"
-        against = f"; {self._told(doubts[0], doubts[0].words in twice)} speaks against it" if doubts else ""
-        return f"{what}: {seen}, {sides}{against}."
+        what_for = listed(parts)
+        if len(parts) > 1 and reasons[0].contribution > MOSTLY * total:
+            what_for = f"mostly {parts[0]}, also {listed(parts[1:])}"
+        against = f" Against it: {self._told(doubts[0], doubts[0].words in twice)}." if doubts else ""
+        return f"{what}, {seen}. For it: {what_for}.{against}"
 
     def facts(self) -> dict[str, Any]:
         """All that is told of the class, as JSON values."""
@@ -435,7 +435,9 @@ class ClassExplanation:
                 facts.append(f"decisive in {percent(item.decisive)}")
             if item.agreement < USUALLY:
                 facts.append(f"of that sign in only {percent(item.agreement)}")
-        return f"{called(item.name, item.phrase, shared=shared)} ({', '.join(facts)})"
+        missing = self.batch.units.phrase_scores is not None and item.score < 0
+        name = called(item.name, item.phrase, shared=shared, missing=missing)
+        return f"{name} ({', '.join(facts)})"
 
 
 def explain_class(

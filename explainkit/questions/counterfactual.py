@@ -227,13 +227,14 @@ class Counterfactual:
         region, source = ("column", "row") if of_rows else ("region", "image")
         if not self.success:
             return (
-                f"No swap that was tried, of up to half of its {region}s for those of a {self.target_name}, "
+                f"No swap that was tried, of up to half of its {region}s for those of {self.target_name}, "
                 "made it so."
             )
-        how = " in its mirror" if bool(realised.mirrored[row]) else ""
+        how = "the mirrored " if bool(realised.mirrored[row]) else ""
         return (
-            f"With {self.regions} of its {total} {region}s swapped for those of {source} "
-            f"{int(realised.exemplars[row])}{how}, which is {self.target_name}, the network says so."
+            f"With {self.regions} of its {total} {region}s taken from {how}{source} "
+            f"{int(realised.exemplars[row])} of the bank, which is {self.target_name},"
+            " the network says so."
         )
 
 
@@ -333,4 +334,7 @@ def _head(explainer: InterpretableExplainer[Any]) -> Callable[[Tensor], Tensor] 
 def _told(item: Change, shared: bool) -> str:
     moved = "rose" if item.after > item.before else "fell"
     before, after = apart(item.before, item.after)
-    return f"{called(item.name, item.phrase, shared=shared)} {moved} from {before} to {after}"
+    phrase = (
+        item.phrase if max(item.before, item.after) > 0 else None
+    )  # of what is not there, no phrase is true
+    return f"{called(item.name, phrase, shared=shared)} {moved} from {before} to {after}"

@@ -389,7 +389,7 @@ def _shortest(problem: Gaps) -> tuple[float, Tensor, Tensor]:
     )  # fmt: skip
     if solved.status != 0:
         return np.inf, torch.zeros(units).double(), torch.zeros(len(against)).double()
-    moved = torch.from_numpy(np.asarray(solved.x[:units])).double()
+    moved = torch.from_numpy(np.asarray(solved.x)[:units]).double()
     moved = torch.minimum(torch.maximum(moved, problem.low[0]), problem.high[0])
     return (
         float(problem.left(moved[None]).amax()),

@@ -6,6 +6,7 @@ not beyond chance there is none: a unit without a phrase is told of by its name.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.data.images import Batch, ImageData
-from explainkit.data.phrases import phrases_in
+from explainkit.data.phrases import phrases_in, words_of
 from explainkit.decomposition import place, resize
 from explainkit.errors import InputError
 from explainkit.explanation import Explanations
@@ -250,15 +251,21 @@ def _said(batches: list[Batch], data: ImageData) -> tuple[Said, Said]:
         return _spoken([caption.text for caption in captions], data)
     values: dict[tuple[str, str, str], list[int]] = {}
     spoken: dict[tuple[str, str], list[int]] = {}
+    texts: dict[tuple[str, str, str], Counter[str]] = {}
     for place_, caption in enumerate(captions):
         for phrase in caption.phrases:
             for attribute, value in phrase.attributes.items() if phrase.part else ():
                 values.setdefault((str(phrase.part), attribute, value), []).append(place_)
                 spoken.setdefault((str(phrase.part), attribute), []).append(place_)
+                if len(phrase.attributes) == 1:
+                    said_so = " ".join(words_of(phrase.text, data.synonyms))
+                    texts.setdefault((str(phrase.part), attribute, value), Counter())[said_so] += 1
     said: Said = {}
     known: Said = {}
     for (part, attribute, value), images in values.items():
-        name = (part, value if part in value.split() else f"{value} {part}")
+        plain = value if part in value.split() else f"{value} {part}"
+        usual = texts.get((part, attribute, value), Counter({plain: 1})).most_common(1)[0][0]
+        name = (part, plain if (part, usual) in said else usual)
         said[name], known[name] = torch.zeros(count).bool(), torch.zeros(count).bool()
         said[name][images] = True
         known[name][spoken[part, attribute]] = True

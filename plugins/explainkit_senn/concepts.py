@@ -86,7 +86,7 @@ class ConvConceptizer(Conceptizer):
         """
         last = [layer for layer in self.downwards if isinstance(layer, nn.Conv2d)][-1]
         last.weight /= self.encode(inputs).std(0).clamp(min=1e-3)[:, None, None, None]
-        self.offset += 1 - self.encode(inputs).mean(0)
+        self.offset.add_(1 - self.encode(inputs).mean(0))
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Images (N, c, H, W) in [0, 1] to (N, K)."""

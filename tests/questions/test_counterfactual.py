@@ -196,11 +196,13 @@ def check_words(item):
             assert edit.lower_bound[n] < edit.size[n]
     realised = item.batch.realised
     if item.success:
-        found = re.search(r"With (\d+) of its (\d+) (?:region|column)s swapped .* (?:image|row) (\d+)", said)
+        found = re.search(
+            r"With (\d+) of its (\d+) (?:region|column)s taken from .*(?:image|row) (\d+)", said
+        )
         assert [int(number) for number in found.groups()] == [
             realised.size[n], realised.regions[n].numel(), realised.exemplars[n],
         ]  # fmt: skip
-        assert ("in its mirror" in said) == bool(realised.mirrored[n])
+        assert ("the mirrored" in said) == bool(realised.mirrored[n])
     else:
         assert "No swap that was tried" in said
     return kind
