@@ -1,10 +1,10 @@
-"""Five architectures and three post-hoc methods on the same birds, on one page, each as its own plugin draws it.
+"""Five architectures and three post-hoc methods on the same birds, on one page, each as its plugin draws it.
 
 python docs/examples/five_architectures.py --models runs/five --out five.html
 
-Trains each at its small settings on aviary, or takes those that an earlier run kept in ``--models``; names their
-units; and asks all three questions. About ten minutes on two cores the first time. ``--preset tiny`` is for looking
-whether it runs.
+Trains each at its small settings on aviary, or takes those that an earlier run kept in ``--models``; names
+their units; and asks all three questions. About ten minutes on two cores the first time. ``--preset tiny`` is
+for looking whether it runs.
 """
 
 import argparse
@@ -19,6 +19,7 @@ POST_HOC = ("captum/integrated-gradients", "captum/layer-grad-cam", "captum/occl
 
 
 def main() -> None:
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, default=Path("runs/five"), help="folder that keeps the models")
     parser.add_argument("--out", type=Path, default=Path("five.html"))
