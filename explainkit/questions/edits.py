@@ -43,6 +43,9 @@ AHEAD = 1e-6
 RATIOS = (0.25, 0.5, 1.0, 2.0)
 """How much another rival's gap counts beside the hardest's, where two are closed at once for a bound."""
 
+STEPS = 200
+"""In how many steps a proof is looked for that there is no edit, before a linear program is asked."""
+
 _CHUNK = 2**23
 """Most numbers N x C x K that are worked on at once."""
 
@@ -239,7 +242,7 @@ def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> tu
     moved = _without_needless(problem, moved)
     done = problem.left(moved).amax(1) <= 0
     open_ = (~done).nonzero()[:, 0]
-    open_ = open_[_bound_by_pairs(problem.rows(open_), hardest[open_]) <= moved.shape[1]]
+    open_ = open_[~_hopeless(problem.rows(open_))]
     for row in open_.tolist():
         solved = _programmed(problem.rows(torch.tensor([row])), 1 / _room(problem)[row])
         if solved is not None:
@@ -319,6 +322,27 @@ def _without_needless(problem: Gaps, moved: Tensor) -> Tensor:
         if not needless.any():
             return moved
         moved[rows[needless], worst.indices[needless]] = 0
+
+
+def _hopeless(problem: Gaps) -> Tensor:
+    """Where prices are found at which the gaps sum to more than all units together can close, (n,) bool.
+
+    Such prices prove that there is no edit. They are looked for by raising those of the gaps that the best
+    moves leave open (multiplicative weights); what is not proved may still be so.
+    """
+    known = problem.gaps.isfinite()
+    price = known.double() / known.sum(1, keepdim=True).clamp(min=1)
+    proved = torch.zeros(len(price), dtype=torch.bool)
+    for step in range(1, STEPS + 1):
+        slope = torch.einsum("nc,nck->nk", price, problem.gains)
+        left = problem.left(torch.where(slope > 0, problem.high, problem.low)).masked_fill(~known, 0)
+        proved |= (price * left).sum(1) > SOLVED
+        if proved.all():
+            break
+        size = left.abs().amax(1, keepdim=True).clamp(min=1e-12)
+        price = price * torch.exp(left / size / step**0.5)
+        price = price / price.sum(1, keepdim=True).clamp(min=1e-300)
+    return proved
 
 
 def _room(problem: Gaps) -> Tensor:

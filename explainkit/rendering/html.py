@@ -300,7 +300,8 @@ def _class_card(told: ClassExplanation, name: str, count: int = 6) -> dict[str, 
         "others": told.contributions.sum().item() - sum(item.contribution for item in items),
         "items": [
             {
-                "words": item.words, "contribution": item.contribution, "low": item.low, "high": item.high,
+                "words": item.words, "name": item.name,
+                "contribution": item.contribution, "low": item.low, "high": item.high,
                 "share": abs(item.contribution) / longest,
                 "decisive": None if item.decisive is None else percent(item.decisive),
                 "pictures": [

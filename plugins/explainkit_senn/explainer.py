@@ -81,6 +81,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         },
         "mnist": {
             "backbone": "tiny", "channels": 1, "concepts": 10, "learn": 16, "settle": 8, "tracked": 0.5,
+            "robustness": 3e-3,
         },
         "tiny": {"backbone": "tiny", "concepts": 4, "learn": 1, "settle": 1},
         "paper": {
@@ -99,13 +100,13 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
     constant: bool = False
     bounded: bool = False
     learn: int = 8
-    settle: int = 6
+    settle: int = 8
     rate: float = 4e-3
     settle_rate: float = 1e-3
     decay: float = 0.05
     schedule: Literal["constant", "cosine", "one-cycle"] = "cosine"
     batch_size: int = 64
-    robustness: float = 3e-3
+    robustness: float = 1e-2
     reconstruction: float = 20.0
     sparsity: float = 1e-3
     tracked: float = 0.25
