@@ -314,6 +314,11 @@ class Explanations:
             parts = evolve(evolve(parts, maps=None).rows(rows), maps=kept.get("maps"))
         return evolve(self, **kept, decomposition=parts)
 
+    def _repr_html_(self) -> str:
+        from explainkit.rendering.html import several
+
+        return several(self, len(self))
+
     def check(self) -> Explanations:
         """These explanations, once their sums are found to hold.
 

@@ -238,6 +238,7 @@ def it_renders_and_escapes(explainer: Explainer, images: Tensor) -> None:
     _hold(hostile in named.sentence(), "the class named in the sentence")
     html = named._repr_html_()
     _hold("<script" not in html and "&lt;script&gt;" in html, "class names escaped in markup")
+    _hold("<script" not in named.batch._repr_html_(), "class names escaped in the markup of several")
     figure = named.figure()
     figure.canvas.draw()
     _hold(bool(figure.axes), "a figure with something in it")

@@ -99,3 +99,17 @@ def test_all_three_questions_are_answered_on_it(opened):
     assert len(opened.find_elements("css selector", ".swap")) == 6
     text = opened.find_element("tag name", "body").text
     assert text.count("What would make it") == 6 and text.count("= mean logit") == 3
+
+
+def test_a_notebook_shows_every_value():
+    cam = specimen("cam")
+    told = cam.explain(tiny_images())
+    classes, changes = cam.explain_class(tiny_data()), cam.counterfactual(tiny_images())
+
+    assert told._repr_html_().count("<article") == 3 and "and 3 more" in told._repr_html_()
+    assert classes._repr_html_().count("<article") == 3 and "more</p>" not in classes._repr_html_()
+    assert changes._repr_html_().count("<article") == 3 and "and 3 more" in changes._repr_html_()
+    units = cam.units
+    names = evolve(ek.name_units(cam, tiny_data()), reason=HOSTILE[0])
+    cam.units = units  # the specimen is others' too
+    assert "<script" not in names._repr_html_() and "&lt;script" in names._repr_html_()

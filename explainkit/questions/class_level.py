@@ -242,6 +242,11 @@ class ClassExplanations:
             )
         return self
 
+    def _repr_html_(self) -> str:
+        from explainkit.rendering.html import several
+
+        return several(self, len(self))
+
     def to_json(self) -> str:
         """All classes, their strongest units and sums, as JSON."""
         return json.dumps([item.facts() for item in self], indent=1, allow_nan=False, ensure_ascii=False)

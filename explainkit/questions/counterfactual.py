@@ -101,6 +101,11 @@ class Counterfactuals:
     def __iter__(self) -> Iterator[Counterfactual]:
         return (Counterfactual(batch=self, index=index) for index in range(len(self)))
 
+    def _repr_html_(self) -> str:
+        from explainkit.rendering.html import several
+
+        return several(self, len(self))
+
     def __getitem__(self, index: int) -> Counterfactual:
         if not -len(self) <= index < len(self):
             raise IndexError(f"Expected an index of {len(self)} counterfactuals; got {index}.")

@@ -85,6 +85,11 @@ class Names:
     def __getitem__(self, unit: int) -> Name:
         return self.units[unit]
 
+    def _repr_html_(self) -> str:
+        from explainkit.rendering.html import plain_fragment
+
+        return plain_fragment(self.table())
+
     def table(self) -> str:
         """All units, the best named first, as text."""
         if self.reason:

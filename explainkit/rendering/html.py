@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,22 @@ def fragment(explanation: Explanation) -> str:
     return template.render(
         row=_row([explanation], [explanation.batch.provenance.explainer], None), claims=CLAIMS
     )
+
+
+SHOWN = 3
+"""How many of several values a notebook shows."""
+
+
+def several(told: Iterable[Any], count: int) -> str:
+    """The first of `count` values as HTML for a notebook, and how many more there are."""
+    first = [item._repr_html_() for item in islice(told, SHOWN)]
+    more = count - len(first)
+    return "\n".join([*first, *([f"<p>and {more} more</p>"] if more else [])])
+
+
+def plain_fragment(text: str) -> str:
+    """A table of text as HTML for a notebook, its words escaped."""
+    return f"<pre>{escape(text)}</pre>"
 
 
 def class_fragment(told: ClassExplanation) -> str:
