@@ -16,7 +16,7 @@ MEASURES = (
 )  # fmt: skip
 
 
-def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 60, seed: int = 0) -> None:
+def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 40, seed: int = 0) -> None:
     """Train on drawn birds, compare the networks' own explanations with Captum's, and write the page.
 
     A network that an earlier demo trained is used again.
@@ -83,7 +83,7 @@ def _trained(name: str, data: ImageData, out: Path, seed: int) -> InterpretableE
     started = time.perf_counter()
     print(f"{name}: training on {len(data.train):,} birds …", flush=True)
     model = ek.explainer(name, preset="small").fit(data, seed=seed)
-    named = sum(name.told for name in ek.name_units(model, data))
+    named = sum(name.told for name in ek.name_units(model, data, images=500))
     print(f"{name}: {named} of {len(model.units or ())} units have a name that holds on other birds")
     ek.save(model, folder)
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s")
