@@ -15,6 +15,7 @@ squares a projection, found by its dual, which has a price for each rival.
 """
 
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from typing import Literal
 
@@ -382,9 +383,7 @@ def _enumerated(problem: Gaps, bound: int, size: int) -> Tensor | None:
     limits = torch.cat([some.largest()[0] for some in known])
     aims = torch.cat([some.gaps[0] for some in known]) - SOLVED
     for count in range(bound, size):
-        sets = list(combinations(range(units), count))
-        member = torch.zeros(len(sets), units, dtype=torch.float64)
-        member[torch.arange(len(sets))[:, None], torch.tensor(sets)] = 1
+        member = _sets(units, count)
         could = (member @ limits.T >= aims).all(1)
         while could.any():
             place = int((member @ largest[rivals].sum(0)).masked_fill(~could, -torch.inf).argmax())
@@ -398,6 +397,13 @@ def _enumerated(problem: Gaps, bound: int, size: int) -> Tensor | None:
             could &= member @ most >= prices @ problem.gaps[0, rivals] - SOLVED
             could[place] = False
     return None
+
+
+@cache
+def _sets(units: int, count: int) -> Tensor:
+    """Every set of `count` units, a row of ones and zeros each."""
+    sets = torch.tensor(list(combinations(range(units), count)))
+    return torch.zeros(len(sets), units, dtype=torch.float64).scatter(1, sets, 1.0)
 
 
 def _shortest(problem: Gaps) -> tuple[float, Tensor, Tensor]:
