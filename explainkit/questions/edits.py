@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
@@ -46,6 +47,12 @@ RATIOS = (0.25, 0.5, 1.0, 2.0)
 
 STEPS = 200
 """In how many steps a proof is looked for that there is no edit, before a linear program is asked."""
+
+TOGETHER = 256
+"""Images whose sets are tried by one linear program."""
+
+FAR = 1e9
+"""A gap that is closed anyhow, in logits: that of the target itself."""
 
 _CHUNK = 2**23
 """Most numbers N x C x K that are worked on at once."""
@@ -262,10 +269,10 @@ def _smallest(problem: Gaps, moved: Tensor, done: Tensor, bound: Tensor, hardest
         bound[rows] = torch.minimum(torch.maximum(bound[rows], raised), size[rows])
     exact = ~done | (size <= bound)
     if moved.shape[1] <= ENUMERATED:
-        for row in (~exact).nonzero()[:, 0].tolist():
-            fewer = _enumerated(problem.rows(torch.tensor([row])), int(bound[row]), int(size[row]))
-            moved[row] = moved[row] if fewer is None else fewer
-            bound[row], exact[row] = (moved[row] != 0).sum(), True
+        for rows in (~exact).nonzero()[:, 0].split(TOGETHER):
+            fewer, found = _enumerated(problem.rows(rows), bound[rows], size[rows])
+            moved[rows] = torch.where(found[:, None], fewer, moved[rows])
+            bound[rows], exact[rows] = (moved[rows] != 0).sum(1), True
     return moved, exact, bound
 
 
@@ -370,33 +377,50 @@ def _programmed(problem: Gaps, prices: Tensor) -> Tensor | None:
     return moved if problem.left(moved[None]).amax() <= SOLVED else None
 
 
-def _enumerated(problem: Gaps, bound: int, size: int) -> Tensor | None:
-    """Fewer moves than `size` for one image, if there are any: no set that could do is left out.
+def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Fewer moves than `size` (n,), from `bound` on, where there are any: no set that could do is left out.
 
     A set that a linear program finds not to do comes with prices of the rivals that prove it: the sum of
-    gaps at these prices is more than the set can close. The same prices rule out most other sets too.
+    gaps at these prices is more than the set can close. The same prices rule out most other sets too. All
+    images ask their next sets together.
     """
-    units = problem.low.shape[1]
-    largest, rivals = problem.largest()[0], problem.gaps[0].isfinite()
+    n, units = problem.low.shape
     hard = problem.gaps.argmax(1)
     known = [problem, *(_pairs(problem, hard, ratio) for ratio in RATIOS)]
-    limits = torch.cat([some.largest()[0] for some in known])
-    aims = torch.cat([some.gaps[0] for some in known]) - SOLVED
-    for count in range(bound, size):
-        member = _sets(units, count)
-        could = (member @ limits.T >= aims).all(1)
-        while could.any():
-            place = int((member @ largest[rivals].sum(0)).masked_fill(~could, -torch.inf).argmax())
-            kept = member[place][None]
-            alone = evolve(problem, low=problem.low * kept, high=problem.high * kept)
-            short, moved, prices = _shortest(alone)
-            if short <= 0:
-                return moved
-            slope = prices @ problem.gains[0, rivals]
-            most = torch.maximum(slope * problem.high[0], slope * problem.low[0])
-            could &= member @ most >= prices @ problem.gaps[0, rivals] - SOLVED
-            could[place] = False
-    return None
+    limits = torch.cat([some.largest() for some in known], 1)  # (n, L, K)
+    aims = torch.cat([some.gaps for some in known], 1) - SOLVED
+    worth = problem.largest().masked_fill(~problem.gaps.isfinite()[..., None], 0).sum(1)
+    count, found = bound.tolist(), torch.zeros(n, dtype=torch.bool)
+    could: list[Tensor | None] = [None] * n
+    moved = torch.zeros_like(problem.low)
+    while True:
+        rows, places = [], []
+        for row in (~found).nonzero()[:, 0].tolist():
+            while count[row] < size[row]:
+                member, open_ = _sets(units, count[row]), could[row]
+                if open_ is None:
+                    open_ = could[row] = (member @ limits[row].T >= aims[row]).all(1)
+                if open_.any():
+                    rows.append(row)
+                    places.append(int((member @ worth[row]).masked_fill(~open_, -torch.inf).argmax()))
+                    break
+                count[row], could[row] = count[row] + 1, None
+        if not rows:
+            return moved, found
+        some = problem.rows(torch.tensor(rows))
+        kept = torch.stack([_sets(units, count[row])[place] for row, place in zip(rows, places, strict=True)])
+        short, solved, prices = _shortest(evolve(some, low=some.low * kept, high=some.high * kept))
+        slope = torch.einsum("nc,nck->nk", prices, some.gains)
+        most = torch.maximum(slope * some.high, slope * some.low)
+        aim = (prices * some.gaps.nan_to_num(neginf=0.0)).sum(1) - SOLVED
+        for place, (row, chosen) in enumerate(zip(rows, places, strict=True)):
+            if short[place] <= 0:
+                moved[row], found[row] = solved[place], True
+                continue
+            open_ = could[row]
+            assert open_ is not None
+            open_ &= _sets(units, count[row]) @ most[place] >= aim[place]
+            open_[chosen] = False
 
 
 @cache
@@ -406,26 +430,29 @@ def _sets(units: int, count: int) -> Tensor:
     return torch.zeros(len(sets), units, dtype=torch.float64).scatter(1, sets, 1.0)
 
 
-def _shortest(problem: Gaps) -> tuple[float, Tensor, Tensor]:
-    """By how much one image's worst gap stays open at best; the moves; and the prices that prove it."""
-    rivals = problem.gaps[0].isfinite()
-    against, units = problem.gains[0, rivals].numpy(), problem.low.shape[1]
-    solved = linprog(
-        np.concatenate([np.zeros(units), [1.0]]),
-        A_ub=np.concatenate([-against, -np.ones((len(against), 1))], 1),
-        b_ub=-problem.gaps[0, rivals].numpy(),
-        bounds=[*zip(problem.low[0].tolist(), problem.high[0].tolist(), strict=True), (None, None)],
-        method="highs",
+def _shortest(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
+    """By how much each image's worst gap stays open at best (n,); the moves; prices (n, C) that prove it.
+
+    One linear program for all images: it falls apart into theirs.
+    """
+    n, c, k = problem.gains.shape
+    known = problem.gaps.isfinite()
+    sides = torch.cat([-problem.gains * known[..., None], -torch.ones(n, c, 1).double()], 2)  # (n, C, K + 1)
+    row = torch.arange(n * c).view(n, c, 1).expand_as(sides)
+    column = (torch.arange(n)[:, None] * (k + 1) + torch.arange(k + 1))[:, None].expand_as(sides)
+    matrix = sparse.csr_array((sides.flatten().numpy(), (row.flatten().numpy(), column.flatten().numpy())))
+    ends = np.full((n, k + 1, 2), [-np.inf, np.inf])
+    ends[:, :k] = torch.stack([problem.low, problem.high], 2).numpy()
+    solved = linprog(  # type: ignore[call-overload]  # its stubs know no sparse matrix
+        np.tile([0.0] * k + [1.0], n), A_ub=matrix, bounds=ends.reshape(-1, 2), method="highs",
+        b_ub=(-problem.gaps).where(known, torch.full_like(problem.gaps, FAR)).flatten().numpy(),
     )  # fmt: skip
     if solved.status != 0:
-        return np.inf, torch.zeros(units).double(), torch.zeros(len(against)).double()
-    moved = torch.from_numpy(np.asarray(solved.x)[:units]).double()
-    moved = torch.minimum(torch.maximum(moved, problem.low[0]), problem.high[0])
-    return (
-        float(problem.left(moved[None]).amax()),
-        moved,
-        -torch.from_numpy(solved.ineqlin.marginals).double(),
-    )
+        return torch.full((n,), torch.inf).double(), torch.zeros(n, k).double(), torch.zeros(n, c).double()
+    moved = torch.from_numpy(np.asarray(solved.x)).double().view(n, k + 1)[:, :k]
+    moved = torch.minimum(torch.maximum(moved, problem.low), problem.high)
+    prices = -torch.from_numpy(np.asarray(solved.ineqlin.marginals)).double().view(n, c)
+    return problem.left(moved).amax(1), moved, prices * known
 
 
 def _knapsack(problem: Gaps, known: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
