@@ -270,9 +270,10 @@ def _smallest(problem: Gaps, moved: Tensor, done: Tensor, bound: Tensor, hardest
     exact = ~done | (size <= bound)
     if moved.shape[1] <= ENUMERATED:
         for rows in (~exact).nonzero()[:, 0].split(TOGETHER):
-            fewer, found = _enumerated(problem.rows(rows), bound[rows], size[rows])
+            fewer, found, proved = _enumerated(problem.rows(rows), bound[rows], size[rows])
             moved[rows] = torch.where(found[:, None], fewer, moved[rows])
-            bound[rows], exact[rows] = (moved[rows] != 0).sum(1), True
+            bound[rows] = torch.where(proved, (moved[rows] != 0).sum(1), bound[rows])
+            exact[rows] = proved
     return moved, exact, bound
 
 
@@ -377,8 +378,8 @@ def _programmed(problem: Gaps, prices: Tensor) -> Tensor | None:
     return moved if problem.left(moved[None]).amax() <= SOLVED else None
 
 
-def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Fewer moves than `size` (n,), from `bound` on, where there are any: no set that could do is left out.
+def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fewer moves than `size` (n,), from `bound` on; where there are any; and where that is proved.
 
     A set that a linear program finds not to do comes with prices of the rivals that prove it: the sum of
     gaps at these prices is more than the set can close. The same prices rule out most other sets too. All
@@ -391,6 +392,7 @@ def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Ten
     aims = torch.cat([some.gaps for some in known], 1) - SOLVED
     worth = problem.largest().masked_fill(~problem.gaps.isfinite()[..., None], 0).sum(1)
     count, found = bound.tolist(), torch.zeros(n, dtype=torch.bool)
+    proved = torch.ones(n, dtype=torch.bool)
     could: list[Tensor | None] = [None] * n
     moved = torch.zeros_like(problem.low)
     while True:
@@ -406,7 +408,7 @@ def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Ten
                     break
                 count[row], could[row] = count[row] + 1, None
         if not rows:
-            return moved, found
+            return moved, found, proved
         some = problem.rows(torch.tensor(rows))
         kept = torch.stack([_sets(units, count[row])[place] for row, place in zip(rows, places, strict=True)])
         short, solved, prices = _shortest(evolve(some, low=some.low * kept, high=some.high * kept))
@@ -416,6 +418,9 @@ def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Ten
         for place, (row, chosen) in enumerate(zip(rows, places, strict=True)):
             if short[place] <= 0:
                 moved[row], found[row] = solved[place], True
+                continue
+            if short[place].isnan():  # the solver gave up
+                proved[row], count[row] = False, int(size[row])
                 continue
             open_ = could[row]
             assert open_ is not None
@@ -448,7 +453,7 @@ def _shortest(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
         b_ub=(-problem.gaps).where(known, torch.full_like(problem.gaps, FAR)).flatten().numpy(),
     )  # fmt: skip
     if solved.status != 0:
-        return torch.full((n,), torch.inf).double(), torch.zeros(n, k).double(), torch.zeros(n, c).double()
+        return torch.full((n,), torch.nan).double(), torch.zeros(n, k).double(), torch.zeros(n, c).double()
     moved = torch.from_numpy(np.asarray(solved.x)).double().view(n, k + 1)[:, :k]
     moved = torch.minimum(torch.maximum(moved, problem.low), problem.high)
     prices = -torch.from_numpy(np.asarray(solved.ineqlin.marginals)).double().view(n, c)
