@@ -606,7 +606,7 @@ class _Tally:
             self.bases.index_add_(0, row, silent.detach().cpu().double())
         above = (told.totals - told.base).detach().cpu().double()
         exact = scores.detach().cpu().double()  # squares are subtracted from each other
-        for place in row.unique().tolist():
+        for place in row.unique().tolist():  # at once it would take N x K x K
             self.products[place] += exact[row == place].T @ exact[row == place]
         for total, values in (
             (self.every, weights * scores[:, None]), (self.weights, told.weights),

@@ -71,10 +71,10 @@ class EvidenceEdits:
     logits : Tensor, (N, C)
         With the edited scores.
     feasible : Tensor, (N,), bool
-        Whether plausible scores exist with which the target wins; verified where true, proved where false,
-        unless the head was run again.
+        Whether plausible scores exist with which the target wins; verified where true, proved where false
+        if `exact`.
     exact : Tensor, (N,), bool
-        Whether no edit costs less, among all that respect the ranges.
+        Whether it is proved that no edit within the ranges costs less; or that there is none.
     lower_bound : Tensor, (N,), int64
         Scores that must change at least.
     cost : {"count", "l1", "l2"}
@@ -209,7 +209,7 @@ def fewest_against_one(problem: Gaps) -> tuple[Tensor, Tensor]:
 
 
 Proved = tuple[Tensor, Tensor, Tensor]
-"""Moves (n, K); whether nothing less does; how many must move at least."""
+"""Moves (n, K), and two facts about each image's."""
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """Moves (n, K); whether they do; whether nothing less does; how many must move at least."""
@@ -229,7 +229,7 @@ def _least(problem: Gaps, cost: Cost, already: Tensor) -> Found:
     bound = bound.masked_fill(already, 0).clamp(max=units)
     if len(open_):
         some = problem.rows(open_)
-        found, done = _closing(some, bound[open_], hardest[open_], order[open_])
+        found, done, sure = _closing(some, bound[open_], hardest[open_], order[open_])
         if cost == "count":
             proved = _smallest(some, found, done, bound[open_], hardest[open_])
             found, exact[open_], bound[open_] = proved
@@ -237,11 +237,15 @@ def _least(problem: Gaps, cost: Cost, already: Tensor) -> Found:
             nearest = _knapsack if cost == "l1" else _projected
             found[done], exact[open_[done]] = nearest(some.rows(done), found[done], hardest[open_[done]])
         moved[open_], feasible[open_] = found, done
+        exact[open_] &= sure
     return moved, feasible, exact, bound
 
 
-def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Few moves that close all gaps, and whether they do: the better of two searches, or a program."""
+def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> Proved:
+    """Few moves that close all gaps, whether they do, and whether that is sure.
+
+    By the better of two searches, or by a program; it is not sure where the solver gave up.
+    """
     rows = torch.arange(len(bound))
     toward = problem.towards(hardest)
     rank = order[rows, hardest].argsort(1)
@@ -249,14 +253,19 @@ def _closing(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> tu
     moved = torch.where((problem.left(sorted_).amax(1) <= 0)[:, None], sorted_, _greedy(problem))
     moved = _without_needless(problem, moved)
     done = problem.left(moved).amax(1) <= 0
+    sure = torch.ones_like(done)
     open_ = (~done).nonzero()[:, 0]
     open_ = open_[~_hopeless(problem.rows(open_))]
-    for row in open_.tolist():
-        solved = _programmed(problem.rows(torch.tensor([row])), 1 / _room(problem)[row])
-        if solved is not None:
-            moved[row], done[row] = solved, True
+    for some in open_.split(TOGETHER) if len(open_) else ():
+        short, dense, _ = _shortest(problem.rows(some))
+        sure[some] = ~short.isnan()
+        can = short <= SOLVED
+        moved[some[can]], done[some[can]] = dense[can], True
+        for row in some[can].tolist():  # one that changes few scores, where the program finds it
+            sparse_ = _programmed(problem.rows(torch.tensor([row])), 1 / _room(problem)[row])
+            moved[row] = moved[row] if sparse_ is None else sparse_
     moved[~done] = 0
-    return moved, done
+    return moved, done, sure
 
 
 def _smallest(problem: Gaps, moved: Tensor, done: Tensor, bound: Tensor, hardest: Tensor) -> Proved:
@@ -416,7 +425,7 @@ def _enumerated(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Ten
         most = torch.maximum(slope * some.high, slope * some.low)
         aim = (prices * some.gaps.nan_to_num(neginf=0.0)).sum(1) - SOLVED
         for place, (row, chosen) in enumerate(zip(rows, places, strict=True)):
-            if short[place] <= 0:
+            if short[place] <= SOLVED:
                 moved[row], found[row] = solved[place], True
                 continue
             if short[place].isnan():  # the solver gave up

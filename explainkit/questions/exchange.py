@@ -240,6 +240,9 @@ class _Search:
         mixed = self._mixed(self.images, source, regions)
         logits = self._asked(mixed)
         success = logits.argmax(1) == self.targets
+        failed = ~success & regions.any(1)  # another batch rounds otherwise
+        mixed[failed], logits[failed] = self.images[failed], self.parts.logits[failed]
+        regions = regions & ~failed[:, None]
         swapped = regions.any(1)
         height = EXEMPLARS if not self.of_rows else self.bank.ids.shape[1] + 1
         return RealisedEdits(

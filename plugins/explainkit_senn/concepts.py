@@ -1,6 +1,7 @@
 """Conceptizers: what there is in an image, as K numbers, and the image drawn again from them."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +10,16 @@ from torch import Tensor, nn
 from explainkit.errors import InputError
 
 
-class Conceptizer(nn.Module):
+class Conceptizer(nn.Module, ABC):
     """Inputs to K concepts (N, K), and back."""
 
+    @abstractmethod
     def encode(self, inputs: Tensor) -> Tensor:
         """How much of each concept is in `inputs`: (N, K)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, concepts: Tensor) -> Tensor | None:
         """`concepts` (N, K) as inputs again; ``None`` where they are the inputs."""
-        raise NotImplementedError
 
 
 class ConvConceptizer(Conceptizer):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, linprog, minimize
 
+from explainkit.questions import edits
 from explainkit.questions.edits import edit
 
 
@@ -164,3 +165,18 @@ def test_where_scores_are_coupled_the_head_is_run_again():
     again = rescore(found.after)
     assert torch.equal(again.argmax(1)[found.feasible], targets[found.feasible])
     assert torch.allclose(found.logits, again, atol=1e-9)
+
+
+def test_where_the_solver_gives_up_nothing_is_called_proved(monkeypatch):
+    class GaveUp:
+        status = 4
+
+    given_ = problem(3, images=60, classes=6, room=0.8)
+    true = edited(given_)
+    monkeypatch.setattr(edits, "linprog", lambda *_, **__: GaveUp())
+    monkeypatch.setattr(edits, "_hopeless", lambda some: torch.zeros(len(some.low), dtype=torch.bool))
+    found = edited(given_)
+
+    assert not found.exact.all() and (found.size >= found.lower_bound)[found.feasible].all()
+    assert torch.equal(found.feasible[found.exact], true.feasible[found.exact])
+    assert torch.equal(found.size[found.exact], true.size[found.exact])
