@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check clean
+.PHONY: install demo test test-slow fuzz check clean
 
 install: .venv/.installed
 
@@ -16,6 +16,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --quiet -n 2
+
+test-slow: install
+	$(BIN)/python -m pytest --quiet -n 2 -m slow
+
+fuzz: install
+	$(BIN)/python -m pytest --quiet -n 2 -m "fuzz or not fuzz" tests/hostile
 
 check: install
 	$(BIN)/ruff check .

@@ -16,17 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from explainkit.data.aviary.backdrop import DISTRACTOR
-from explainkit.data.aviary.birds import BODY
-from explainkit.data.aviary.catalogue import CATALOGUE
-from explainkit.data.aviary.grammar import PARTS, grammar
-from explainkit.data.aviary.palette import BODIES, FEATHERS, INK, LANDSCAPES, SUN
-from explainkit.data.aviary.rendering import render
-from explainkit.data.aviary.scenes import BACKDROP, DISTRACTORS, Casting, Scenes, compose
-from explainkit.data.aviary.shapes import atlas
+from explainkit.data.datasets.aviary.backdrop import DISTRACTOR
+from explainkit.data.datasets.aviary.birds import BODY
+from explainkit.data.datasets.aviary.catalog import CATALOG
+from explainkit.data.datasets.aviary.grammar import PARTS, grammar
+from explainkit.data.datasets.aviary.palette import (
+    BODIES,
+    FEATHERS,
+    INK,
+    LANDSCAPES,
+    SUN,
+)
+from explainkit.data.datasets.aviary.rendering import render
+from explainkit.data.datasets.aviary.scenes import (
+    BACKDROP,
+    DISTRACTORS,
+    Casting,
+    Scenes,
+    compose,
+)
+from explainkit.data.datasets.aviary.shapes import atlas
 
 OVER = 3
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def with_pillow(scenes: Scenes, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -42,82 +54,82 @@ def _one(scenes: Scenes, n: int, size: int) -> tuple[NDArray[np.uint8], NDArray[
     look = dict(zip(BACKDROP, scenes.backdrop[n].tolist(), strict=True))
     _landscape(pens[0], LANDSCAPES[scenes.themes[n]], look, large)
     for d in np.flatnonzero(scenes.distractors[n] >= 0):
-        x, y, half, angle = scenes.distractor_places[n, d]
+        x, y, half, angle = scenes.distractor_positions[n, d]
         outline = _outline(f"distractor.{DISTRACTORS[scenes.distractors[n, d]]}")
-        place = _placed(outline, (x, y), 0.05 + 0.075 * half, (angle - 0.5) * 2.4, 1)
-        _polygon(pens, place, large, _rgb(FEATHERS[scenes.distractor_colours[n, d]]), DISTRACTOR)
+        points = _placed(outline, (x, y), 0.05 + 0.075 * half, (angle - 0.5) * 2.4, 1)
+        _polygon(pens, points, large, _rgb(FEATHERS[scenes.distractor_colors[n, d]]), DISTRACTOR)
     _bird(pens, scenes, n, large)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX)), np.asarray(labels)
 
 
 def _landscape(
-    pen: ImageDraw.ImageDraw, colours: NDArray[np.floating], look: dict[str, float], large: int
+    pen: ImageDraw.ImageDraw, colors: NDArray[np.floating], look: dict[str, float], large: int
 ) -> None:
     for y in range(0, large, OVER):
         share = min(1.0, y / large / 0.75)
-        pen.rectangle((0, y, large, y + OVER), _rgb(colours[0] + (colours[1] - colours[0]) * share))
+        pen.rectangle((0, y, large, y + OVER), _rgb(colors[0] + (colors[1] - colors[0]) * share))
     if look["sun"] < 0.5:
         x, y, radius = look["sun_x"] * large, 0.3 * look["sun_y"] * large, 0.08 * large
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), _rgb(SUN))
     for cloud in ("cloud", "cloud_2"):
         if look[cloud] < 0.6:
-            place = look[f"{cloud}_x"], 0.06 + 0.26 * look[f"{cloud}_y"]
-            _scenery(pen, "scenery.cloud", place, 0.08 + 0.08 * look[f"{cloud}_size"], colours[1], large)
-    _hill(pen, 0.62, look["hill_shift"], colours[2], large)
+            center = look[f"{cloud}_x"], 0.06 + 0.26 * look[f"{cloud}_y"]
+            _scenery(pen, "scenery.cloud", center, 0.08 + 0.08 * look[f"{cloud}_size"], colors[1], large)
+    _hill(pen, 0.62, look["hill_shift"], colors[2], large)
     for plant in ("plant", "plant_2"):
-        _scenery(pen, "scenery.pine", (look[f"{plant}_x"], 0.62), 0.12, colours[4], large)
-    _hill(pen, 0.78, look["hill_2_shift"], colours[3], large)
+        _scenery(pen, "scenery.pine", (look[f"{plant}_x"], 0.62), 0.12, colors[4], large)
+    _hill(pen, 0.78, look["hill_2_shift"], colors[3], large)
 
 
 def _hill(
-    pen: ImageDraw.ImageDraw, level: float, shift: float, colour: NDArray[np.floating], large: int
+    pen: ImageDraw.ImageDraw, level: float, shift: float, color: NDArray[np.floating], large: int
 ) -> None:
     xs = np.linspace(0, 1, 33)
     ridge = level + 0.045 * np.sin(6.28 * (1.5 * xs + shift)) + 0.018 * np.sin(6.28 * (3.1 * xs + shift))
-    pen.polygon([(0, large), *zip(xs * large, ridge * large, strict=True), (large, large)], _rgb(colour))
+    pen.polygon([(0, large), *zip(xs * large, ridge * large, strict=True), (large, large)], _rgb(color))
 
 
 def _scenery(
     pen: ImageDraw.ImageDraw,
     name: str,
-    place: tuple[float, float],
+    center: tuple[float, float],
     half: float,
-    colour: NDArray[np.floating],
+    color: NDArray[np.floating],
     large: int,
 ) -> None:
-    outline = _placed(_outline(name), place, half, 0.0, 1)
-    pen.polygon((outline * large).ravel().tolist(), _rgb(colour))
+    outline = _placed(_outline(name), center, half, 0.0, 1)
+    pen.polygon((outline * large).ravel().tolist(), _rgb(color))
 
 
 def _bird(pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw], scenes: Scenes, n: int, large: int) -> None:
-    x, y, unit, facing = scenes.place[n, 0].tolist()
-    joints = {  # centre, half, angle in the bird's frame
+    x, y, unit, facing = scenes.positions[n, 0].tolist()
+    joints = {  # center, half, angle in the bird's frame
         "tail": ((-1.3, -0.2), 0.6, 3.3), "feet": ((0.02, -0.8), 0.45, 0.0), "crest": ((0.66, 1.3), 0.4, 0.3),
         "beak": ((1.45, 0.68), 0.45, 0.0), "breast": ((0.46, -0.1), 0.45, 0.25),
         "wing": ((-0.2, 0.1), 0.6, 3.2), "eye": ((0.86, 0.8), 0.27, 0.0),
     }  # fmt: skip
-    for part, (centre, half, angle) in joints.items():
+    for part, (joint, half, angle) in joints.items():
         if part == "breast":
             _body(pens, (x, y), unit, facing, _rgb(BODIES[scenes.plumages[n, 0]]), large)
-        shape, colour, _ = scenes.codes[n, 0, PARTS.index(part)]
-        rows = [name for name in CATALOGUE if name.startswith(f"{part}.")] or ["disc"]
-        place = (x + facing * unit * centre[0], y - unit * centre[1])
-        outline = _placed(_outline(rows[shape % len(rows)]), place, half * unit, angle, facing)
-        _polygon(pens, outline, large, _rgb(FEATHERS[colour]), PARTS.index(part) + 1)
+        shape, color, _ = scenes.codes[n, 0, PARTS.index(part)]
+        rows = [name for name in CATALOG if name.startswith(f"{part}.")] or ["disc"]
+        center = (x + facing * unit * joint[0], y - unit * joint[1])
+        outline = _placed(_outline(rows[shape % len(rows)]), center, half * unit, angle, facing)
+        _polygon(pens, outline, large, _rgb(FEATHERS[color]), PARTS.index(part) + 1)
 
 
 def _body(
     pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
-    place: tuple[float, float],
+    center: tuple[float, float],
     unit: float,
     facing: float,
-    colour: Colour,
+    color: Color,
     large: int,
 ) -> None:
-    head = place[0] + facing * 0.74 * unit, place[1] - 0.72 * unit
-    for (x, y), wide, high in ((place, 0.9 * unit, 0.66 * unit), (head, 0.44 * unit, 0.44 * unit)):
+    head = center[0] + facing * 0.74 * unit, center[1] - 0.72 * unit
+    for (x, y), wide, high in ((center, 0.9 * unit, 0.66 * unit), (head, 0.44 * unit, 0.44 * unit)):
         for pen, scale, fill, ink in (
-            (pens[0], large, colour, _rgb(INK)),
+            (pens[0], large, color, _rgb(INK)),
             (pens[1], large // OVER, BODY, BODY),
         ):
             corners = ((x - wide) * scale, (y - high) * scale, (x + wide) * scale, (y + high) * scale)
@@ -126,39 +138,39 @@ def _body(
 
 @cache
 def _outline(name: str) -> NDArray[np.floating]:
-    """A closed line of 24 points round a shape of the catalogue."""
+    """A closed line of 24 points round a shape of the catalog."""
     texture = atlas().textures[atlas().rows[name]]
     v, u = np.nonzero(texture < 0)
-    centre, angles = np.array([u.mean(), v.mean()]), np.linspace(-np.pi, np.pi, 25)[:-1]
-    offsets = np.stack([u, v], 1) - centre
+    center, angles = np.array([u.mean(), v.mean()]), np.linspace(-np.pi, np.pi, 25)[:-1]
+    offsets = np.stack([u, v], 1) - center
     sector = ((np.arctan2(offsets[:, 1], offsets[:, 0]) + np.pi) / (2 * np.pi) * 24).astype(int) % 24
     reach = [np.linalg.norm(offsets[sector == s], axis=1).max(initial=3) for s in range(24)]
-    ring = centre + np.stack([np.cos(angles), np.sin(angles)], 1) * np.array(reach)[:, None]
+    ring = center + np.stack([np.cos(angles), np.sin(angles)], 1) * np.array(reach)[:, None]
     return ring / 64 - 1
 
 
 def _placed(
-    outline: NDArray[np.floating], place: tuple[float, float], half: float, angle: float, facing: float
+    outline: NDArray[np.floating], center: tuple[float, float], half: float, angle: float, facing: float
 ) -> NDArray[np.floating]:
     cosine, sine = np.cos(angle), np.sin(angle)
     x, y = outline[:, 0] * cosine - outline[:, 1] * sine, outline[:, 0] * sine + outline[:, 1] * cosine
-    return np.stack([place[0] + facing * half * x, place[1] - half * y], 1)
+    return np.stack([center[0] + facing * half * x, center[1] - half * y], 1)
 
 
 def _polygon(
     pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
     outline: NDArray[np.floating],
     large: int,
-    colour: Colour,
+    color: Color,
     identity: int,
 ) -> None:
     points = (outline * large).ravel().tolist()
-    pens[0].polygon(points, colour, _rgb(INK), width=OVER)
+    pens[0].polygon(points, color, _rgb(INK), width=OVER)
     pens[1].polygon((outline * (large // OVER)).ravel().tolist(), identity)
 
 
-def _rgb(colour: NDArray[np.floating]) -> Colour:
-    red, green, blue = (np.clip(colour, 0, 1) * 255).astype(int).tolist()
+def _rgb(color: NDArray[np.floating]) -> Color:
+    red, green, blue = (np.clip(color, 0, 1) * 255).astype(int).tolist()
     return red, green, blue
 
 
@@ -171,17 +183,17 @@ def rates(draw: Callable[[Scenes, int], object], scenes: Scenes, size: int, repe
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
-    arguments.add_argument("--images", type=int, default=512)
-    chosen = arguments.parse_args()
-    scenes = compose(grammar(20), np.arange(chosen.images), Casting())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
+    parser.add_argument("--images", type=int, default=512)
+    options = parser.parse_args()
+    scenes = compose(grammar(20), np.arange(options.images), Casting())
     print(f"{'pixels':>7}{'aviary img/s':>15}{'Pillow img/s':>15}{'ratio':>8}")
-    for size in chosen.sizes:
+    for size in options.sizes:
         render(scenes[:32], size), with_pillow(scenes[:32], size)
         pairs = zip(rates(render, scenes, size, 3), rates(with_pillow, scenes, size, 3), strict=True)
-        ours, theirs = np.median(list(pairs), 0)
-        print(f"{size:7}{ours:15.0f}{theirs:15.0f}{ours / theirs:8.1f}", flush=True)
+        aviary, pillow = np.median(list(pairs), 0)
+        print(f"{size:7}{aviary:15.0f}{pillow:15.0f}{aviary / pillow:8.1f}", flush=True)
 
 
 if __name__ == "__main__":

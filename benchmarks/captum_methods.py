@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    data = ek.dataset("aviary", **({} if options.model else {"train": 1000}))
-    cam = ek.load(options.model) if options.model else ek.explainer("cam", epochs=3).fit(data)
-    images = data.test.batch(torch.arange(options.images)).images
+    dataset = ek.dataset("aviary", **({} if options.model else {"train": 1000}))
+    cam = ek.load(options.model) if options.model else ek.explainer("cam", epochs=3).fit(dataset)
+    images = dataset.test.batch(torch.arange(options.images)).images
     torch.manual_seed(0)
     networks = {
         "CAM, aviary": cam.network,
@@ -59,12 +59,14 @@ def answer(name: str, network: nn.Module, images: Tensor, reasons: dict[str, int
     """One cell: a number, "value", or the number of a reason."""
     try:
         settings = CHEAP.get(name.partition("/")[2], {})
-        told = ek.explainer(name, network=network, size=(64, 64), **settings).explain(images)
+        explanations = ek.explainer(name, network=network, size=(64, 64), **settings).explain(images)
     except ek.ExplainKitError as error:
         return f"[{reasons.setdefault(str(error), len(reasons) + 1)}]"
-    if told.residual is None:
+    residual = explanations.residual
+    if residual is None:
         return "value"
-    return f"{(told.residual.abs() / (told.totals - told.base).abs().clamp(min=1e-6)).mean():.2g}"
+    evidence = (explanations.explained_output - explanations.base).abs().clamp(min=1e-6)
+    return f"{(residual.abs() / evidence).mean():.2g}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Usage: python benchmarks/captum_overhead.py [--pairs 200] [--device cpu]
 
 By hand: one forward pass for the prediction, Captum's call with the same settings and inner batches, and the
 forward pass of the baseline where a sum is claimed. The network of CAM's small preset, 64 pixels, batches of
-32. What is told is the median difference of interleaved pairs with its 95 % bootstrap interval, and what that
+32. The figures are the median difference of interleaved pairs with its 95 % bootstrap interval, and what that
 is of the time by hand. It should be at most 3 % or 1 ms; methods that take the logits from Captum's own pass
 come out below zero.
 """
@@ -23,33 +23,35 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit_captum.perturbation import steps
 
-MAX_BATCH = 256
+BATCH_SIZE = 256
 
 
 def by_hand(network: nn.Module, layer: nn.Module, images: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     """Captum's call for each method, given the targets."""
-    asking = images.clone().requires_grad_()
+    tracked = images.clone().requires_grad_()
     black = torch.zeros_like(images[:1])
     window, stride = steps(images.shape[-2:], None, None)
 
     def integrated(targets: Tensor) -> Tensor:
-        told = attr.IntegratedGradients(network).attribute(
-            images, target=targets, internal_batch_size=MAX_BATCH
+        attributions = attr.IntegratedGradients(network).attribute(
+            images, target=targets, internal_batch_size=BATCH_SIZE
         )
         with torch.no_grad():
             network(black)
-        return told
+        return attributions
 
     return {
-        "saliency": lambda targets: attr.Saliency(network).attribute(asking, target=targets),
-        "input-x-gradient": lambda targets: attr.InputXGradient(network).attribute(asking, target=targets),
+        "saliency": lambda targets: attr.Saliency(network).attribute(tracked, target=targets),
+        "input-x-gradient": lambda targets: attr.InputXGradient(network).attribute(tracked, target=targets),
         "integrated-gradients": integrated,
-        "layer-grad-cam": lambda targets: attr.LayerGradCam(network, layer).attribute(asking, target=targets),
+        "layer-grad-cam": lambda targets: attr.LayerGradCam(network, layer).attribute(
+            tracked, target=targets
+        ),
         "occlusion": lambda targets: attr.Occlusion(network).attribute(
             images, sliding_window_shapes=(3, *window), strides=(3, *stride), target=targets,
-            perturbations_per_eval=MAX_BATCH // len(images),
+            perturbations_per_eval=BATCH_SIZE // len(images),
         ),
-        "guided-backprop": lambda targets: attr.GuidedBackprop(network).attribute(asking, target=targets),
+        "guided-backprop": lambda targets: attr.GuidedBackprop(network).attribute(tracked, target=targets),
     }  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {options.device}, {options.pairs} pairs; milliseconds")
     print(f"{'method':22}{'by hand':>10}{'over':>10}{'95 % interval':>20}{'ratio':>8}")
     for name, captum in by_hand(network, network.backbone, images).items():
-        explainer = ek.explainer(f"captum/{name}", network=network, max_batch=MAX_BATCH)
+        explainer = ek.explainer(f"captum/{name}", network=network, batch_size=BATCH_SIZE)
 
         def hand(captum: Callable[[Tensor], Tensor] = captum) -> None:
             with torch.no_grad():

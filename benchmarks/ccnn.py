@@ -3,7 +3,7 @@
 Usage: python benchmarks/ccnn.py [--model folder ...] [--seed 0] [--variation 0.1] [--out folder]
 
 Without ``--model`` two networks are trained: `small`, and the same with ``concept_weight=0``, so that its
-filters have phrases and are not guided by them. Captions tell two to four parts of a bird; what is measured
+filters have phrases and are not guided by them. Captions name two to four parts of a bird; what is measured
 against is every part of it, on held-out images. A row a model and a split:
 
 - *AUC*: of a phrase's score for whether its attribute is there, a mean over phrases; *apart*: over those that
@@ -26,11 +26,21 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.data.aviary.dataset import Aviary
-from explainkit.data.aviary.grammar import COLOURS, PARTS, PATTERNS, SHAPES
-from explainkit.data.aviary.words import COLOUR_WORDS, NOUNS, PATTERN_WORDS, SHAPE_WORDS
-from explainkit.decomposition import resize
-from explainkit.metrics.localisation import mass_within, pointing_game
+from explainkit.data.datasets.aviary.dataset import Aviary
+from explainkit.data.datasets.aviary.grammar import (
+    COLORS,
+    PARTS,
+    PATTERNS,
+    SHAPES,
+)
+from explainkit.data.datasets.aviary.words import (
+    COLOR_WORDS,
+    NOUNS,
+    PATTERN_WORDS,
+    SHAPE_WORDS,
+)
+from explainkit.explanations.spatial import resize
+from explainkit.metrics.localization import mass_within, pointing_game
 from explainkit_ccnn.explainer import CCNN
 
 SPLITS = ("test", "mixed")
@@ -39,7 +49,7 @@ SPLITS = ("test", "mixed")
 
 @frozen
 class Meaning:
-    """What a phrase is about: a part, one of shape, colour and pattern, and which."""
+    """What a phrase is about: a part, one of shape, color and pattern, and which."""
 
     part: int
     attribute: int
@@ -47,8 +57,8 @@ class Meaning:
 
 
 @frozen(kw_only=True)
-class Found:
-    """What a model finds of P phrases in N images, and what is there."""
+class Detections:
+    """What a model detects of P phrases in N images, and what is there."""
 
     scores: Tensor
     truth: Tensor
@@ -60,13 +70,13 @@ class Found:
 
 
 def meaning_of(phrase: str) -> Meaning | None:
-    """The part and the attribute that a phrase tells; ``None`` for one about something else."""
+    """The part and the attribute that a phrase names; ``None`` for one about something else."""
     word, _, noun = phrase.partition(" ")
     part = next((p for p, nouns in NOUNS.items() if noun in nouns), None)
     if part is None:
         return None
-    known = ((SHAPE_WORDS[part], SHAPES[part]), (COLOUR_WORDS, COLOURS), (PATTERN_WORDS, PATTERNS))
-    for attribute, (words, values) in enumerate(known):
+    vocabularies = ((SHAPE_WORDS[part], SHAPES[part]), (COLOR_WORDS, COLORS), (PATTERN_WORDS, PATTERNS))
+    for attribute, (words, values) in enumerate(vocabularies):
         for value, texts in words.items():
             if word in texts:
                 return Meaning(PARTS.index(part), attribute, values.index(value))
@@ -75,37 +85,37 @@ def meaning_of(phrase: str) -> Meaning | None:
 
 def meanings_of(phrases: Sequence[str]) -> dict[int, Meaning]:
     """By the phrase's number, those that have one."""
-    found = ((k, meaning_of(phrase)) for k, phrase in enumerate(phrases))
-    return {k: meaning for k, meaning in found if meaning is not None}
+    meanings = ((k, meaning_of(phrase)) for k, phrase in enumerate(phrases))
+    return {k: meaning for k, meaning in meanings if meaning is not None}
 
 
-def truth_of(data: Aviary, split: str, ids: Tensor, meanings: Sequence[Meaning]) -> Tensor:
+def truth_of(dataset: Aviary, split: str, ids: Tensor, meanings: Sequence[Meaning]) -> Tensor:
     """Which images have what each phrase says, (N, P)."""
-    scenes = data.scenes(split, ids.numpy())
-    there = [
+    scenes = dataset.scenes(split, ids.numpy())
+    has_phrase = [
         scenes.present[:, 0, m.part] & (scenes.codes[:, 0, m.part, m.attribute] == m.value) for m in meanings
     ]
-    return torch.stack([torch.from_numpy(column) for column in there], 1)
+    return torch.stack([torch.from_numpy(column) for column in has_phrase], 1)
 
 
 @torch.no_grad()
-def find(model: CCNN, data: Aviary, split: str, meanings: dict[int, Meaning]) -> Found:
+def detect(model: CCNN, dataset: Aviary, split: str, meanings: dict[int, Meaning]) -> Detections:
     """Scores, maps and scenes of a whole split."""
     units, parts = torch.tensor(list(meanings)), torch.tensor([m.part for m in meanings.values()])
     gathered: list[tuple[Tensor, ...]] = []
-    for batch in data.batches(split, 100):
+    for batch in dataset.batches(split, 100):
         assert batch.masks is not None
-        told = model.network.eval().decompose(batch.images)  # type: ignore[operator]
-        maps = resize(told.maps[:, units], data.size).flatten(0, 1)
+        decomposition = model.network.eval().decompose(batch.images)  # type: ignore[operator]
+        maps = resize(decomposition.maps[:, units], dataset.size).flatten(0, 1)
         masks = batch.masks[:, parts].flatten(0, 1)
-        truth = truth_of(data, split, batch.ids, list(meanings.values()))
-        seen = truth & batch.masks[:, parts].flatten(2).any(2)
-        places = (pointing_game(maps, masks), mass_within(maps, masks), masks.float().mean((1, 2)))
-        kept = [values.view_as(truth).where(seen, torch.nan) for values in places]
-        right = told.logits.argmax(1) == batch.labels
-        gathered.append((told.scores[:, units], truth, batch.labels, right, *kept))
+        truth = truth_of(dataset, split, batch.ids, list(meanings.values()))
+        is_seen = truth & batch.masks[:, parts].flatten(2).any(2)
+        measures = (pointing_game(maps, masks), mass_within(maps, masks), masks.float().mean((1, 2)))
+        measures_where_seen = [values.view_as(truth).where(is_seen, torch.nan) for values in measures]
+        is_right = decomposition.logits.argmax(1) == batch.labels
+        gathered.append((decomposition.scores[:, units], truth, batch.labels, is_right, *measures_where_seen))
     scores, truth, labels, correct, pointing, mass, area = map(torch.cat, zip(*gathered, strict=True))
-    return Found(
+    return Detections(
         scores=scores, truth=truth, labels=labels, correct=correct, pointing=pointing, mass=mass, area=area
     )
 
@@ -123,31 +133,42 @@ def auc_within(scores: Tensor, truth: Tensor, labels: Tensor) -> float:
     """The same over pairs of images of one class, whichever it is."""
     total = pairs = 0.0
     for label in labels.unique():
-        mine = labels == label
-        count = float(truth[mine].sum() * (~truth[mine]).sum())
+        in_class = labels == label
+        count = float(truth[in_class].sum() * (~truth[in_class]).sum())
         if count:
-            total, pairs = total + count * auc(scores[mine], truth[mine]), pairs + count
+            total, pairs = total + count * auc(scores[in_class], truth[in_class]), pairs + count
     return total / pairs if pairs else float("nan")
 
 
-def rows(model: CCNN, data: Aviary, split: str) -> Iterator[str]:
+def rows(model: CCNN, dataset: Aviary, split: str) -> Iterator[str]:
     """A row of the model, and one of what knows the true class of each image, and its phrases, alone."""
     assert model.units is not None and model.units.phrases is not None
     phrases = [str(phrase) for phrase in model.units.phrases]
     meanings = meanings_of(phrases)
-    found = find(model, data, split, meanings)
-    apart = torch.tensor([phrases[k] not in model.confounded for k in meanings])
+    detections = detect(model, dataset, split, meanings)
+    is_distinct = torch.tensor([phrases[k] not in model.confounded for k in meanings])
     of_classes = model.network.state_dict()["of_classes"][list(meanings)].float().T  # (C, P)
-    places = [f"{values.nanmean(0).nanmean():.1%}" for values in (found.pointing, found.mass, found.area)]
-    accuracy = f"{found.correct.float().mean():.1%}"
+    localization = [
+        f"{values.nanmean(0).nanmean():.1%}"
+        for values in (detections.pointing, detections.mass, detections.area)
+    ]
+    accuracy = f"{detections.correct.float().mean():.1%}"
     for name, scores, first, last in (
-        (f"weight {model.concept_weight:g}, seed {model.provenance().seed}", found.scores, accuracy, places),
-        ("the class alone", of_classes[found.labels], "", [""] * 3),
+        (
+            f"weight {model.concept_weight:g}, seed {model.provenance().seed}",
+            detections.scores,
+            accuracy,
+            localization,
+        ),
+        ("the class alone", of_classes[detections.labels], "", [""] * 3),
     ):
-        columns = list(zip(scores.T, found.truth.T, strict=True))
-        whole = torch.tensor([auc(*column) for column in columns])
-        within = torch.tensor([auc_within(*column, found.labels) for column in columns])
-        aucs = [f"{values.nanmean():.3f}" for values in (whole, whole[apart], within, within[apart])]
+        columns = list(zip(scores.T, detections.truth.T, strict=True))
+        overall = torch.tensor([auc(*column) for column in columns])
+        within = torch.tensor([auc_within(*column, detections.labels) for column in columns])
+        aucs = [
+            f"{values.nanmean():.3f}"
+            for values in (overall, overall[is_distinct], within, within[is_distinct])
+        ]
         yield " | ".join([name, split, first, *aucs, *last])
 
 
@@ -156,7 +177,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", type=Path, default=[], help="folders of saved models")
     parser.add_argument("--seed", type=int, default=0, help="of the models that are trained")
     parser.add_argument("--variation", type=float, default=0.1, help="aviary's: birds unlike their species")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="settings of training")
+    parser.add_argument("--option", nargs="*", default=[], metavar="NAME=NUMBER", help="settings of training")
     parser.add_argument("--guided-alone", action="store_true", help="train without concept_weight=0")
     parser.add_argument("--out", type=Path, help="folder to keep what is trained in, as ccnn-WEIGHT-SEED")
     parser.add_argument("--phrases", action="store_true", help="print each phrase's AUC too")
@@ -164,44 +185,45 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    data = ek.dataset("aviary", variation=options.variation)
-    assert isinstance(data, Aviary)
+    dataset = ek.dataset("aviary", variation=options.variation)
+    assert isinstance(dataset, Aviary)
     print("| model | split | accuracy | AUC | apart | within | within, apart | pointing | mass | chance |")
     print(f"|{'---|' * 10}", flush=True)
-    for model in models(options, data):
+    for model in models(options, dataset):
         for split in SPLITS:
-            for cells in rows(model, data, split):
+            for cells in rows(model, dataset, split):
                 print(f"| {cells} |", flush=True)
         if options.phrases:
-            tell_phrases(model, data)
+            print_phrases(model, dataset)
 
 
-def models(options: argparse.Namespace, data: Aviary) -> Iterator[CCNN]:
+def models(options: argparse.Namespace, dataset: Aviary) -> Iterator[CCNN]:
     """Those of the folders, or trained here."""
     for folder in options.model:
         model = ek.load(folder)
         assert isinstance(model, CCNN)
         yield model
-    given = dict(item.split("=", 1) for item in options.set)
-    settings = {name: float(text) if re.search(r"[.e]", text) else int(text) for name, text in given.items()}
+    texts = dict(item.split("=", 1) for item in options.option)
+    settings = {name: float(text) if re.search(r"[.e]", text) else int(text) for name, text in texts.items()}
     for weight in () if options.model else (None,) if options.guided_alone else (None, 0.0):
         guided = settings | ({} if weight is None else {"concept_weight": weight})
-        model = ek.explainer("ccnn", **guided).fit(data, seed=options.seed, device="cpu", progress=False)
+        model = ek.explainer("ccnn", **guided).fit(dataset, seed=options.seed, device="cpu", progress=False)
         if options.out:
             ek.save(model, options.out / f"ccnn-{model.concept_weight:g}-{options.seed}")
         yield model
 
 
-def tell_phrases(model: CCNN, data: Aviary) -> None:
+def print_phrases(model: CCNN, dataset: Aviary) -> None:
     """Each phrase's AUC on the first split, the lowest first."""
     assert model.units is not None and model.units.phrases is not None
     phrases = [str(phrase) for phrase in model.units.phrases]
     meanings = meanings_of(phrases)
-    found = find(model, data, SPLITS[0], meanings)
-    told = {
-        phrases[k]: auc(found.scores[:, place], found.truth[:, place]) for place, k in enumerate(meanings)
+    detections = detect(model, dataset, SPLITS[0], meanings)
+    aucs = {
+        phrases[k]: auc(detections.scores[:, index], detections.truth[:, index])
+        for index, k in enumerate(meanings)
     }
-    for phrase, value in sorted(told.items(), key=lambda item: item[1]):
+    for phrase, value in sorted(aucs.items(), key=lambda item: item[1]):
         print(f"  {value:.3f} {phrase}{' *' if phrase in model.confounded else ''}")
 
 

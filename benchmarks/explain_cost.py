@@ -36,7 +36,7 @@ def main() -> None:
     network = (
         factory.build(ek.Task(classes=20)).to(memory_format=torch.channels_last).to(options.device).eval()
     )
-    model = type(factory).bind(network, classes=[f"class {c}" for c in range(20)], size=(64, 64))
+    model = type(factory).from_network(network, classes=[f"class {c}" for c in range(20)], size=(64, 64))
     images = torch.rand(32, 3, 64, 64, device=options.device)
 
     def forward() -> None:

@@ -13,9 +13,15 @@ import torch
 
 import explainkit as ek
 from explainkit.cli.options import post_hoc
-from explainkit.metrics import measure
 
-FAITHFULNESS = ["rho-phi", "residual-r", "top-part", "part-deletion", "part-insertion", "residual"]
+FAITHFULNESS = [
+    "shapley-correlation",
+    "within-class-correlation",
+    "top-part",
+    "part-deletion",
+    "part-insertion",
+    "residual",
+]
 """The columns of the first table in Markdown; a second one has the others."""
 
 
@@ -31,22 +37,22 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--metrics", nargs="+", help="names of columns; all unless given")
     parser.add_argument(
-        "--value", default="logit", choices=["logit", "centred"], help="that parts are worth to"
+        "--value", default="logit", choices=["logit", "centered"], help="that parts are worth to"
     )
     parser.add_argument("--out", type=Path, default=Path("metric_table"), help="of .json and .md")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     train, images, epochs = (1000, 40, 3) if options.quick else (5000, options.images, options.epochs)
-    data = ek.dataset("aviary", train=train)
+    dataset = ek.dataset("aviary", train=train)
     started = time.perf_counter()
-    model, *others = loaded_or_trained(options, data, epochs)
+    model, *others = loaded_or_trained(options, dataset, epochs)
     trained = time.perf_counter()
-    for each in (model, *others):
-        accuracy = each.evaluate(data, ["test"])["test"]["accuracy"]
-        print(f"{each.card.title}: test accuracy {accuracy:.1%}")
+    for explainer in (model, *others):
+        accuracy = explainer.evaluate(dataset, ["test"])["test"]["accuracy"]
+        print(f"{explainer.card.title}: test accuracy {accuracy:.1%}")
     print(f"trained or loaded in {trained - started:.0f} s")
-    table = measure(
-        [model, *others, *post_hoc(model, options.beside)], data, images=images, seed=options.seed,
+    table = ek.evaluate_explanations(
+        [model, *others, *post_hoc(model, options.beside)], dataset, images=images, seed=options.seed,
         metrics=options.metrics, value=options.value,
     )  # fmt: skip
     print(table.table())
@@ -59,11 +65,11 @@ def main() -> None:
 
 
 def loaded_or_trained(
-    options: argparse.Namespace, data: ek.ImageData, epochs: int
+    options: argparse.Namespace, dataset: ek.ImageDataset, epochs: int
 ) -> list[ek.InterpretableExplainer]:
     if options.model is not None:
         return [ek.load(folder) for folder in options.model]
-    return [ek.explainer("cam", epochs=epochs).fit(data, seed=options.seed, device=options.device)]
+    return [ek.explainer("cam", epochs=epochs).fit(dataset, seed=options.seed, device=options.device)]
 
 
 if __name__ == "__main__":

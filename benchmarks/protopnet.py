@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import explainkit as ek
-from explainkit.data.images import ArraySplit, Batch, ImageData
+from explainkit.data.types import ArraySplit, Batch, ImageDataset
 from explainkit_protopnet.explainer import ProtoPNet
 from explainkit_protopnet.head import all_scores, fit_head
 from explainkit_protopnet.model import ProtoPNetNetwork
@@ -33,7 +33,7 @@ from explainkit_protopnet.pruning import survivors
 Result = TypeVar("Result")
 
 
-class Given(torch.nn.Module):
+class PatchNetwork(torch.nn.Module):
     """Prototypes and patches without a network: `latent` gives what it gets."""
 
     def __init__(self, owner: Tensor, prototypes: torch.nn.Parameter) -> None:
@@ -58,12 +58,12 @@ def loop_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tup
     for batch in batches:
         distances = _all_distances(network, batch).reshape(len(batch), len(best), -1)
         for p, label in enumerate(network.owner.tolist()):
-            for row, known in enumerate(batch.labels.tolist()):
-                if known == label:
+            for row, image_label in enumerate(batch.labels.tolist()):
+                if image_label == label:
                     cell = int(distances[row, p].argmin())
-                    found = (float(distances[row, p, cell]), int(batch.ids[row]), cell)
-                    if found[0] < best[p][0]:
-                        best[p] = found
+                    nearest = (float(distances[row, p, cell]), int(batch.ids[row]), cell)
+                    if nearest[0] < best[p][0]:
+                        best[p] = nearest
     return [(image, cell) for _, image, cell in best]
 
 
@@ -109,25 +109,25 @@ def loop_pairs(network: ProtoPNetNetwork, batches: list[Batch], count: int) -> l
 
 def _all_distances(network: ProtoPNetNetwork, batch: Batch) -> Any:
     """(B, P, h, w), a prototype at a time."""
-    found = [(batch.images - prototype[:, None, None]).square().sum(1) for prototype in network.prototypes]
-    return torch.stack(found, 1).numpy()
+    maps = [(batch.images - prototype[:, None, None]).square().sum(1) for prototype in network.prototypes]
+    return torch.stack(maps, 1).numpy()
 
 
 def loop_head(
-    network: ProtoPNetNetwork, data: ImageData, first: Tensor, penalty: float, steps: int
+    network: ProtoPNetNetwork, dataset: ImageDataset, first: Tensor, penalty: float, steps: int
 ) -> Tensor:
     """The same steps with nothing kept: each runs the network over all images, batch by batch."""
-    labels, step = data.train.labels, 0.0
+    labels, step = dataset.train.labels, 0.0
     threshold = (penalty * ~network.own.T).to(first)
     weight = ahead = first.clone()
     pace = 1.0
     for _ in range(steps):
         slope, scores = torch.zeros_like(first), []
-        for batch in data.batches("train", 80):
-            found = network.decompose(batch.images).scores
+        for batch in dataset.batches("train", 80):
+            batch_scores = network.decompose(batch.images).scores
             truth = F.one_hot(labels[batch.ids], len(first))
-            slope += ((found @ ahead.T).softmax(1) - truth).T @ found / len(labels)
-            scores.append(found)
+            slope += ((batch_scores @ ahead.T).softmax(1) - truth).T @ batch_scores / len(labels)
+            scores.append(batch_scores)
         if not step:
             step = len(labels) / (0.5 * float(torch.linalg.matrix_norm(torch.cat(scores), 2)) ** 2)
         moved = ahead - step * slope
@@ -144,44 +144,46 @@ def loop_head(
 LOOPS = {"a cell": loop_cells, "an image and a prototype": loop_pairs, "distances of a batch": loop_nearest}
 
 
-def compare(classes: int, per_class: int, depth: int, side: int, images: int, by: Sequence[str]) -> None:
+def compare(
+    classes: int, prototypes_per_class: int, depth: int, side: int, images: int, by: Sequence[str]
+) -> None:
     """Print the ratios of the two searches, on random patches, against loops of `LOOPS`."""
     torch.manual_seed(0)
-    owner = torch.arange(classes).repeat_interleave(per_class)
+    owner = torch.arange(classes).repeat_interleave(prototypes_per_class)
     labels = torch.arange(images) % classes
     patches = torch.rand(images, depth, side, side)
     prototypes = torch.nn.Parameter(torch.rand(len(owner), depth), requires_grad=False)
-    given: ProtoPNetNetwork = Given(owner, prototypes)  # type: ignore[assignment]
+    network: ProtoPNetNetwork = PatchNetwork(owner, prototypes)  # type: ignore[assignment]
     batches = [
         Batch(images=patches[ids], labels=labels[ids], ids=ids) for ids in torch.arange(images).split(75)
     ]
-    fast_pruning(given, batches[:1])  # warm
+    fast_pruning(network, batches[:1])  # warm
     print(f"{len(owner)} prototypes of depth {depth}, {images} images of {side} x {side}")
-    report("projection", lambda: fast_projection(given, batches), lambda: loop_projection(given, batches))
+    report("projection", lambda: fast_projection(network, batches), lambda: loop_projection(network, batches))
     for how in by:
         report(
             f"pruning, by {how}",
-            lambda: fast_pruning(given, batches),
-            lambda how=how: loop_pruning(given, batches, labels, LOOPS[how]),  # type: ignore[misc]
+            lambda: fast_pruning(network, batches),
+            lambda how=how: loop_pruning(network, batches, labels, LOOPS[how]),  # type: ignore[misc]
         )
 
 
 def report(name: str, fast: Callable[[], object], slow: Callable[[], object]) -> None:
     """Print a ratio, once both are found to give the same."""
-    (ours, quick), (theirs, long) = timed(fast), timed(slow)
-    if ours != theirs:
+    (result, quick), (expected, long) = timed(fast), timed(slow)
+    if result != expected:
         raise SystemExit(f"{name}: not the same result")
     print(f"  {name:36s} {long / quick:7.1f} x   ({long:.2f} s by loops, {quick:.3f} s; same result)")
 
 
 def fast_projection(network: ProtoPNetNetwork, batches: list[Batch]) -> list[tuple[int, int]]:
-    found = nearest_patches(network, batches, 1, own=True)
-    return list(zip(found.image[:, 0].tolist(), found.cell[:, 0].tolist(), strict=True))
+    nearest = nearest_patches(network, batches, 1, own=True)
+    return list(zip(nearest.image[:, 0].tolist(), nearest.cell[:, 0].tolist(), strict=True))
 
 
 def fast_pruning(network: ProtoPNetNetwork, batches: list[Batch]) -> tuple[list[list[int]], list[bool]]:
-    found = nearest_patches(network, batches, 6)
-    return found.image.tolist(), survivors(found, network.owner, 3).tolist()
+    nearest = nearest_patches(network, batches, 6)
+    return nearest.image.tolist(), survivors(nearest, network.owner, 3).tolist()
 
 
 def loop_pruning(
@@ -195,29 +197,31 @@ def loop_pruning(
         sum(int(labels[image]) == label for image in row)
         for row, label in zip(images, network.owner.tolist(), strict=True)
     ]
-    stays = [count >= 3 for count in alike]
+    is_kept = [count >= 3 for count in alike]
     for label in network.owner.unique().tolist():
-        mine = [p for p, owner in enumerate(network.owner.tolist()) if owner == label]
-        if not any(stays[p] for p in mine):
-            stays[max(mine, key=lambda p: alike[p])] = True
-    return images, stays
+        of_class = [p for p, owner in enumerate(network.owner.tolist()) if owner == label]
+        if not any(is_kept[p] for p in of_class):
+            is_kept[max(of_class, key=lambda p: alike[p])] = True
+    return images, is_kept
 
 
-def compare_head(model: ProtoPNet, data: ImageData, images: int, penalty: float = 1e-3) -> None:
+def compare_head(model: ProtoPNet, dataset: ImageDataset, images: int, penalty: float = 1e-3) -> None:
     """Print the ratio of the last layer's fit from its first weights, the search for scores on both sides."""
     network = model.network
     assert isinstance(network, ProtoPNetNetwork)
-    some = data.train.batch(torch.arange(images))
-    split = ArraySplit(images=(some.images * 255).round().byte(), labels=some.labels)
+    batch = dataset.train.batch(torch.arange(images))
+    split = ArraySplit(images=(batch.images * 255).round().byte(), labels=batch.labels)
     names = ("train", "validation", "test")
-    few = ImageData(name="few", classes=data.classes, size=data.size, splits=dict.fromkeys(names, split))
+    subset = ImageDataset(
+        name="subset", classes=dataset.classes, size=dataset.size, splits=dict.fromkeys(names, split)
+    )
     first = torch.where(network.own.T, 1.0, -0.5)
     with torch.no_grad():
-        all_scores(network, few)  # warm
+        all_scores(network, subset)  # warm
         fit, quick = timed(
-            lambda: fit_head(*all_scores(network, few), network.own, first, penalty, tolerance=1e-2)
+            lambda: fit_head(*all_scores(network, subset), network.own, first, penalty, tolerance=1e-2)
         )
-        weight, long = timed(lambda: loop_head(network, few, first, penalty, fit.steps))
+        weight, long = timed(lambda: loop_head(network, subset, first, penalty, fit.steps))
     gap = (weight - fit.weight).abs().max().item()
     if gap > 1e-3:
         raise SystemExit(f"last layer: not the same result, off by {gap:.2g}")
@@ -230,9 +234,11 @@ def compare_head(model: ProtoPNet, data: ImageData, images: int, penalty: float 
 def explain_cost(pairs: int = 50) -> None:
     """Print what explaining costs beside the bare forward pass."""
     torch.manual_seed(0)
-    network = ProtoPNet(start=0).build(ek.Task(classes=20)).to(memory_format=torch.channels_last).eval()
+    network = (
+        ProtoPNet(start_epochs=0).build(ek.Task(classes=20)).to(memory_format=torch.channels_last).eval()
+    )
     network.projected.fill_(True)
-    model = ProtoPNet.bind(network, classes=[f"class {c}" for c in range(20)])
+    model = ProtoPNet.from_network(network, classes=[f"class {c}" for c in range(20)])
     images = torch.rand(32, 3, 64, 64)
 
     def forward() -> None:
@@ -251,17 +257,17 @@ def explain_cost(pairs: int = 50) -> None:
 
 def train(seeds: list[int]) -> None:
     """Print a row a seed: `small` on aviary."""
-    data = ek.dataset("aviary")
-    for split in data.splits:
-        for _ in data.batches(split, 500):  # drawn before the clock starts
+    dataset = ek.dataset("aviary")
+    for split in dataset.splits:
+        for _ in dataset.batches(split, 500):  # drawn before the clock starts
             pass
     print("| seed | test | before projection | after | new head | duplicates | zeros | wall s | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for seed in seeds:
         cpu, wall = time.process_time(), time.perf_counter()
-        model = ProtoPNet().fit(data, seed=seed, device="cpu", progress=False)
+        model = ProtoPNet().fit(dataset, seed=seed, device="cpu", progress=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        test, report = model.evaluate(data, ("test",))["test"]["accuracy"], model.report
+        test, report = model.evaluate(dataset, ("test",))["test"]["accuracy"], model.report
         assert report.accuracy_before is not None
         print(
             f"| {seed} | {test:.1%} | {report.accuracy_before:.1%} | {report.accuracy_after:.1%} "
@@ -269,17 +275,17 @@ def train(seeds: list[int]) -> None:
             f"| {wall:.0f} | {cpu:.0f} |",
             flush=True,
         )
-        check_sources(model, data)
+        check_sources(model, dataset)
 
 
-def check_sources(model: ProtoPNet, data: ImageData) -> None:
+def check_sources(model: ProtoPNet, dataset: ImageDataset) -> None:
     """After everything, each prototype is its patch, and scores the ceiling on it."""
     network = model.network
     assert isinstance(network, ProtoPNetNetwork)
     sources = network.sources
     rows = torch.arange(len(network.owner))
     with torch.no_grad():
-        images = data.train.batch(sources.image).images
+        images = dataset.train.batch(sources.image).images
         latent, scores = network.latent(images), network.decompose(images).scores
     patches = latent[rows, :, sources.cell[:, 0], sources.cell[:, 1]]
     gap = (patches - network.prototypes).square().sum(1).max().item()
@@ -302,13 +308,13 @@ def main() -> None:
         train(options.seeds)
     else:
         pair, batch = "an image and a prototype", "distances of a batch"
-        compare(classes=200, per_class=10, depth=128, side=7, images=300, by=[pair, batch])
-        compare(classes=20, per_class=5, depth=64, side=8, images=1000, by=[pair, batch])
-        compare(classes=20, per_class=5, depth=64, side=8, images=100, by=["a cell"])
-        data = ek.dataset("aviary")
-        model = ek.load(options.model) if options.model else ek.explainer("protopnet").fit(data)
+        compare(classes=200, prototypes_per_class=10, depth=128, side=7, images=300, by=[pair, batch])
+        compare(classes=20, prototypes_per_class=5, depth=64, side=8, images=1000, by=[pair, batch])
+        compare(classes=20, prototypes_per_class=5, depth=64, side=8, images=100, by=["a cell"])
+        dataset = ek.dataset("aviary")
+        model = ek.load(options.model) if options.model else ek.explainer("protopnet").fit(dataset)
         assert isinstance(model, ProtoPNet)
-        compare_head(model, data, options.images)
+        compare_head(model, dataset, options.images)
         explain_cost()
 
 

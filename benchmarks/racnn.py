@@ -4,7 +4,7 @@ Usage: python benchmarks/racnn.py [--model folder | --seed 0] [--out folder] [--
 
 Aviary with ``placement="free"``, 96 pixels; without ``--model`` one is trained, and kept in the folder of
 ``--out``. Boxes are measured on the test split against the bird as it is seen, body and all, beside boxes of
-the same size, or their mean size: in the centre; at the one place that covers most of the birds of the
+the same size, or their mean size: in the center; at the one place that covers most of the birds of the
 training split; around the strongest response of the scale before, where proposals began. ``best`` is that
 size at the best place for each image, which no proposal can exceed.
 """
@@ -24,45 +24,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import explainkit as ek
-from explainkit.data.aviary.dataset import Aviary
-from explainkit.regions import boxes
+from explainkit.data.datasets.aviary.dataset import Aviary
+from explainkit.explanations.spatial import bounding_boxes
 from explainkit_racnn.explainer import RACNN, SCALES
+from explainkit_racnn.losses import strongest_squares
 from explainkit_racnn.model import Looks, RACNNNetwork
-from explainkit_racnn.trainer import strongest
-from explainkit_racnn.zoom import boxes as in_pixels
-from explainkit_racnn.zoom import within
+from explainkit_racnn.zoom import pixel_boxes, within
 
-SETTINGS = {"side": 64, "warm": 20, "look": 3, "rank": 1, "rounds": 3}
+SETTINGS = {"crop_size": 64, "warm_epochs": 20, "look_epochs": 3, "rank_epochs": 1, "rounds": 3}
 
 
-def birds(data: Aviary, split: str, chunk: int = 250) -> Tensor:
+def birds(dataset: Aviary, split: str, chunk: int = 250) -> Tensor:
     """Where the bird of each image is seen, (N, H, W), 0 or 1."""
-    ids = torch.arange(len(data.split(split)))
-    drawn = [data.draw(data.scenes(split, some.numpy())).birds for some in ids.split(chunk)]
+    ids = torch.arange(len(dataset.split(split)))
+    drawn = [dataset.draw(dataset.scenes(split, rows.numpy())).birds for rows in ids.split(chunk)]
     return torch.cat([torch.from_numpy(mask).any(1) for mask in drawn]).float()
 
 
-def inside(masks: Tensor, found: Tensor) -> Tensor:
+def inside(masks: Tensor, boxes: Tensor) -> Tensor:
     """How many pixels of masks (N, H, W) lie in boxes (N, 4), pixels on an edge by their share: (N,)."""
-    rows = _shares(found[:, 1], found[:, 3], masks.shape[1])
-    columns = _shares(found[:, 0], found[:, 2], masks.shape[2])
+    rows = _shares(boxes[:, 1], boxes[:, 3], masks.shape[1])
+    columns = _shares(boxes[:, 0], boxes[:, 2], masks.shape[2])
     return torch.einsum("nhw,nh,nw->n", masks, rows, columns)
 
 
-def overlap(found: Tensor, truth: Tensor) -> Tensor:
+def overlap(boxes: Tensor, truth: Tensor) -> Tensor:
     """Intersection over union of boxes (N, 4), (N,)."""
-    low, high = torch.maximum(found[:, :2], truth[:, :2]), torch.minimum(found[:, 2:], truth[:, 2:])
+    low, high = torch.maximum(boxes[:, :2], truth[:, :2]), torch.minimum(boxes[:, 2:], truth[:, 2:])
     common = (high - low).clamp(min=0).prod(1)
-    return common / (area(found) + area(truth) - common)
+    return common / (area(boxes) + area(truth) - common)
 
 
-def area(found: Tensor) -> Tensor:
-    return (found[:, 2:] - found[:, :2]).prod(1)
+def area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
 def bounding(masks: Tensor) -> Tensor:
     """The tightest box around each mask (N, H, W), (N, 4)."""
-    return boxes(masks > 0).float()
+    return bounding_boxes(masks > 0).float()
 
 
 def anywhere(masks: Tensor, side: int) -> Tensor:
@@ -75,88 +74,89 @@ def squares(corner: Tensor, side: float) -> Tensor:
     return torch.cat([corner, corner + side], 1)
 
 
-def rivals(found: Tensor, masks: Tensor, train: Tensor, strongest: Tensor) -> dict[str, Tensor]:
-    """Boxes of the size of `found` (N, 4) that were placed otherwise, by name; `strongest` is one of them."""
-    size, half = masks.shape[1], (found[:, 2:] - found[:, :2]) / 2
+def other_boxes(boxes: Tensor, masks: Tensor, train: Tensor, strongest: Tensor) -> dict[str, Tensor]:
+    """Boxes of the size of `boxes` (N, 4) that were placed otherwise, by name; `strongest` is one of them."""
+    size, half = masks.shape[1], (boxes[:, 2:] - boxes[:, :2]) / 2
     side = round(float(2 * half.mean()))
     often = (anywhere(train, side) / train.sum((1, 2))[:, None, None]).mean(0)
     fixed = _corner(often.argmax()[None], often.shape[1])
     held = anywhere(masks, side)
     best = _corner(held.flatten(1).argmax(1), held.shape[2])
     return {
-        "centred": torch.cat([size / 2 - half, size / 2 + half], 1),
-        "best fixed": squares(fixed.expand(len(found), 2), side),
+        "centered": torch.cat([size / 2 - half, size / 2 + half], 1),
+        "best fixed": squares(fixed.expand(len(boxes), 2), side),
         "strongest response": strongest,
         "best": squares(best, side),
     }
 
 
-def looked(network: RACNNNetwork, data: Aviary, split: str) -> dict[str, Tensor]:
+def measure(network: RACNNNetwork, dataset: Aviary, split: str) -> dict[str, Tensor]:
     """What is measured of every image of a split, joined."""
-    found: dict[str, list[Tensor]] = {}
+    columns: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for batch in data.batches(split, 200):
-            parts: Looks = network.decompose(batch.images)
-            told = {"right": parts.logits.argmax(1) == batch.labels}
-            sure = parts.by_scale.softmax(2)
-            told["right by scale"] = (parts.by_scale.argmax(2) == batch.labels).T
-            told["sure"] = sure.gather(2, batch.labels[None, :, None].expand(len(sure), -1, 1))[..., 0].T
-            told["boxes"] = parts.boxes if parts.boxes is not None else torch.empty(0)
-            told["strongest"] = torch.stack(
-                [at_strongest(parts, s, batch.images.shape[2:]) for s in range(1, network.depth)], 1
+        for batch in dataset.batches(split, 200):
+            looks: Looks = network.decompose(batch.images)
+            measures = {"right": looks.logits.argmax(1) == batch.labels}
+            confidence = looks.by_scale.softmax(2)
+            measures["right by scale"] = (looks.by_scale.argmax(2) == batch.labels).T
+            labels = batch.labels[None, :, None].expand(len(confidence), -1, 1)
+            measures["confidence"] = confidence.gather(2, labels)[..., 0].T
+            measures["boxes"] = looks.boxes if looks.boxes is not None else torch.empty(0)
+            measures["strongest"] = torch.stack(
+                [at_strongest(looks, s, batch.images.shape[2:]) for s in range(1, network.scales)], 1
             )
-            for name, value in told.items():
-                found.setdefault(name, []).append(value)
-    return {name: torch.cat(values) for name, values in found.items()}
+            for name, value in measures.items():
+                columns.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in columns.items()}
 
 
-def at_strongest(parts: Looks, scale: int, size: Sequence[int]) -> Tensor:
+def at_strongest(looks: Looks, scale: int, size: Sequence[int]) -> Tensor:
     """Boxes (N, 4) of a finer scale, were they around the strongest response of the scale before."""
-    half = parts.proposed[scale - 1][:, 2:]
-    middle = strongest(parts.features[scale - 1], 0.0)[:, :2]
+    half = looks.proposed[scale - 1][:, 2:]
+    middle = strongest_squares(looks.features[scale - 1], 0.0)[:, :2]
     inner = torch.cat([torch.minimum(torch.maximum(middle, half), 1 - half), half], 1)
-    return in_pixels(within(parts.places[scale - 1], inner), size)
+    return pixel_boxes(within(looks.squares[scale - 1], inner), size)
 
 
-def show_scales(told: dict[str, Tensor]) -> None:
-    """Print accuracy, sureness and size of each scale."""
-    size = (told["boxes"][..., 2] - told["boxes"][..., 0]).mean(0)
+def show_scales(measures: dict[str, Tensor]) -> None:
+    """Print accuracy, confidence and size of each scale."""
+    size = (measures["boxes"][..., 2] - measures["boxes"][..., 0]).mean(0)
     print("| scale | accuracy | p(true) | side of its box |\n|---|---|---|---|")
     for s in range(len(size)):
         print(
-            f"| {SCALES[s]} | {told['right by scale'][:, s].float().mean():.1%} "
-            f"| {told['sure'][:, s].mean():.3f} | {size[s]:.1f} |"
+            f"| {SCALES[s]} | {measures['right by scale'][:, s].float().mean():.1%} "
+            f"| {measures['confidence'][:, s].mean():.3f} | {size[s]:.1f} |"
         )
-    print(f"| all, fused | {told['right'].float().mean():.1%} | | |\n")
+    print(f"| all, fused | {measures['right'].float().mean():.1%} | | |\n")
 
 
-def show_boxes(told: dict[str, Tensor], masks: Tensor, train: Tensor) -> None:
+def show_boxes(measures: dict[str, Tensor], masks: Tensor, train: Tensor) -> None:
     """Print how well the boxes of each finer scale are placed, beside others of their size."""
-    truth, seen = bounding(masks), masks.sum((1, 2))
+    truth, visible = bounding(masks), masks.sum((1, 2))
     print("| scale | box | cover of the bird | gain of RA-CNN | precision | IoU with the bird's box |")
     print("|---|---|---|---|---|---|")
-    for s in range(1, told["boxes"].shape[1]):
-        ours = told["boxes"][:, s]
-        cover = inside(masks, ours) / seen
-        others = rivals(ours, masks, train, told["strongest"][:, s - 1])
-        for name, found in {"RA-CNN": ours, **others}.items():
-            held = inside(masks, found)
-            gain = cover - held / seen
+    for s in range(1, measures["boxes"].shape[1]):
+        boxes = measures["boxes"][:, s]
+        cover = inside(masks, boxes) / visible
+        others = other_boxes(boxes, masks, train, measures["strongest"][:, s - 1])
+        for name, compared in {"RA-CNN": boxes, **others}.items():
+            held = inside(masks, compared)
+            gain = cover - held / visible
             error = gain.std() / len(gain) ** 0.5
-            told_gain = "" if name == "RA-CNN" else f"{gain.mean():+.3f} ± {error:.3f}"
+            gain_text = "" if name == "RA-CNN" else f"{gain.mean():+.3f} ± {error:.3f}"
             print(
-                f"| {SCALES[s]} | {name} | {(held / seen).mean():.3f} | {told_gain} "
-                f"| {(held / area(found)).mean():.3f} | {overlap(found, truth).mean():.3f} |"
+                f"| {SCALES[s]} | {name} | {(held / visible).mean():.3f} | {gain_text} "
+                f"| {(held / area(compared)).mean():.3f} | {overlap(compared, truth).mean():.3f} |"
             )
     print()
 
 
-def show_aim(told: dict[str, Tensor], masks: Tensor) -> None:
+def show_aim(measures: dict[str, Tensor], masks: Tensor) -> None:
     """Print how far boxes follow the birds: correlation of their middles, and how much boxes move."""
     truth = bounding(masks)
     bird = (truth[:, :2] + truth[:, 2:]) / 2
-    for s in range(1, told["boxes"].shape[1]):
-        box = (told["boxes"][:, s, :2] + told["boxes"][:, s, 2:]) / 2
+    for s in range(1, measures["boxes"].shape[1]):
+        box = (measures["boxes"][:, s, :2] + measures["boxes"][:, s, 2:]) / 2
         x, y = (torch.corrcoef(torch.stack([bird[:, a], box[:, a]]))[0, 1] for a in range(2))
         print(
             f"{SCALES[s]}: middles of box and bird correlate by {x:.2f} (x), {y:.2f} (y); they vary by "
@@ -171,14 +171,14 @@ def show_rounds(history: Sequence[Mapping[str, Any]]) -> None:
     ends = [epoch for epoch, after in pairwise(history) if epoch["phase"] != after["phase"]]
     turns = [(one, two) for one, two in pairwise(ends) if two["phase"] == "rank"]
     for turn, (before, after) in enumerate(turns, 1):
-        told = [f"{before['measures'][name]:.3f} to {after['measures'][name]:.3f}" for name in names]
-        print(f"| round {turn} | " + " | ".join(told) + " |")
+        cells = [f"{before['val_metrics'][name]:.3f} to {after['val_metrics'][name]:.3f}" for name in names]
+        print(f"| round {turn} | " + " | ".join(cells) + " |")
     print()
 
 
-def trained(data: Aviary, seed: int, out: Path | None) -> RACNN:
+def train_model(dataset: Aviary, seed: int, out: Path | None) -> RACNN:
     wall = time.perf_counter()
-    model = RACNN(**SETTINGS).fit(data, seed=seed, device="cpu", progress=False)
+    model = RACNN(**SETTINGS).fit(dataset, seed=seed, device="cpu", progress=False)
     print(f"trained in {time.perf_counter() - wall:.0f} s on {torch.get_num_threads()} threads")
     if out is not None:
         ek.save(model, out)
@@ -194,25 +194,25 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
-    data = ek.dataset("aviary", placement="free", size=96)
+    dataset = ek.dataset("aviary", placement="free", size=96)
     if options.model:
         model = ek.load(options.model)
         history = json.loads((options.model / "explainer.json").read_text())["history"]
     else:
-        model = trained(data, options.seed, options.out)
+        model = train_model(dataset, options.seed, options.out)
         history = [asdict(epoch) for epoch in model.history]
-    masks, train = birds(data, "test"), birds(data, "train")
-    told = looked(model.network, data, "test")
+    masks, train = birds(dataset, "test"), birds(dataset, "train")
+    measures = measure(model.network, dataset, "test")
     show_rounds(history)
-    show_scales(told)
-    show_boxes(told, masks, train)
-    show_aim(told, masks)
+    show_scales(measures)
+    show_boxes(measures, masks, train)
+    show_aim(measures, masks)
 
 
 def _shares(start: Tensor, stop: Tensor, pixels: int) -> Tensor:
     """How much of each of `pixels` lies between start and stop (N,): (N, pixels)."""
-    place = torch.arange(pixels, dtype=start.dtype)
-    return (torch.minimum(place + 1, stop[:, None]) - torch.maximum(place, start[:, None])).clamp(min=0)
+    edge = torch.arange(pixels, dtype=start.dtype)
+    return (torch.minimum(edge + 1, stop[:, None]) - torch.maximum(edge, start[:, None])).clamp(min=0)
 
 
 def _corner(index: Tensor, width: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""SENN measured: what its regulariser costs and does, and how well it learns.
+"""SENN measured: what its regularizer costs and does, and how well it learns.
 
 Usage: python benchmarks/senn.py [--speed] [--tables] [--mnist] [--stability] [--seeds 0 1 2] [--threads 1]
 
-``--speed``: a training step with the regulariser, in its ways, beside a loop over the Jacobians of all
+``--speed``: a training step with the regularizer, in its ways, beside a loop over the Jacobians of all
 logits and concepts, on the same network and batch; interleaved, the median of the ratios. ``--stability``:
-`small` on aviary for several weights of the regulariser; ``--models`` measures saved ones beside them.
+`small` on aviary for several weights of the regularizer; ``--models`` measures saved ones beside them.
 """
 
 import argparse
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.data.images import Batch, ImageData
+from explainkit.data.types import Batch, ImageDataset
 from explainkit_senn.explainer import SENN
 from explainkit_senn.model import SENNNetwork
-from explainkit_senn.robustness import exact, local_lipschitz, probed
+from explainkit_senn.robustness import estimated_jacobian_penalty, jacobian_penalty, local_lipschitz
 
 Term = Callable[[SENNNetwork, Tensor], Tensor]
 
 
 def by_jacobians(network: SENNNetwork, images: Tensor) -> Tensor:
     """``sum_c |R_c|^2`` by its definition: a backward pass a logit and a concept."""
-    inputs = network.ready(images).detach().requires_grad_()
+    inputs = network.preprocess(images).detach().requires_grad_()
     concepts, theta = network.concepts_of(inputs), network.weights_of(inputs)
     logits = torch.einsum("nk,nkc->nc", concepts, theta)
     of_concepts = [
@@ -42,36 +42,41 @@ def by_jacobians(network: SENNNetwork, images: Tensor) -> Tensor:
     return total
 
 
-def asked(network: SENNNetwork, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = network.ready(images).detach()
+def penalty_inputs(network: SENNNetwork, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = network.preprocess(images).detach()
     tracked = inputs.clone().requires_grad_()
     return network.weights_of(tracked), network.concepts_of(inputs), tracked
 
 
 def by_the_product_rule(network: SENNNetwork, images: Tensor) -> Tensor:
-    return exact(*asked(network, images))
+    return jacobian_penalty(*penalty_inputs(network, images))
 
 
 def by_a_probe(network: SENNNetwork, images: Tensor) -> Tensor:
-    theta, concepts, inputs = asked(network, images)
+    theta, concepts, inputs = penalty_inputs(network, images)
     signs = torch.randint(0, 2, (len(images), theta.shape[2])).to(theta) * 2 - 1
-    return probed(theta, concepts, inputs, signs)
+    return estimated_jacobian_penalty(theta, concepts, inputs, signs)
 
 
 def gradient(network: SENNNetwork, value: Tensor) -> Tensor:
     parameters = list(network.parameters())
-    found = torch.autograd.grad(value, parameters, allow_unused=True)
-    slopes = zip(parameters, found, strict=True)
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    slopes = zip(parameters, gradients, strict=True)
     return torch.cat([(torch.zeros_like(one) if slope is None else slope).flatten() for one, slope in slopes])
 
 
 def step(network: SENNNetwork, batch: Batch, term: Term | None) -> float:
     """Seconds of a forward pass, its loss with `term`, and the backward pass."""
     start = time.perf_counter()
-    parts = network.decompose(batch.images)
-    loss = torch.nn.functional.cross_entropy(parts.logits, batch.labels) + parts.scores.abs().mean()
-    if parts.reconstruction is not None:
-        loss = loss + (parts.reconstruction - network.seen(batch.images)).square().mean()
+    decomposition = network.decompose(batch.images)
+    loss = (
+        torch.nn.functional.cross_entropy(decomposition.logits, batch.labels)
+        + decomposition.scores.abs().mean()
+    )
+    if decomposition.reconstruction is not None:
+        loss = (
+            loss + (decomposition.reconstruction - network.conceptizer_inputs(batch.images)).square().mean()
+        )
     if term is not None:
         loss = loss + 1e-3 * term(network, batch.images).mean()
     loss.backward()
@@ -84,10 +89,10 @@ def speed(pairs: int, batch_size: int, probes: int) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for preset, size, classes in (("mnist", 28, 10), ("small", 64, 20)):
         torch.manual_seed(0)
-        model = ek.explainer("senn", preset=preset, tracked=0.0)
+        model = ek.explainer("senn", preset=preset, robustness_fraction=0.0)
         assert isinstance(model, SENN)
         network = model.build(ek.Task(classes=classes, size=size))
-        network.steady()
+        network.fold_batch_norms()
         network.train()
         batch = Batch(
             images=torch.rand(batch_size, 3, size, size), labels=torch.arange(batch_size) % classes,
@@ -95,7 +100,7 @@ def speed(pairs: int, batch_size: int, probes: int) -> None:
         )  # fmt: skip
         ways: dict[str, Term | None] = {
             "Jacobians": by_jacobians, "product rule": by_the_product_rule, "one probe": by_a_probe,
-            "no regulariser": None,
+            "no regularizer": None,
         }  # fmt: skip
         for term in ways.values():
             step(network, batch, term)
@@ -112,54 +117,54 @@ def speed(pairs: int, batch_size: int, probes: int) -> None:
         }  # fmt: skip
         for name in ways:
             ratios = torch.tensor(times["Jacobians"]) / torch.tensor(times[name])
-            told = ["", ""]
+            cells = ["", ""]
             if name in slopes:
                 cosine = torch.nn.functional.cosine_similarity(slopes[name], literal, dim=0).item()
                 gap = ((slopes[name] - literal).norm() / literal.norm()).item()
-                told = [f"{cosine:.6f}", f"{gap:.1e}"]
+                cells = [f"{cosine:.6f}", f"{gap:.1e}"]
             print(
                 f"| `{preset}` | {model.concepts} | {classes} | {name} | "
                 f"{1e3 * torch.tensor(times[name]).median():.0f} | {ratios.median():.1f} | "
-                f"{told[0]} | {told[1]} |",
+                f"{cells[0]} | {cells[1]} |",
                 flush=True,
             )
 
 
 def accuracies(name: str, preset: str, seeds: Sequence[int]) -> None:
     """Test accuracy of a preset; a seed is of the split and of the training."""
-    found = []
+    accuracies_by_seed = []
     for seed in seeds:
-        data = ek.dataset(name, seed=seed)
+        dataset = ek.dataset(name, seed=seed)
         start = time.perf_counter()
-        model = ek.explainer("senn", preset=preset).fit(data, seed=seed, device="cpu", progress=False)
+        model = ek.explainer("senn", preset=preset).fit(dataset, seed=seed, device="cpu", progress=False)
         seconds = time.perf_counter() - start
-        found.append(model.evaluate(data, ["test"])["test"]["accuracy"])
-        told = model.explain(next(data.batches("test", 500)))
+        accuracies_by_seed.append(model.evaluate(dataset, ["test"])["test"]["accuracy"])
+        explanations = model.explain(next(dataset.batches("test", 500)))
         print(
-            f"| `{name}` | `{preset}` | {seed} | {found[-1]:.1%} | "
-            f"{told.notes['instability'].median():.2f} | {seconds:.0f} |", flush=True,
+            f"| `{name}` | `{preset}` | {seed} | {accuracies_by_seed[-1]:.1%} | "
+            f"{explanations.diagnostics['instability'].median():.2f} | {seconds:.0f} |", flush=True,
         )  # fmt: skip
-    values = torch.tensor(found)
+    values = torch.tensor(accuracies_by_seed)
     print(f"| `{name}` | `{preset}` | mean | {values.mean():.1%} ± {values.std(correction=0):.1%} | | |")
 
 
-def measured(model: SENN, data: ImageData, images: int, radius: float) -> str:
+def stability_cells(model: SENN, dataset: ImageDataset, images: int, radius: float) -> str:
     """Test accuracy, the certificate, and the measured slope of weights over concepts."""
-    accuracy = model.evaluate(data, ["test"])["test"]["accuracy"]
-    told = model.explain(data.test.batch(torch.arange(images)))
+    accuracy = model.evaluate(dataset, ["test"])["test"]["accuracy"]
+    explanations = model.explain(dataset.test.batch(torch.arange(images)))
     network = model.network
     assert isinstance(network, SENNNetwork)
     slopes = []
-    for some in torch.arange(images).split(50):
-        targets, places = told.targets[some], torch.arange(len(some))
+    for ids in torch.arange(images).split(50):
+        targets, rows = explanations.targets[ids], torch.arange(len(ids))
 
-        def theta(inputs: Tensor, places: Tensor = places, targets: Tensor = targets) -> Tensor:
-            return network.weights_of(inputs)[places, :, targets]
+        def theta(inputs: Tensor, rows: Tensor = rows, targets: Tensor = targets) -> Tensor:
+            return network.weights_of(inputs)[rows, :, targets]
 
-        inputs = network.ready(told.images[some])
+        inputs = network.preprocess(explanations.images[ids])
         slopes.append(local_lipschitz(theta, network.concepts_of, inputs, radius=radius, steps=10, starts=1))
-    instability, slope = told.notes["instability"], torch.cat(slopes)
-    size = told.weights.norm(dim=1)
+    instability, slope = explanations.diagnostics["instability"], torch.cat(slopes)
+    size = explanations.weights.norm(dim=1)
     return (
         f"{accuracy:.1%} | {instability.median():.3f} | {slope.median():.2f} | "
         f"{(slope / size).median():.3f} | {size.median():.2f}"
@@ -167,23 +172,28 @@ def measured(model: SENN, data: ImageData, images: int, radius: float) -> str:
 
 
 def stability(options: argparse.Namespace) -> None:
-    data = ek.dataset("aviary")
-    print("| regulariser | seed | test | instability | slope | slope / size | size of the weights | s |")
+    dataset = ek.dataset("aviary")
+    print("| regularizer | seed | test | instability | slope | slope / size | size of the weights | s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    tell = partial(measured, data=data, images=options.images, radius=options.radius)
+    cells = partial(stability_cells, dataset=dataset, images=options.images, radius=options.radius)
     for path in options.models:
         model = ek.load(path)
         assert isinstance(model, SENN)
-        print(f"| {model.robustness:g} ({path.name}) | | {tell(model)} | |", flush=True)
-    few = ek.dataset("aviary", train=options.train) if options.train else data
+        print(f"| {model.robustness:g} ({path.name}) | | {cells(model)} | |", flush=True)
+    subset = ek.dataset("aviary", train=options.train) if options.train else dataset
     for weight in options.weights:
         for seed in options.seeds:
             start = time.perf_counter()
-            model = ek.explainer("senn", robustness=weight, learn=options.learn, settle=options.settle)
+            model = ek.explainer(
+                "senn",
+                robustness=weight,
+                learn_epochs=options.learn_epochs,
+                settle_epochs=options.settle_epochs,
+            )
             assert isinstance(model, SENN)
-            model.fit(few, seed=seed, device="cpu", progress=False)
+            model.fit(subset, seed=seed, device="cpu", progress=False)
             seconds = time.perf_counter() - start
-            print(f"| {weight:g} | {seed} | {tell(model)} | {seconds:.0f} |", flush=True)
+            print(f"| {weight:g} | {seed} | {cells(model)} | {seconds:.0f} |", flush=True)
 
 
 def main() -> None:
@@ -196,11 +206,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="of the steps that are timed")
     parser.add_argument("--probes", type=int, default=200, help="over which the gradient is averaged")
     parser.add_argument(
-        "--weights", type=float, nargs="*", default=[0.0, 3e-3, 1e-2], help="of the regulariser"
+        "--weights", type=float, nargs="*", default=[0.0, 3e-3, 1e-2], help="of the regularizer"
     )
     parser.add_argument("--train", type=int, help="training images for --stability, all unless given")
-    parser.add_argument("--learn", type=int, default=8)
-    parser.add_argument("--settle", type=int, default=6)
+    parser.add_argument("--learn-epochs", type=int, default=8)
+    parser.add_argument("--settle-epochs", type=int, default=6)
     parser.add_argument("--images", type=int, default=200, help="test images whose stability is measured")
     parser.add_argument("--radius", type=float, default=0.01, help="of the ball that is searched")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="saved ones, measured too")

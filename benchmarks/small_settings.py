@@ -25,23 +25,23 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
-    data = ek.dataset("aviary")
-    for split in data.splits:
-        for _ in data.batches(split, 500):  # drawn before the clock starts
+    dataset = ek.dataset("aviary")
+    for split in dataset.splits:
+        for _ in dataset.batches(split, 500):  # drawn before the clock starts
             pass
     print("| explainer | seed | test accuracy | wall s | CPU s |\n|---|---|---|---|---|")
     for name in options.explainers:
         accuracies = []
         for seed in options.seeds:
             cpu, wall = time.process_time(), time.perf_counter()
-            model = ek.explainer(name).fit(data, seed=seed, device="cpu", progress=False)
+            model = ek.explainer(name).fit(dataset, seed=seed, device="cpu", progress=False)
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            accuracies.append(model.evaluate(data, ["test"])["test"]["accuracy"])
+            accuracies.append(model.evaluate(dataset, ["test"])["test"]["accuracy"])
             print(f"| `{name}` | {seed} | {accuracies[-1]:.1%} | {wall:.0f} | {cpu:.0f} |", flush=True)
             if options.out:
                 ek.save(model, options.out / f"{name}-{seed}")
-        told = torch.tensor(accuracies)
-        print(f"| `{name}` | mean | {told.mean():.1%} ± {told.std(correction=0):.1%} | | |", flush=True)
+        values = torch.tensor(accuracies)
+        print(f"| `{name}` | mean | {values.mean():.1%} ± {values.std(correction=0):.1%} | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,65 +1,72 @@
 """Image classifiers that explain themselves: why this decision, as a sum that adds up.
 
 >>> import explainkit as ek
->>> data = ek.dataset("aviary")
->>> model = ek.explainer("cam").fit(data)
->>> told = model.explain(next(iter(data.batches("test"))))
->>> told[0].sentence()
+>>> dataset = ek.dataset("aviary")
+>>> model = ek.explainer("cam").fit(dataset)
+>>> explanations = model.explain(next(iter(dataset.batches("test"))))
+>>> explanations[0].sentence()
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from explainkit.catalogue import backbone, dataset, explainer
 from explainkit.errors import ExplainKitError, InputError, PluginWarning
-from explainkit.hookspecs import Offer, hookimpl
 from explainkit.registry import plugins
+from explainkit.registry.catalog import backbone, dataset, explainer
+from explainkit.registry.hookspecs import Offer, hookimpl
 from explainkit.version import __version__
 
 if TYPE_CHECKING:
-    from explainkit.backbones import Backbone
     from explainkit.comparison import Comparison, compare
-    from explainkit.data.images import Batch, ImageData, Sample
-    from explainkit.decomposition import Decomposition
-    from explainkit.explanation import Evidence, Exemplar, Explanation, Explanations, Provenance, Units
-    from explainkit.interfaces import Card, Explainer, InterpretableExplainer, PostHocExplainer, Task
-    from explainkit.questions.class_level import ClassExplanation, ClassExplanations
-    from explainkit.questions.counterfactual import Counterfactual, Counterfactuals
+    from explainkit.data.types import Batch, ImageDataset, Sample
+    from explainkit.explainers.interface import Card, Explainer
+    from explainkit.explainers.interpretable import InterpretableExplainer, Task
+    from explainkit.explainers.posthoc import PostHocExplainer
+    from explainkit.explainers.saving import load, save
+    from explainkit.explanations.batch import Explanations
+    from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
+    from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
+    from explainkit.explanations.decomposition import Decomposition
+    from explainkit.explanations.provenance import Provenance
+    from explainkit.explanations.single import Evidence, Explanation
+    from explainkit.explanations.units import Exemplar, Units
+    from explainkit.metrics.table import evaluate_explanations
+    from explainkit.networks.backbones import Backbone
     from explainkit.questions.naming import Names, name_units
     from explainkit.rendering.html import report
-    from explainkit.storage import load, save
     from explainkit.training.phases import Phase, Repeat
 
 _LATER = {  # what needs torch is imported when it is first asked for
-    "Backbone": "backbones",
-    "Batch": "data.images",
-    "Card": "interfaces",
-    "ClassExplanation": "questions.class_level",
-    "ClassExplanations": "questions.class_level",
+    "Backbone": "networks.backbones",
+    "Batch": "data.types",
+    "Card": "explainers.interface",
+    "ClassExplanation": "explanations.class_level",
+    "ClassExplanations": "explanations.class_level",
     "Comparison": "comparison",
-    "Counterfactual": "questions.counterfactual",
-    "Counterfactuals": "questions.counterfactual",
-    "Decomposition": "decomposition",
-    "Evidence": "explanation",
-    "Exemplar": "explanation",
-    "Explainer": "interfaces",
-    "Explanation": "explanation",
-    "Explanations": "explanation",
-    "ImageData": "data.images",
-    "InterpretableExplainer": "interfaces",
+    "Counterfactual": "explanations.counterfactuals",
+    "Counterfactuals": "explanations.counterfactuals",
+    "Decomposition": "explanations.decomposition",
+    "Evidence": "explanations.single",
+    "Exemplar": "explanations.units",
+    "Explainer": "explainers.interface",
+    "Explanation": "explanations.single",
+    "Explanations": "explanations.batch",
+    "ImageDataset": "data.types",
+    "InterpretableExplainer": "explainers.interpretable",
     "Names": "questions.naming",
     "Phase": "training.phases",
-    "PostHocExplainer": "interfaces",
-    "Provenance": "explanation",
+    "PostHocExplainer": "explainers.posthoc",
+    "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
-    "Sample": "data.images",
-    "Task": "interfaces",
-    "Units": "explanation",
+    "Sample": "data.types",
+    "Task": "explainers.interpretable",
+    "Units": "explanations.units",
     "compare": "comparison",
-    "load": "storage",
+    "evaluate_explanations": "metrics.table",
+    "load": "explainers.saving",
     "name_units": "questions.naming",
     "report": "rendering.html",
-    "save": "storage",
+    "save": "explainers.saving",
 }
 
 __all__ = [
@@ -78,7 +85,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Explanations",
-    "ImageData",
+    "ImageDataset",
     "InputError",
     "InterpretableExplainer",
     "Names",
@@ -95,6 +102,7 @@ __all__ = [
     "backbone",
     "compare",
     "dataset",
+    "evaluate_explanations",
     "explainer",
     "hookimpl",
     "load",

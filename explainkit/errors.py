@@ -6,11 +6,11 @@ ExplainKitError
 ├── MissingPackageError  an optional library is not installed
 ├── NotFittedError       asked to predict or explain before fit() or load()
 ├── InputError           images, targets or settings of the wrong shape, type or range
-├── BindError            the network does not have the form that the explainer reads
-├── AlgebraError         contributions do not add up where the claim says that they do
+├── UnsupportedNetworkError            the network does not have the form that the explainer reads
+├── AdditivityError         contributions do not add up where the claim says that they do
 ├── TrainingError        a loss became NaN or exploded; a phase names no parameter
 ├── FormatError          a file is not what explainkit wrote, or of another schema version
-└── ContractError        an explainer broke a promise of the conformance kit
+└── ConformanceError        an explainer broke a promise of the conformance kit
 
 PluginWarning            a plugin could not be loaded and was skipped
 """
@@ -40,11 +40,11 @@ class InputError(ExplainKitError, ValueError):
     """A value from the caller that breaks a rule: *expected …; got …*, then the way out."""
 
 
-class BindError(InputError):
+class UnsupportedNetworkError(InputError):
     """A network that an explainer cannot read, with what was looked for."""
 
 
-class AlgebraError(ExplainKitError, ArithmeticError):
+class AdditivityError(ExplainKitError, ArithmeticError):
     """A sum that does not add up, with the image at which it fails."""
 
 
@@ -56,7 +56,7 @@ class FormatError(ExplainKitError, ValueError):
     """A file that is damaged, foreign, or of another schema version."""
 
 
-class ContractError(ExplainKitError, AssertionError):
+class ConformanceError(ExplainKitError, AssertionError):
     """A broken promise, with its name."""
 
 

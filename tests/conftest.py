@@ -1,13 +1,22 @@
 """What tests of several folders share."""
 
 import shutil
+import sys
+from functools import partial
+from importlib.metadata import distributions
+from textwrap import dedent
 
 import pytest
+
+from explainkit import registry
+from explainkit.version import __version__
+
+HOOK_IMPORTS = "from explainkit.registry.hookspecs import Offer, hookimpl\n"
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """Headless Chromium that keeps what it asked of the network and what its console said."""
+    """Headless Chromium that logs its network requests and its console."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
@@ -29,18 +38,56 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def overheard(browser):
-    """What the page that was opened last asked of the network, and what its console said."""
+    """A function that returns the URLs requested, and the console's complaints, since it was last called."""
     import json
 
     def listen():
         messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [
+        urls = [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
-        said = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        return [url for url in asked if not url.startswith(("file:", "data:"))], said
+        console = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        return [url for url in urls if not url.startswith(("file:", "data:", "chrome:"))], console
 
     listen()
     return listen
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Write a distribution whose plugin has these hooks: `install("mine", "@hookimpl …")`.
+
+    explainkit itself is the only other distribution that the registry finds.
+    """
+    modules_before = set(sys.modules)
+
+    def write(plugin, hooks, distribution=None, requires="", module=None):
+        distribution = distribution or f"explainkit-{plugin}"
+        module = module or "thirdparty_" + distribution.replace("-", "_")
+        (tmp_path / module).mkdir(exist_ok=True)
+        (tmp_path / module / "__init__.py").write_text(HOOK_IMPORTS + dedent(hooks))
+        return declare(distribution, "1.0", f"{plugin} = {module}", requires)
+
+    def declare(distribution, version, entries, requires=""):
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata + (requires and f"Requires-Dist: {requires}\n"))
+        (info / "entry_points.txt").write_text(f"[explainkit]\n{entries}\n")
+        return tmp_path / entries.rpartition(" ")[2]
+
+    declare("explainkit-sdk", __version__, "builtins = explainkit.registry.builtins")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        "explainkit.registry.discovery.distributions", partial(distributions, path=[str(tmp_path)])
+    )
+    for name in ("EXPLAINKIT_PLUGINS", "EXPLAINKIT_BLOCK", "EXPLAINKIT_STRICT_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    registry.clear_cache()
+    yield write
+    registry.clear_cache()
+    for name in set(sys.modules) - modules_before:
+        if name.startswith("thirdparty_"):
+            del sys.modules[name]

@@ -9,21 +9,21 @@ from PIL import Image
 
 from explainkit.cli import main
 
-OF_FOLDER = ("--data", "folder", "--data-set", "size=32", "--data-set")
+OF_FOLDER = ("--dataset", "folder", "--dataset-option", "size=32", "--dataset-option")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of thirty pictures: two classes, told apart by where the light is."""
-    place = tmp_path_factory.mktemp("pictures")
+    """A folder of thirty pictures: two classes that differ in where the light is."""
+    folder = tmp_path_factory.mktemp("pictures")
     chance = np.random.default_rng(0)
     for name, rows in (("high", slice(0, 12)), ("low <b>", slice(20, 32))):
-        (place / name).mkdir()
+        (folder / name).mkdir()
         for index in range(15):
             values = chance.integers(0, 80, (32, 32, 3), dtype=np.uint8)
             values[rows] += 150
-            Image.fromarray(values).save(place / name / f"{index}.png")
-    return place
+            Image.fromarray(values).save(folder / name / f"{index}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def model(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "model"
     status = main(
         ["train", "cam", *OF_FOLDER, f"path={pictures}",
-         "--preset", "tiny", "--set", "epochs=8", "--set", "batch_size=10", "--out", str(out)]
+         "--preset", "tiny", "--option", "epochs=8", "--option", "batch_size=10", "--out", str(out)]
     )  # fmt: skip
     assert status == 0
     return out
@@ -40,19 +40,19 @@ def model(pictures, tmp_path_factory):
 
 def run(capsys, *argv):
     status = main([str(word) for word in argv])
-    told = capsys.readouterr()
-    return status, told.out, told.err
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
 def test_a_folder_of_pictures_is_trained_explained_and_compared(model, pictures, tmp_path, capsys):
-    page, kept = tmp_path / "why.html", tmp_path / "told.safetensors"
+    page, saved = tmp_path / "why.html", tmp_path / "explanations.safetensors"
 
-    status, out, _ = run(capsys, "explain", model, pictures / "high", "--out", page, "--save", kept)
+    status, out, _ = run(capsys, "explain", model, pictures / "high", "--out", page, "--save", saved)
 
     assert status == 0
     assert out.count("because of") == 15
     assert "&lt;b&gt;" in page.read_text() or "high" in page.read_text()
-    assert kept.exists()
+    assert saved.exists()
 
     side, numbers = tmp_path / "side.html", tmp_path / "side.json"
     status, out, _ = run(
@@ -78,7 +78,7 @@ def test_what_was_trained_is_evaluated(model, pictures, capsys):
     accuracy = float(out.split("test: accuracy ")[1].split("%")[0])
     assert status == 0
     assert accuracy >= 75
-    assert "randomised weights" in out
+    assert "randomized weights" in out
 
 
 def test_training_logs_every_epoch_and_leaves_no_checkpoint(model):
@@ -93,38 +93,27 @@ def test_a_target_goes_by_name_and_by_index(model, pictures, tmp_path, capsys):
 
     by_name = run(capsys, "explain", model, image, "--target", "low <b>", "--out", tmp_path / "a.html")
     by_index = run(
-        capsys, "explain", model, image, "--target", "1", "--against", "high", "--out", tmp_path / "b.html"
+        capsys, "explain", model, image, "--target", "1", "--foil", "high", "--out", tmp_path / "b.html"
     )
 
     assert by_name[1].startswith(f"{image}: low <b>")
     assert "rather than high" in by_index[1]
 
 
-def test_what_a_class_is_and_what_would_change_a_decision_are_asked_too(model, pictures, tmp_path, capsys):
-    data = (*OF_FOLDER, f"path={pictures}")
+def test_a_class_and_counterfactuals_are_explained_too(model, pictures, tmp_path, capsys):
+    dataset = (*OF_FOLDER, f"path={pictures}")
+    page = tmp_path / "c.html"
     status, out, _ = run(
-        capsys,
-        "explain",
-        model,
-        "--question",
-        "class",
-        "--target",
-        "high",
-        *data,
-        "--out",
-        tmp_path / "c.html",
-    )
+        capsys, "explain", model, "--question", "class", "--target", "high", *dataset, "--out", page,
+    )  # fmt: skip
 
-    assert (
-        status == 0
-        and out.startswith("High, on average over")
-        and "What high is" in (tmp_path / "c.html").read_text(encoding="utf-8")
-    )
+    assert status == 0 and out.startswith("High, on average over")
+    assert "What high is" in page.read_text(encoding="utf-8")
 
     page = tmp_path / "w.html"
     status, out, _ = run(
-        capsys, "explain", model, pictures / "high" / "0.png", "--question", "what-if", "--target", "low <b>",
-        *data, "--out", page,
+        capsys, "explain", model, pictures / "high" / "0.png", "--question", "counterfactual",
+        "--target", "low <b>", *dataset, "--out", page,
     )  # fmt: skip
 
     text = page.read_text(encoding="utf-8")
@@ -132,7 +121,7 @@ def test_what_a_class_is_and_what_would_change_a_decision_are_asked_too(model, p
     assert "What would make it low &lt;b&gt;" in text and "low <b>" not in text
 
 
-def test_a_comparison_asks_them_of_the_model(model, pictures, tmp_path, capsys):
+def test_a_comparison_explains_them_too(model, pictures, tmp_path, capsys):
     side, numbers = tmp_path / "side.html", tmp_path / "side.json"
 
     status, _, _ = run(
@@ -141,8 +130,9 @@ def test_a_comparison_asks_them_of_the_model(model, pictures, tmp_path, capsys):
     )  # fmt: skip
 
     facts = json.loads(numbers.read_text())
-    assert status == 0 and set(facts["classes"]) == set(facts["changes"]) == {"cam"}
-    assert facts["changes"]["cam"][0]["sentence"] and facts["classes"]["cam"][0]["evidence"]
+    assert status == 0 and set(facts["class_explanations"]) == set(facts["counterfactuals"]) == {"cam"}
+    assert facts["counterfactuals"]["cam"][0]["sentence"]
+    assert facts["class_explanations"]["cam"][0]["evidence"]
     assert "What would make it" in side.read_text(encoding="utf-8")
 
 
@@ -154,7 +144,7 @@ def test_a_data_set_is_previewed(name, tmp_path, capsys):
     assert min(Image.open(tmp_path / "sheet.png").size) > 300
 
 
-def spoiled(model, pictures, tmp_path, what):
+def wrong_call(model, pictures, tmp_path, what):
     """A call with one thing wrong, and a word that the refusal must have."""
     image = pictures / "high" / "0.png"
     broken = tmp_path / "broken.png"
@@ -167,7 +157,7 @@ def spoiled(model, pictures, tmp_path, what):
         "missing image": (["explain", model, tmp_path / "none.png"], "none.png"),
         "corrupt image": (["explain", model, broken], "broken.png"),
         "no image": (["explain", model], "got none"),
-        "question without data": (["explain", model, "--question", "class"], "--data NAME"),
+        "question without data": (["explain", model, "--question", "class"], "--dataset NAME"),
         "unknown question": (["explain", model, image, "--question", "whence"], "whence"),
         "folder without images": (["explain", model, tmp_path / "other"], "found none"),
         "unknown class": (["explain", model, image, "--target", "hihg"], "high"),
@@ -176,10 +166,10 @@ def spoiled(model, pictures, tmp_path, what):
         "model of another version": (["explain", other, image], "9.0"),
         "unwritable page": (["explain", model, image, "--out", broken / "x" / "why.html"], "written"),
         "unknown explainer": (["train", "camm"], "cam"),
-        "unknown setting": (["train", "cam", "--set", "epoch=3"], "epochs"),
+        "unknown setting": (["train", "cam", "--option", "epoch=3"], "epochs"),
         "unknown preset": (["train", "cam", "--preset", "larg"], "small"),
-        "unknown data": (["train", "cam", "--data", "digit"], "digits"),
-        "setting without a value": (["train", "cam", "--set", "epochs"], "name=value"),
+        "unknown data": (["train", "cam", "--dataset", "digit"], "digits"),
+        "setting without a value": (["train", "cam", "--option", "epochs"], "name=value"),
         "training a post-hoc method": (["train", "captum/saliency"], "network"),
         "training into something else": (["train", "cam", "--out", pictures], "something else"),
         "unknown method": (["compare", model, image, "--with", "captum/salient"], "captum/saliency"),
@@ -190,7 +180,8 @@ def spoiled(model, pictures, tmp_path, what):
 @pytest.mark.parametrize(
     "what",
     [
-        "missing image", "corrupt image", "folder without images", "unknown class", "class out of range",
+        "missing image", "corrupt image", "no image", "question without data", "unknown question",
+        "folder without images", "unknown class", "class out of range",
         "missing model", "model of another version", "unwritable page", "unknown explainer",
         "unknown setting",
         "unknown preset", "unknown data", "setting without a value", "training a post-hoc method",
@@ -198,7 +189,7 @@ def spoiled(model, pictures, tmp_path, what):
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_one_clear_line_and_status_2(model, pictures, tmp_path, capsys, what):
-    argv, word = spoiled(model, pictures, tmp_path, what)
+    argv, word = wrong_call(model, pictures, tmp_path, what)
 
     status, _, err = run(capsys, *argv)
 

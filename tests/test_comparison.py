@@ -6,35 +6,35 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.testing import specimen, tiny_data
+from explainkit.testing import fitted_example, tiny_dataset
 
 
 def beside(*methods):
-    model = specimen("cam")
+    model = fitted_example("cam")
     others = [ek.explainer(f"captum/{m}", network=model.network, classes=model.classes) for m in methods]
     return model, others
 
 
 def test_all_explain_the_classes_that_the_first_predicts():
     model, others = beside("saliency", "integrated-gradients")
-    batch = tiny_data().test.batch(torch.arange(4))
+    batch = tiny_dataset().test.batch(torch.arange(4))
 
     compared = ek.compare([model, *others], batch)
 
-    told = compared.explanations
-    assert list(told) == ["cam", "captum/saliency", "captum/integrated-gradients"]
-    assert all(torch.equal(each.targets, told["cam"].targets) for each in told.values())
+    explanations = compared.explanations
+    assert list(explanations) == ["cam", "captum/saliency", "captum/integrated-gradients"]
+    assert all(torch.equal(each.targets, explanations["cam"].targets) for each in explanations.values())
 
 
 def test_one_that_fails_is_named_and_costs_the_others_nothing(tmp_path):
     model, others = beside("saliency")
-    batch = tiny_data().test.batch(torch.arange(2))
+    batch = tiny_dataset().test.batch(torch.arange(2))
 
     class Failing(type(others[0])):
-        def explain(self, *given, **more):
+        def explain(self, *args, **kwargs):
             raise ek.InputError("it would not <b>")
 
-    failing = Failing.bind(model.network, classes=model.classes)
+    failing = Failing.from_network(model.network, classes=model.classes)
     compared = ek.compare([model, failing], batch)
     page = compared.save(tmp_path / "page.html").read_text()
 
@@ -47,21 +47,21 @@ def test_other_classes_are_refused():
     turned = ek.explainer("captum/saliency", network=model.network, classes=model.classes[::-1])
 
     with pytest.raises(ek.InputError, match="same classes"):
-        ek.compare([model, turned], tiny_data().test.batch(torch.arange(2)))
+        ek.compare([model, turned], tiny_dataset().test.batch(torch.arange(2)))
 
 
 def test_pages_of_different_images_are_refused(tmp_path):
-    told = specimen("cam").explain(tiny_data().test.batch(torch.arange(4)))
+    explanations = fitted_example("cam").explain(tiny_dataset().test.batch(torch.arange(4)))
 
     with pytest.raises(ek.InputError, match="same images"):
-        ek.report([told[:2], told[2:]], tmp_path / "page.html")
+        ek.report([explanations[:2], explanations[2:]], tmp_path / "page.html")
 
 
 def test_the_table_has_every_explainer_and_trivial_rows_and_json_has_the_sums():
     model, others = beside("saliency")
-    batch = tiny_data().test.batch(torch.arange(3))
+    batch = tiny_dataset().test.batch(torch.arange(3))
 
-    compared = ek.compare([model, *others], batch, measures=["residual", "pointing", "forward-passes"])
+    compared = ek.compare([model, *others], batch, metric_names=["residual", "pointing", "forward-passes"])
     facts = json.loads(compared.to_json())
     item = facts["explanations"]["cam"][0]
     total = (
@@ -73,4 +73,4 @@ def test_the_table_has_every_explainer_and_trivial_rows_and_json_has_the_sums():
 
     assert "captum/saliency" in compared.table()
     assert "no part masks" in compared.table()
-    assert total == pytest.approx(item["total"], abs=1e-4)
+    assert total == pytest.approx(item["explained_output"], abs=1e-4)

@@ -1,12 +1,12 @@
-"""Every registered explainer keeps every promise."""
+"""Every registered explainer passes every check."""
 
 import pytest
 
 from explainkit import registry
-from explainkit.testing import PROMISES, specimen, tiny_images
+from explainkit.testing import CHECKS, fitted_example, tiny_images
 
 
 @pytest.mark.parametrize("name", registry.offers("explainers"))
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_conformance(name, promise):
-    promise(specimen(name), tiny_images())
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_conformance(name, check):
+    check(fitted_example(name), tiny_images())

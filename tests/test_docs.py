@@ -24,9 +24,9 @@ def name_of(page):
 def blocks(page, language=None):
     """Line, note and text of each block."""
     content = page.read_text(encoding="utf-8")
-    for found in BLOCK.finditer(content):
-        if language in (None, found["language"]):
-            yield content.count("\n", 0, found.start("text")) + 1, found["note"] or "", found["text"]
+    for match in BLOCK.finditer(content):
+        if language in (None, match["language"]):
+            yield content.count("\n", 0, match.start("text")) + 1, match["note"] or "", match["text"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -66,7 +66,7 @@ def test_the_templates_are_inside(names):
     assert "explainkit/rendering/templates/page.html.jinja" in names
 
 
-def test_the_metadata_name_the_command_the_plugins_and_the_licence(wheel):
+def test_the_metadata_name_the_command_the_plugins_and_the_license(wheel):
     with zipfile.ZipFile(wheel) as archive:
         facts = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
         entries = archive.read(facts["entry_points.txt"]).decode()
@@ -88,13 +88,13 @@ import torch
 torch.set_num_threads(1)
 import explainkit as ek
 for package in {PACKAGES!r}:
-    place = pathlib.Path(importlib.import_module(package).__file__)
-    assert place.is_relative_to({str(target)!r}), place
+    file = pathlib.Path(importlib.import_module(package).__file__)
+    assert file.is_relative_to({str(target)!r}), file
 from explainkit.rendering.html import _templates
-from explainkit.testing import tiny_data
-data = tiny_data()
-model = ek.explainer("cam", backbone="tiny", epochs=1).fit(data)
-page = ek.report(model.explain(next(data.batches("test", size=2))), "page.html")
+from explainkit.testing import tiny_dataset
+dataset = tiny_dataset()
+model = ek.explainer("cam", backbone="tiny", epochs=1).fit(dataset)
+page = ek.report(model.explain(next(dataset.batches("test", batch_size=2))), "page.html")
 assert "<img" in page.read_text(encoding="utf-8")
 """
 

@@ -5,7 +5,7 @@ import torch
 from attrs import evolve
 
 import explainkit as ek
-from explainkit.testing import specimen, tiny_data, tiny_images
+from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} & $x_y$ 🐦")
 
@@ -13,17 +13,19 @@ HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A page of three columns and all three questions, whose class names and phrases are hostile."""
-    cam = specimen("cam")
+    cam = fitted_example("cam")
     units = evolve(cam.units, phrases=[HOSTILE[1]] * len(cam.units))
-    told = evolve(cam.explain(tiny_images()), classes=HOSTILE)
-    known = evolve(cam.explain_class(tiny_data()), classes=HOSTILE, units=units)
-    changes = cam.counterfactual(tiny_images())
-    changes = evolve(changes, explanations=evolve(changes.explanations, classes=HOSTILE, units=units))
+    explanations = evolve(cam.explain(tiny_images()), classes=HOSTILE)
+    class_explanations = evolve(cam.explain_class(tiny_dataset()), classes=HOSTILE, units=units)
+    counterfactuals = cam.counterfactual(tiny_images())
+    renamed = evolve(counterfactuals.explanations, classes=HOSTILE, units=units)
+    counterfactuals = evolve(counterfactuals, explanations=renamed)
     path = tmp_path_factory.mktemp("page") / "why.html"
-    labels = [HOSTILE[label] for label in tiny_data().test.labels[:6].tolist()]
+    labels = [HOSTILE[label] for label in tiny_dataset().test.labels[:6].tolist()]
     return ek.report(
-        [told, told.contrast(1), told[list(range(6))]], path, title=HOSTILE[0], labels=labels,
-        classes={"cam": known}, changes={HOSTILE[0]: changes},
+        [explanations, explanations.contrast(1), explanations[list(range(6))]], path, title=HOSTILE[0],
+        labels=labels, class_explanations={"cam": class_explanations},
+        counterfactuals={HOSTILE[0]: counterfactuals},
     )  # fmt: skip
 
 
@@ -102,14 +104,15 @@ def test_all_three_questions_are_answered_on_it(opened):
 
 
 def test_a_notebook_shows_every_value():
-    cam = specimen("cam")
-    told = cam.explain(tiny_images())
-    classes, changes = cam.explain_class(tiny_data()), cam.counterfactual(tiny_images())
+    cam = fitted_example("cam")
+    explanations, class_explanations = cam.explain(tiny_images()), cam.explain_class(tiny_dataset())
+    counterfactuals = cam.counterfactual(tiny_images())
 
-    assert told._repr_html_().count("<article") == 3 and "and 3 more" in told._repr_html_()
-    assert classes._repr_html_().count("<article") == 3 and "more</p>" not in classes._repr_html_()
-    assert changes._repr_html_().count("<article") == 3 and "and 3 more" in changes._repr_html_()
+    for batch, has_more in ((explanations, True), (class_explanations, False), (counterfactuals, True)):
+        markup = batch._repr_html_()
+        assert markup.count("<article") == 3 and ("and 3 more</p>" in markup) == has_more
+        assert has_more or "more</p>" not in markup
     units = cam.units
-    names = evolve(ek.name_units(cam, tiny_data()), reason=HOSTILE[0])
-    cam.units = units  # the specimen is others' too
+    names = evolve(ek.name_units(cam, tiny_dataset()), reason=HOSTILE[0])
+    cam.units = units  # other tests use the fitted example too
     assert "<script" not in names._repr_html_() and "&lt;script" in names._repr_html_()

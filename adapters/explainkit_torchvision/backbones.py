@@ -7,24 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.backbones import Backbone
-from explainkit.errors import BindError, InputError, MissingPackageError, UnknownNameError
-from explainkit.tracing import split_after, split_at_pooling, split_before_last_pooling
+from explainkit.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedNetworkError
+from explainkit.networks.backbones import Backbone, grid_size
+from explainkit.networks.tracing import split_after, split_at_pooling, split_before_last_pooling
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 PROBE = 128
-"""Pixels a side that a network is tried at, where it takes any size."""
+"""Pixels a side of the image that a network is probed with, where it takes any size."""
 
 ONE_SIZE = {"maxvit_t": 224}
-"""Networks whose windows fit one size of image; vision transformers tell theirs."""
+"""Networks whose windows fit one size of image; vision transformers have theirs as an attribute."""
 
 ENDS = {"squeezenet1_0": "features", "squeezenet1_1": "features"}
 """The last layer of networks whose last pooling takes class maps rather than features."""
 
 
 class TorchvisionBackbone(Backbone):
-    """The grid of features of a classifier; images in [0, 1] are normalised inside, as it was trained.
+    """The grid of features of a classifier; images in [0, 1] are normalized inside, as it was trained.
 
     Features that can go below zero are two channels each, above and below, so that nothing is lost.
 
@@ -52,15 +52,18 @@ class TorchvisionBackbone(Backbone):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.receptive_field, self.image_size, self.signed = 0, image_size, False
         self.eval()
-        probe = self._tried(image_size or PROBE)
-        if probe.ndim != 4:
-            raise BindError(f"Expected features of (N, D, h, w); got {tuple(probe.shape)}.")
-        cells, pixels = probe.shape[3], image_size or PROBE
+        side = image_size or PROBE
+        with torch.no_grad():
+            maps = self(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+        if maps.ndim != 4:
+            shape = tuple(maps.shape)
+            raise UnsupportedNetworkError(f"Expected features of (N, D, h, w); got {shape}.")
+        cells = maps.shape[3]
         if image_size is None:  # a border may lack a cell, the difference of two sizes does not
-            cells = self._tried(2 * PROBE).shape[3] - cells
-        self.stride = pixels // cells
-        self.signed = bool((probe < 0).any())
-        self.channels = probe.shape[1] * (1 + self.signed)
+            cells = grid_size(self, (2 * PROBE, 2 * PROBE))[1] - cells
+        self.stride = side // cells
+        self.signed = bool((maps < 0).any())
+        self.channels = maps.shape[1] * (1 + self.signed)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, channels, h, w)."""
@@ -69,12 +72,8 @@ class TorchvisionBackbone(Backbone):
                 f"Expected images of {self.image_size} x {self.image_size}, the one size that this backbone "
                 f"takes; got {tuple(images.shape[-2:])}. Set image_size=… for another."
             )
-        found = self.features((images - self.mean) / self.std)
-        return torch.cat([found.clamp(min=0), (-found).clamp(min=0)], 1) if self.signed else found
-
-    def _tried(self, side: int) -> Tensor:
-        with torch.no_grad():
-            return self(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+        maps = self.features((images - self.mean) / self.std)
+        return torch.cat([maps.clamp(min=0), (-maps).clamp(min=0)], 1) if self.signed else maps
 
 
 class TokenGrid(nn.Module):
@@ -115,7 +114,7 @@ def torchvision_backbone(
     ------
     UnknownNameError
         For a name, weights or a layer that torchvision does not have.
-    BindError
+    UnsupportedNetworkError
         For a network without a grid of features.
     InputError
         For weights that cannot be downloaded.
@@ -129,53 +128,55 @@ def torchvision_backbone(
             f"torchvision cannot be imported beside torch {torch.__version__} ({error}). They go in pairs: "
             "pip install --upgrade torch torchvision."
         ) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        close = get_close_matches(name, known, n=3)
-        raise UnknownNameError(f"torchvision has no {name!r}. Did you mean {close or known[:3]}?")
-    transformer = name.startswith("vit_")
-    if image_size is not None and not transformer:
+    names = models.list_models(module=models)
+    if name not in names:
+        close = get_close_matches(name, names, n=3)
+        raise UnknownNameError(f"torchvision has no {name!r}. Did you mean {close or names[:3]}?")
+    is_transformer = name.startswith("vit_")
+    if image_size is not None and not is_transformer:
         raise InputError(f"Expected image_size=… for vision transformers alone; {name} takes any size.")
-    chosen = _weights(models, name, weights)
-    sized = {"image_size": image_size} if image_size is not None else {}
+    entry = _weights_entry(models, name, weights)
+    options = {"image_size": image_size} if image_size is not None else {}
     try:
-        network = models.get_model(name, weights=chosen, **sized).eval()
+        network = models.get_model(name, weights=entry, **options).eval()
     except OSError as error:
         raise InputError(
             f"The weights {weights!r} of {name} could not be downloaded ({error}). Put the file "
-            f"{chosen.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or train from random "
+            f"{entry.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or train from random "
             "weights with weights=None."
         ) from error
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"torchvision cannot make {name} so: {error}") from error
-    features = TokenGrid(split_after(network, "encoder")) if transformer else _grid(network, name, until)
-    trained = chosen.transforms() if chosen is not None else None
+    features = (
+        TokenGrid(split_after(network, "encoder")) if is_transformer else _features(network, name, until)
+    )
+    preprocessing = entry.transforms() if entry is not None else None
     return TorchvisionBackbone(
         features,
-        getattr(trained, "mean", IMAGENET_MEAN),
-        getattr(trained, "std", IMAGENET_STD),
-        network.image_size if transformer else ONE_SIZE.get(name),
+        getattr(preprocessing, "mean", IMAGENET_MEAN),
+        getattr(preprocessing, "std", IMAGENET_STD),
+        network.image_size if is_transformer else ONE_SIZE.get(name),
     )
 
 
-def _grid(network: nn.Module, name: str, until: str | None) -> nn.Module:
+def _features(network: nn.Module, name: str, until: str | None) -> nn.Module:
     """All of `network` up to its layer `until`, or up to its last global pooling."""
     end = until or ENDS.get(name)
     if end is not None:
         return split_after(network, end)
     try:
         return split_at_pooling(network)[0]
-    except BindError:
+    except UnsupportedNetworkError:
         return split_before_last_pooling(network)
 
 
-def _weights(models: Any, name: str, weights: str | None) -> Any:
-    """The record that torchvision has of `weights`, or ``None`` for random ones."""
+def _weights_entry(models: Any, name: str, weights: str | None) -> Any:
+    """The entry of `weights` in torchvision's list for the network, or ``None`` for random ones."""
     if weights is None:
         return None
-    known = models.get_model_weights(name)
-    if weights not in known.__members__:
+    entries = models.get_model_weights(name)
+    if weights not in entries.__members__:
         raise UnknownNameError(
-            f"torchvision has no weights {weights!r} for {name}. There are: {', '.join(known.__members__)}."
+            f"torchvision has no weights {weights!r} for {name}. There are: {', '.join(entries.__members__)}."
         )
-    return known[weights]
+    return entries[weights]

@@ -28,29 +28,44 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=5000, help="birds to learn from")
     parser.add_argument("--preset", default="small")
     options = parser.parse_args()
-    data = ek.dataset("aviary", train=options.train)
-    models = [ready(name, data, options) for name in ARCHITECTURES]
-    beside = [ek.explainer(name, network=models[0].network, classes=data.classes) for name in POST_HOC]
-    batch = data.test.batch(torch.arange(options.images))
-    told = ek.compare(
-        [*models, *beside], batch, data=data, split="mixed", count=options.measured, bank=data,
-        measures=("rho-phi", "residual-r", "part-deletion", "part-insertion", "pointing", "units-to-95"),
-    )  # fmt: skip
-    print(told.table())
-    for name, explanations in told.explanations.items():
+    dataset = ek.dataset("aviary", train=options.train)
+    models = [load_or_train(name, dataset, options) for name in ARCHITECTURES]
+    post_hoc = [ek.explainer(name, network=models[0].network, classes=dataset.classes) for name in POST_HOC]
+    batch = dataset.test.batch(torch.arange(options.images))
+    comparison = ek.compare(
+        [*models, *post_hoc],
+        batch,
+        dataset=dataset,
+        split="mixed",
+        count=options.measured,
+        distractors=dataset,
+        metric_names=(
+            "shapley-correlation",
+            "within-class-correlation",
+            "part-deletion",
+            "part-insertion",
+            "pointing",
+            "units-to-95-percent",
+        ),
+    )
+    print(comparison.table())
+    for name, explanations in comparison.explanations.items():
         print(f"{name}: {explanations[0].sentence()}")
-    print(f"page: {told.save(options.out, title='Five architectures, three post-hoc methods').resolve()}")
+    page = comparison.save(options.out, title="Five architectures, three post-hoc methods")
+    print(f"page: {page.resolve()}")
 
 
-def ready(name: str, data: ek.ImageData, options: argparse.Namespace) -> ek.InterpretableExplainer:
+def load_or_train(
+    name: str, dataset: ek.ImageDataset, options: argparse.Namespace
+) -> ek.InterpretableExplainer:
     """The architecture `name`, trained and its units named; kept for the next time."""
     folder = options.models / name
     if (folder / "explainer.json").is_file():
         return ek.load(folder)
-    print(f"{name}: training on {len(data.train):,} birds …", flush=True)
-    model = ek.explainer(name, preset=options.preset).fit(data, seed=0)
-    ek.name_units(model, data)
-    print(f"{name}: {model.evaluate(data, ['test'])['test']['accuracy']:.1%} of the test birds")
+    print(f"{name}: training on {len(dataset.train):,} birds …", flush=True)
+    model = ek.explainer(name, preset=options.preset).fit(dataset, seed=0)
+    ek.name_units(model, dataset)
+    print(f"{name}: {model.evaluate(dataset, ['test'])['test']['accuracy']:.1%} of the test birds")
     ek.save(model, folder)
     return model
 

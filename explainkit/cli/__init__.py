@@ -1,7 +1,8 @@
 """The `explainkit` command.
 
-A command is a file here with one function, and one line in `explainkit.builtins`. Its signature is its usage,
-its docstring its help, examples included; what it returns is the exit status, and ``None`` is success.
+A command is a file here with one function, and one line in `explainkit.registry.builtins`. Its signature is
+its usage, its docstring its help, examples included; what it returns is the exit status, and ``None`` is
+success.
 """
 
 import sys
@@ -12,10 +13,10 @@ from pkgutil import resolve_name
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
 
-from explainkit import builtins
 from explainkit.cli.options import plain
 from explainkit.errors import ExplainKitError, PluginWarning
-from explainkit.hookspecs import Offer
+from explainkit.registry import builtins
+from explainkit.registry.hookspecs import Offer
 from explainkit.version import __version__
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ COMMANDS = {offer.name: offer for offer in builtins.explainkit_commands()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 2 for what the user can put right, told in one line."""
+    """Run one command and return its exit status: 2 for what the user can put right, in one line."""
     from cyclopts import CycloptsError
 
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            warnings.showwarning = _show_warning
             status = _app(tokens)(
                 tokens, exit_on_error=False, print_error=False, result_action="return_value"
             )
@@ -57,7 +58,7 @@ def _app(tokens: Sequence[str]) -> "App":
     chosen = next((token for token in tokens if not token.startswith("-")), None)
     for name, offer in _offered(chosen, tokens).items():
         if name == chosen:
-            function = _found(name)
+            function = _command(name)
             app.command(function, name=name, help_epilogue=_examples(function))
         else:
             app.command(App(name=name, help=offer.summary))
@@ -73,7 +74,7 @@ def _offered(chosen: str | None, tokens: Sequence[str]) -> dict[str, Offer]:
     return COMMANDS | {name: offer for name, offer in offers("commands").items() if not name.endswith("/*")}
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _command(name: str) -> Callable[..., Any]:
     if name in COMMANDS:
         return resolve_name(COMMANDS[name].target)
     from explainkit.registry import find
@@ -87,7 +88,7 @@ def _examples(function: Callable[..., Any]) -> str:
     return examples and "**Examples**\n\n" + indent(examples, "    ")
 
 
-def _show(
+def _show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -96,6 +97,6 @@ def _show(
     line: str | None = None,
 ) -> None:
     """A broken plugin's warning without the line of code that asked for it."""
-    told = plain(f"explainkit: {message}\n") if issubclass(category, PluginWarning) else None
+    text = plain(f"explainkit: {message}\n") if issubclass(category, PluginWarning) else None
     stream = file or sys.stderr
-    stream.write(told or warnings.formatwarning(message, category, filename, lineno, line))
+    stream.write(text or warnings.formatwarning(message, category, filename, lineno, line))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, post_hoc, settings_of
+from explainkit.cli.options import class_of, image_files, options_of, post_hoc
 
 
 def compare(
@@ -15,9 +15,9 @@ def compare(
     *,
     others: Annotated[list[str] | None, Parameter(name="--with", negative="")] = None,
     target: str | None = None,
-    against: str | None = None,
-    data: str | None = None,
-    data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
+    foil: str | None = None,
+    dataset: str | None = None,
+    dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
     out: Path = Path("compare.html"),
     json: Path | None = None,
     device: str = "cpu",
@@ -34,12 +34,12 @@ def compare(
         Explainers to put beside it, six usual ones of captum/… unless given; a folder is another saved model.
     target
         Class to explain, by name or index; the model's prediction unless given.
-    against
+    foil
         Explain the margin over this class instead.
-    data
-        Name of the data set that the model learned from: the page then tells too what the classes are to it,
-        and what would change its mind.
-    data_set
+    dataset
+        Name of the data set that the model learned from: the page then also has class explanations and
+        counterfactuals.
+    dataset_option
         One setting of the data set, as name=value; may be given again.
     out
         The page.
@@ -53,15 +53,15 @@ def compare(
     explainkit compare model photo.jpg --with captum/occlusion --with captum/saliency --out compare.html
     """
     import explainkit as ek
-    from explainkit.files import write
+    from explainkit.explanations.serialization import write
 
     first = ek.load(model, device=device)
     files = image_files(images)
-    told = ek.compare(
-        [first, *post_hoc(first, others)], first.read(files), class_of(target), against=class_of(against),
-        bank=None if data is None else ek.dataset(data, **settings_of(data_set)),
+    comparison = ek.compare(
+        [first, *post_hoc(first, others)], first.read_images(files), class_of(target), foils=class_of(foil),
+        distractors=None if dataset is None else ek.dataset(dataset, **options_of(dataset_option)),
     )  # fmt: skip
-    print(told.table())
+    print(comparison.table())
     if json is not None:
-        write(json, told.to_json().encode())
-    print(f"page: {told.save(out).resolve()}")
+        write(json, comparison.to_json().encode())
+    print(f"page: {comparison.save(out).resolve()}")

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explainkit.data.images import ImageData
-    from explainkit.interfaces import InterpretableExplainer
+    from explainkit.data.types import ImageDataset
+    from explainkit.explainers.interpretable import InterpretableExplainer
 
-MEASURES = (
-    "rho-phi", "residual-r", "part-deletion", "part-insertion", "residual", "pointing", "mass-on-bird",
-    "units-to-95", "forward-passes", "backward-passes",
-)  # fmt: skip
+METRICS = (
+    "shapley-correlation",
+    "within-class-correlation",
+    "part-deletion",
+    "part-insertion",
+    "residual",
+    "pointing",
+    "object-mass",
+    "units-to-95-percent",
+    "forward-passes",
+    "backward-passes",
+)
 
 
 def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 40, seed: int = 0) -> None:
@@ -42,49 +50,59 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 40, 
     from explainkit.cli.options import post_hoc
     from explainkit.rendering.html import Fact
 
-    data = ek.dataset("aviary")
-    models = {name: _trained(name, data, out, seed) for name in ("cam", "protopnet")}
-    accuracy = {name: model.evaluate(data, ["test"])["test"]["accuracy"] for name, model in models.items()}
-    batch = data.test.batch(torch.arange(images))
-    told = ek.compare(
-        [*models.values(), *post_hoc(models["cam"], None)], batch, data=data, split="mixed", count=measured,
-        measures=MEASURES, seed=seed, bank=data,
-    )  # fmt: skip
-    largest = max(abs(item.residual or 0.0) for name in models for item in told.explanations[name].check())
+    dataset = ek.dataset("aviary")
+    models = {name: _trained(name, dataset, out, seed) for name in ("cam", "protopnet")}
+    accuracy = {name: model.evaluate(dataset, ["test"])["test"]["accuracy"] for name, model in models.items()}
+    batch = dataset.test.batch(torch.arange(images))
+    comparison = ek.compare(
+        [*models.values(), *post_hoc(models["cam"], None)],
+        batch,
+        dataset=dataset,
+        split="mixed",
+        count=measured,
+        metric_names=METRICS,
+        seed=seed,
+        distractors=dataset,
+    )
+    largest = max(
+        abs(item.residual or 0.0)
+        for name in models
+        for item in comparison.explanations[name].check_additivity()
+    )
     facts = [
-        Fact(name=f"accuracy of {name}", value=f"{share:.1%}", note=f"on {len(data.test):,} test birds")
+        Fact(name=f"accuracy of {name}", value=f"{share:.1%}", note=f"on {len(dataset.test):,} test birds")
         for name, share in accuracy.items()
     ]
     facts.append(Fact(name="largest residual", value=f"{largest:.0e}", note="of either, in logits"))
-    page = told.save(out / "why.html", title="Why these birds?", facts=facts)
-    print(told.metrics.table())
+    page = comparison.save(out / "why.html", title="Why these birds?", facts=facts)
+    print(comparison.metrics.table())
     for name in models:
-        print(f"{name}: {told.explanations[name][0].sentence()}")
-        print(f"{name}: {next(iter(told.classes[name])).sentence()}")
-        print(f"{name}: {told.changes[name][0].sentence()}")
+        print(f"{name}: {comparison.explanations[name][0].sentence()}")
+        print(f"{name}: {next(iter(comparison.class_explanations[name])).sentence()}")
+        print(f"{name}: {comparison.counterfactuals[name][0].sentence()}")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
-    print(f"accuracy on {len(data.test):,} test birds: {shares}")
+    print(f"accuracy on {len(dataset.test):,} test birds: {shares}")
     print(f"page: {page.resolve()}")
 
 
-def _trained(name: str, data: ImageData, out: Path, seed: int) -> InterpretableExplainer[Any]:
+def _trained(name: str, dataset: ImageDataset, out: Path, seed: int) -> InterpretableExplainer[Any]:
     """The explainer `name`, trained now, or by an earlier demo with this seed and these classes."""
     import explainkit as ek
     from explainkit.errors import ExplainKitError
 
     folder = out / name
     try:
-        known = ek.load(folder)
-        if known.classes == data.classes and known.provenance().seed == seed:
+        model = ek.load(folder)
+        if model.classes == dataset.classes and model.provenance().seed == seed:
             print(f"{name}: trained by an earlier demo, {folder}")
-            return known
+            return model
     except ExplainKitError:
         pass  # none is there, or it is of another version
     started = time.perf_counter()
-    print(f"{name}: training on {len(data.train):,} birds …", flush=True)
-    model = ek.explainer(name, preset="small").fit(data, seed=seed)
-    named = sum(name.told for name in ek.name_units(model, data, images=500))
-    print(f"{name}: {named} of {len(model.units or ())} units have a name that holds on other birds")
+    print(f"{name}: training on {len(dataset.train):,} birds …", flush=True)
+    model = ek.explainer(name, preset="small").fit(dataset, seed=seed)
+    accepted = sum(unit.accepted for unit in ek.name_units(model, dataset, images=500))
+    print(f"{name}: {accepted} of {len(model.units or ())} units have a name that holds on other birds")
     ek.save(model, folder)
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s")
     return model

@@ -12,8 +12,14 @@ from functools import partial
 import attrs
 
 from explainkit.cli.plugins import print_table
-from explainkit.discovery import PluginRow, declared, load, resolve, told
 from explainkit.errors import MissingPackageError
+from explainkit.registry.discovery import (
+    PluginRow,
+    declared_plugins,
+    error_text,
+    import_target,
+    load_plugin,
+)
 
 _CHILD = "import sys; from explainkit.cli.doctor import examine; examine(*sys.argv[1:])"
 _ROW = '{"name": '
@@ -35,9 +41,9 @@ def doctor(*, seconds: float = 60) -> int:
     """
     from rich.console import Console
 
-    listed = [row for row, _ in declared()]
+    plugin_rows = [row for row, _ in declared_plugins()]
     with Console(stderr=True).status("Loading each plugin …"), ThreadPoolExecutor(2) as pool:
-        rows = list(pool.map(partial(_examined, seconds=seconds), listed))
+        rows = list(pool.map(partial(_examine_in_process, seconds=seconds), plugin_rows))
     print_table(rows)
     return int(any(row.status in ("failed", "incompatible") for row in rows))
 
@@ -45,24 +51,26 @@ def doctor(*, seconds: float = 60) -> int:
 def examine(name: str, distribution: str) -> None:
     """Print the row of one plugin after loading it with its targets; this runs in the other process."""
     with redirect_stdout(sys.stderr):
-        loaded = next(load(*entry) for entry in declared() if _is(entry[0], name, distribution))
+        loaded = next(
+            load_plugin(*entry) for entry in declared_plugins() if _is_plugin(entry[0], name, distribution)
+        )
         for (kind, called), offer in loaded.offers.items():
             try:
                 for path in filter(None, (offer.target, offer.renderer, offer.sentence)):
-                    resolve(path, f"{kind[:-1]} {called!r}", loaded.row)
+                    import_target(path, f"{kind[:-1]} {called!r}", loaded.row)
             except MissingPackageError as error:  # optional, and the message says how to get it
-                loaded.row = attrs.evolve(loaded.row, cause=told(error))
-            except Exception as error:  # a stranger's module
+                loaded.row = attrs.evolve(loaded.row, cause=error_text(error))
+            except Exception as error:  # a third-party module
                 loaded.fail(error)
                 break
     print(json.dumps(attrs.asdict(loaded.row)))
 
 
-def _is(row: PluginRow, name: str, distribution: str) -> bool:
+def _is_plugin(row: PluginRow, name: str, distribution: str) -> bool:
     return (row.name, row.distribution) == (name, distribution)
 
 
-def _examined(row: PluginRow, seconds: float) -> PluginRow:
+def _examine_in_process(row: PluginRow, seconds: float) -> PluginRow:
     if row.status != "unloaded":
         return row
     command = [sys.executable, "-c", _CHILD, row.name, row.distribution]
@@ -80,11 +88,11 @@ def _examined(row: PluginRow, seconds: float) -> PluginRow:
         return attrs.evolve(row, status="failed", cause=f"took more than {seconds:g} s")
     rows = [line for line in child.stdout.splitlines() if line.startswith(_ROW)]
     if child.returncode or not rows:
-        return attrs.evolve(row, status="failed", cause=_ending(child))
+        return attrs.evolve(row, status="failed", cause=_exit_cause(child))
     return PluginRow(**json.loads(rows[-1]))
 
 
-def _ending(child: "subprocess.CompletedProcess[str]") -> str:
+def _exit_cause(child: "subprocess.CompletedProcess[str]") -> str:
     """How the process died."""
     if child.returncode < 0:
         return f"killed by {signal.Signals(-child.returncode).name}"

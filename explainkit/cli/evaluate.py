@@ -5,30 +5,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import post_hoc, settings_of
+from explainkit.cli.options import options_of, post_hoc
 
 
 def evaluate(
     model: Path,
     /,
     *,
-    data: str = "aviary",
-    data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
+    dataset: str = "aviary",
+    dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
     others: Annotated[list[str] | None, Parameter(name="--with", negative="")] = None,
     images: int = 50,
     seed: int = 0,
     json: Path | None = None,
     device: str = "cpu",
 ) -> None:
-    """Tell a saved model's accuracy, and measure its explanations beside trivial ones.
+    """Print a saved model's accuracy, and evaluate its explanations beside trivial ones.
 
     Parameters
     ----------
     model
         Folder of a saved explainer.
-    data
+    dataset
         Name of a data set.
-    data_set
+    dataset_option
         One setting of the data set, as name=value; may be given again.
     others
         Explainers to measure beside it, such as captum/occlusion; none unless given.
@@ -43,21 +43,25 @@ def evaluate(
 
     Examples
     --------
-    explainkit evaluate model --data aviary --images 200 --with captum/integrated-gradients
+    explainkit evaluate model --dataset aviary --images 200 --with captum/integrated-gradients
     """
     import explainkit as ek
     from explainkit.errors import InputError
-    from explainkit.files import write
-    from explainkit.metrics import measure
+    from explainkit.explanations.serialization import write
+    from explainkit.metrics import evaluate_explanations
 
     if images < 1:
         raise InputError(f"Expected at least one image to measure on; got {images}.")
 
     explainer = ek.load(model, device=device)
-    known = ek.dataset(data, **settings_of(data_set))
-    for split, scores in explainer.evaluate(known, [s for s in known.splits if s != "train"]).items():
+    image_dataset = ek.dataset(dataset, **options_of(dataset_option))
+    for split, scores in explainer.evaluate(
+        image_dataset, [s for s in image_dataset.splits if s != "train"]
+    ).items():
         print(f"{split}: accuracy {scores['accuracy']:.1%}, cross-entropy {scores['loss']:.3f}")
-    table = measure([explainer, *post_hoc(explainer, others or [])], known, images=images, seed=seed)
+    table = evaluate_explanations(
+        [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
+    )
     print(table.table())
     if json is not None:
         write(json, table.to_json().encode())

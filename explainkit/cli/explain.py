@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, plain, settings_of
+from explainkit.cli.options import class_of, image_files, options_of, plain
 
 if TYPE_CHECKING:
-    from explainkit.data.images import ImageData
+    from explainkit.data.types import ImageDataset
 
 
 def explain(
@@ -19,11 +19,11 @@ def explain(
     images: Annotated[list[Path] | None, Parameter(negative="")] = None,
     /,
     *,
-    question: Literal["why", "class", "what-if"] = "why",
+    question: Literal["image", "class", "counterfactual"] = "image",
     target: str | None = None,
-    against: str | None = None,
-    data: str | None = None,
-    data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
+    foil: str | None = None,
+    dataset: str | None = None,
+    dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
     out: Path = Path("why.html"),
     save: Path | None = None,
     device: str = "cpu",
@@ -39,16 +39,16 @@ def explain(
     images
         Image files, and folders of them; none for --question class.
     question
-        why: this decision. class: what the target is to the model, on average over --data; all classes unless
-        a target is given. what-if: what would make each image the target, or the runner-up, with regions of
-        the training images of --data swapped in.
+        image: why the model decides as it does. class: what the target is to the model, on average over
+        --dataset; all classes unless a target is given. counterfactual: what would make each image the
+        target, or the runner-up, with regions of the training images of --dataset swapped in.
     target
         Class to explain, by name or index; the prediction unless given.
-    against
+    foil
         Explain the margin over this class instead.
-    data
+    dataset
         Name of a data set, for the questions that need one.
-    data_set
+    dataset_option
         One setting of the data set, as name=value; may be given again.
     out
         The page.
@@ -60,48 +60,45 @@ def explain(
     Examples
     --------
     explainkit explain model photo.jpg folder-of-images --out why.html
-    explainkit explain model photo.jpg --question what-if --target robin --data folder --data-set path=birds
-    explainkit explain model --question class --target robin --data folder --data-set path=birds
+    explainkit explain model photo.jpg --question counterfactual --dataset folder --dataset-option path=birds
+    explainkit explain model --question class --target robin --dataset folder --dataset-option path=birds
     """
     import explainkit as ek
 
     explainer = ek.load(model, device=device)
-    wanted, known = class_of(target), _data_set(question, data, data_set)
+    chosen, image_dataset = class_of(target), _question_dataset(question, dataset, dataset_option)
     if question == "class":
-        assert known is not None
-        classes = explainer.explain_class(known, None if wanted is None else [wanted])
-        for item in classes:
+        assert image_dataset is not None
+        class_explanations = explainer.explain_class(image_dataset, None if chosen is None else [chosen])
+        for item in class_explanations:
             print(plain(item.sentence()))
-        print(f"page: {ek.report(classes, out, title='What these classes are').resolve()}")
+        print(f"page: {ek.report(class_explanations, out, title='What these classes are').resolve()}")
         return
     if not images:
         raise ek.InputError("Expected image files, or folders of them, to explain; got none.")
     files = image_files(images)
-    told: Any
-    items: Sequence[Any]
-    if question == "what-if":
-        told = explainer.counterfactual(files, wanted, bank=known)
-        items = list(told)
+    explanations: Any
+    if question == "counterfactual":
+        explanations = explainer.counterfactual(files, chosen, distractors=image_dataset)
     else:
-        told = explainer.explain(files, wanted, against=class_of(against))
-        items = list(told)
+        explanations = explainer.explain(files, chosen, foils=class_of(foil))
         if save is not None:
-            told.save(save)
-    for file, item in zip(files, items, strict=True):
+            explanations.save(save)
+    for file, item in zip(files, explanations, strict=True):
         print(plain(f"{file}: {item.sentence()}"))
-    print(f"page: {ek.report(told, out).resolve()}")
+    print(f"page: {ek.report(explanations, out).resolve()}")
 
 
-def _data_set(question: str, name: str | None, settings: Sequence[str] | None) -> ImageData | None:
+def _question_dataset(question: str, name: str | None, settings: Sequence[str] | None) -> ImageDataset | None:
     """The data set that a question needs."""
     import explainkit as ek
     from explainkit.errors import InputError
 
-    if question == "why":
+    if question == "image":
         return None
     if name is None:
         raise InputError(
-            f"Expected --data NAME for --question {question}: it looks at the images that the model learned "
-            "from, as 'aviary', or 'folder' with --data-set path=…."
+            f"Expected --dataset NAME for --question {question}: it looks at the images that the model "
+            "learned from, as 'aviary', or 'folder' with --dataset-option path=…."
         )
-    return ek.dataset(name, **settings_of(settings))
+    return ek.dataset(name, **options_of(settings))

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from explainkit.errors import InputError
 
 if TYPE_CHECKING:
-    from explainkit.interfaces import Explainer
+    from explainkit.explainers.interface import Explainer
 
 
 USUAL = (
     "captum/guided-backprop", "captum/input-x-gradient", "captum/integrated-gradients",
     "captum/layer-grad-cam", "captum/occlusion", "captum/saliency",
 )  # fmt: skip
-"""The post-hoc methods that are put beside a model unless others are asked for, where they are installed."""
+"""The post-hoc methods that are put beside a model unless others are named, where they are installed."""
 
 
-def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
+def options_of(pairs: Sequence[str] | None) -> dict[str, Any]:
     """``["epochs=3", "backbone=tiny"]`` as settings; values are JSON where they can be, words otherwise.
 
     Raises
@@ -29,19 +29,19 @@ def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
     InputError
         For a pair without an equals sign.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(f"Expected a setting as name=value; got {pair!r}.")
         try:
-            found[name.replace("-", "_")] = json.loads(value)
+            settings[name.replace("-", "_")] = json.loads(value)
         except ValueError:
-            found[name.replace("-", "_")] = value
-    return found
+            settings[name.replace("-", "_")] = value
+    return settings
 
 
-def image_files(paths: Sequence[Path], limit: int | None = None) -> list[Path]:
+def image_files(paths: Sequence[Path]) -> list[Path]:
     """The image files among `paths`, folders searched in order of name.
 
     Raises
@@ -49,33 +49,33 @@ def image_files(paths: Sequence[Path], limit: int | None = None) -> list[Path]:
     InputError
         For a path that is not there, and where no image is found.
     """
-    from explainkit.data.reading import images_in
+    from explainkit.data.reading import list_images
 
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += images_in(path)
+            files += list_images(path)
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise InputError(f"Expected an image or a folder; there is none at {str(path)!r}.")
-    if not found:
+    if not files:
         raise InputError(f"Expected images; found none in {', '.join(map(str, paths))}.")
-    return found if limit is None else found[:limit]
+    return files
 
 
-def class_of(given: str | None) -> str | int | None:
+def class_of(text: str | None) -> str | int | None:
     """A class as it was typed: a number is an index, unless it is none."""
-    return int(given) if given is not None and given.lstrip("-").isdigit() else given
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
 
 
 def plain(text: str) -> str:
-    """A stranger's words for the terminal: characters that would steer it are spelled out."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
+    """Text from plugins and data for the terminal: characters that would steer it are spelled out."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
 
 
 def post_hoc(model: Explainer, names: Sequence[str] | None) -> list[Explainer]:
-    """The explainers to put beside `model`: by name, bound to its network; or saved in folders of their own.
+    """The explainers to put beside `model`: by name, made from its network; or saved in folders of their own.
 
     ``None``: the `USUAL` ones.
     """

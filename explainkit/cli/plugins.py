@@ -15,7 +15,7 @@ from explainkit.errors import PluginWarning
 from explainkit.registry import PluginRow
 from explainkit.registry import plugins as installed
 
-_COLOURS = {"ok": "green", "failed": "red", "incompatible": "red", "blocked": "yellow", "unloaded": "dim"}
+_COLORS = {"ok": "green", "failed": "red", "incompatible": "red", "blocked": "yellow", "unloaded": "dim"}
 
 
 def plugins(
@@ -57,10 +57,10 @@ def print_table(rows: Sequence[PluginRow]) -> None:
     table.add_column("offers", overflow="fold")
     for row in rows:
         lines = [f"{kind}: {', '.join(names)}" for kind, names in row.offers.items()]
-        told = "\n".join([*lines, *filter(None, [row.cause])])
-        name, distribution, version, says = (
-            Text(plain(words))  # a stranger's, so no markup
-            for words in (row.name, row.distribution, row.version, told)
+        offers = "\n".join([*lines, *filter(None, [row.cause])])
+        name, distribution, version, offers_text = (
+            Text(plain(text))  # from a third party, so no markup
+            for text in (row.name, row.distribution, row.version, offers)
         )
-        table.add_row(name, distribution, version, Text(row.status, _COLOURS[row.status]), says)
+        table.add_row(name, distribution, version, Text(row.status, _COLORS[row.status]), offers_text)
     Console().print(table)

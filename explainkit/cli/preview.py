@@ -5,44 +5,43 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import settings_of
+from explainkit.cli.options import options_of
 
 
 def preview(
-    data: str,
+    dataset: str,
     /,
     *,
     out: Path = Path("sheet.png"),
-    data_set: Annotated[list[str] | None, Parameter(name="--data-set", negative="")] = None,
+    dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
 ) -> None:
-    """Draw a sheet of a data set: its classes; for aviary its masks, interventions and captions too.
+    """Draw a sheet of a data set: its own contact sheet, as aviary has one, or images of its classes.
 
     Parameters
     ----------
-    data
+    dataset
         Name of a data set.
     out
         The picture.
-    data_set
+    dataset_option
         One setting of the data set, as name=value; may be given again.
 
     Examples
     --------
-    explainkit preview aviary --data-set size=160 --out sheet.png
+    explainkit preview aviary --dataset-option size=160 --out sheet.png
     """
     import explainkit as ek
-    from explainkit.data.aviary.dataset import Aviary
-    from explainkit.data.aviary.preview import contact_sheet
     from explainkit.errors import InputError
     from explainkit.rendering.figures import class_sheet
 
-    known = ek.dataset(data, **settings_of(data_set))
+    image_dataset = ek.dataset(dataset, **options_of(dataset_option))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(known, Aviary):
-            contact_sheet(known).save(out)
+        contact_sheet = getattr(image_dataset, "contact_sheet", None)  # the data set's own, a PIL image
+        if contact_sheet is None:
+            class_sheet(image_dataset).savefig(out)
         else:
-            class_sheet(known).savefig(out)
+            contact_sheet().save(out)
     except (OSError, ValueError) as error:
         raise InputError(
             f"Expected a picture's path that can be written; got {str(out)!r}: {error}"

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from explainkit.errors import MISFITS, InputError
+from explainkit.protocols import Readable
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """What counts as an image file when a folder is searched."""
@@ -26,14 +27,11 @@ LARGEST_SIDE = 2**14
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, *MISFITS)
 """What Pillow raises for a file that is not whole."""
 
-Readable = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
-"""A file, a PIL image, a tensor (3, H, W), or an array (H, W), (H, W, 3), (H, W, 4) of bytes or of [0, 1]."""
-
 
 def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tensor:
     """Images (N, 3, H, W) in [0, 1], each resized to `size` (H, W) by antialiased bilinear interpolation.
 
-    Grey, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is
+    Gray, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is
     obeyed.
 
     Parameters
@@ -48,7 +46,7 @@ def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tens
     """
     if not items:
         raise InputError("Expected at least one image; got an empty list.")
-    images = [_to_tensor(_picture(item), size) for item in items]
+    images = [_to_tensor(_to_picture(item), size) for item in items]
     shapes = {tuple(image.shape[-2:]) for image in images}
     if len(shapes) > 1:
         raise InputError(
@@ -63,7 +61,7 @@ def read_picture(path: str | Path, *, upright: bool = True) -> Image.Image:
     Parameters
     ----------
     upright : bool
-        Obey the orientation that EXIF tells; ``False`` where annotations speak of pixels as they are stored.
+        Obey the EXIF orientation; ``False`` where annotations refer to pixels as they are stored.
 
     Raises
     ------
@@ -80,7 +78,7 @@ def read_picture(path: str | Path, *, upright: bool = True) -> Image.Image:
                 picture.load()
                 if upright:
                     ImageOps.exif_transpose(picture, in_place=True)
-                return _rgb(picture)
+                return _to_rgb(picture)
     except Image.DecompressionBombError as error:
         raise InputError(f"Expected an image of ordinary size at {str(path)!r}: {error}") from None
     except UnidentifiedImageError:
@@ -89,7 +87,7 @@ def read_picture(path: str | Path, *, upright: bool = True) -> Image.Image:
         raise InputError(f"Expected a whole image file; {str(path)!r} is damaged: {error}.") from None
 
 
-def images_in(place: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The image files in a folder and in all below it, in order of name; links to folders are not followed.
 
     Raises
@@ -98,17 +96,17 @@ def images_in(place: Path) -> list[Path]:
         For a folder that cannot be read, or is nested without end.
     """
     try:
-        return sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     except (OSError, RecursionError) as error:
-        raise InputError(f"Expected a folder that can be searched at {str(place)!r}: {error}.") from None
+        raise InputError(f"Expected a folder that can be searched at {str(folder)!r}: {error}.") from None
 
 
 def picture_bytes(
-    picture: Image.Image, size: tuple[int, int], frame: tuple[int, int, int, int] | None = None
+    picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None
 ) -> Tensor:
-    """A picture, or the part of it in `frame` (x0, y0, x1, y1), resized to `size`: (3, H, W), uint8."""
-    if frame is not None:
-        picture = picture.crop(frame)
+    """A picture, or the part of it in `crop` (x0, y0, x1, y1), resized to `size`: (3, H, W), uint8."""
+    if crop is not None:
+        picture = picture.crop(crop)
     if picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
@@ -130,12 +128,12 @@ def height_width(size: int | Sequence[int]) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _picture(item: Readable) -> Image.Image | Tensor:
+def _to_picture(item: Readable) -> Image.Image | Tensor:
     if isinstance(item, str | Path):
         return read_picture(item)
     if isinstance(item, Image.Image):
         try:
-            return _rgb(ImageOps.exif_transpose(item))
+            return _to_rgb(ImageOps.exif_transpose(item))
         except DAMAGE as error:  # files are read when first looked at
             raise InputError(f"Expected a whole picture; {item!r} is damaged: {error}.") from None
     if isinstance(item, Tensor):
@@ -143,15 +141,15 @@ def _picture(item: Readable) -> Image.Image | Tensor:
             raise InputError(f"Expected a float image of (3, H, W); got {item.dtype} {tuple(item.shape)}.")
         return item
     if isinstance(item, np.ndarray):
-        return _array_picture(item)
+        return _from_array(item)
     raise InputError(f"Expected a file, a PIL image or an array; got {type(item).__name__}.")
 
 
-def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise InputError(f"Expected an image array of (H, W), (H, W, 3) or (H, W, 4); got {array.shape}.")
     if array.dtype == np.uint8:
-        return _rgb(Image.fromarray(array))
+        return _to_rgb(Image.fromarray(array))
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
@@ -164,14 +162,14 @@ def _array_picture(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    if picture.mode.startswith("I"):  # 16 or 32 bits of grey, which convert("RGB") would clip
-        grey = np.array(picture, dtype=np.float32)
-        grey *= 255 / 65535 if picture.mode.startswith("I;16") or grey.max() > 255 else 1
-        return Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith("I"):  # 16 or 32 bits of gray, which convert("RGB") would clip
+        gray = np.array(picture, dtype=np.float32)
+        gray *= 255 / 65535 if picture.mode.startswith("I;16") or gray.max() > 255 else 1
+        return Image.fromarray(gray.clip(0, 255, out=gray).astype(np.uint8)).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 

@@ -1,26 +1,27 @@
 """How good an explanation is, one number an image, or the reason why there is none.
 
-- `score`: what a metric gives, and how a function becomes a metric;
-- `exam`: what explainers of one network are asked, and what they answer;
-- `truth`: what each part is truly worth to a network;
-- `faithfulness`, `pixel_curves`, `localisation`, `interpretability`, `cost`: the metrics, by family;
+- `context`: what the explainers of one network are evaluated on, and the output of one of them;
+- `results`: scores, how a function becomes a metric, and tables of scores;
+- `ground_truth`: what each part is truly worth to a network;
+- `faithfulness`, `localization`, `interpretability`, `cost`: the metrics, by family;
+- `concepts`: how well a unit agrees with a concept, for naming units;
 - `baselines`: the rows without which no number means anything;
 - `table`: all of it for several explainers.
 """
 
-from explainkit.metrics.exam import Answer, Exam
-from explainkit.metrics.score import Score, metric
-from explainkit.metrics.table import MetricTable, Row, measure
-from explainkit.metrics.truth import PartTruth, part_truth, shapley
+from explainkit.metrics.context import EvalContext, ExplainerOutput
+from explainkit.metrics.ground_truth import PartTruth, part_truth, shapley
+from explainkit.metrics.results import MetricTable, Row, Score, metric
+from explainkit.metrics.table import evaluate_explanations
 
 __all__ = [
-    "Answer",
-    "Exam",
+    "EvalContext",
+    "ExplainerOutput",
     "MetricTable",
     "PartTruth",
     "Row",
     "Score",
-    "measure",
+    "evaluate_explanations",
     "metric",
     "part_truth",
     "shapley",

@@ -32,7 +32,7 @@ GRID = (16, 16)
 """The cells on which maps and masks are compared."""
 
 HOPELESS = 0.05
-"""``1 - J0`` below which position alone explains everything, so that nothing can be told."""
+"""``1 - J0`` below which position alone explains everything, so that a score would mean nothing."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -43,20 +43,20 @@ class ConceptScores:
     ----------
     fis : Tensor, (F,)
         The cross-fitted score: 1 for a concept itself, 0 in the mean for chance; unclipped.
-    error : Tensor, (F,)
+    std_error : Tensor, (F,)
         Standard error, by leaving out each fold.
     concept : Tensor, (F,)
         The best concept on all images; -1 where there is none to choose.
-    steady : Tensor, (F,)
+    selection_stability : Tensor, (F,)
         In how large a share of the folds it was chosen.
     table : Tensor, (F, K)
         S on all images at each pair's best threshold: not cross-fitted, too high by choice.
     """
 
     fis: Tensor
-    error: Tensor
+    std_error: Tensor
     concept: Tensor
-    steady: Tensor
+    selection_stability: Tensor
     table: Tensor = field(repr=False)
 
 
@@ -103,7 +103,7 @@ class Tallies:
 
 
 def concept_scores(
-    maps: Tensor, masks: Tensor, known: Tensor | None = None, *, folds: int = FOLDS, seed: int = 0
+    maps: Tensor, masks: Tensor, annotated: Tensor | None = None, *, folds: int = FOLDS, seed: int = 0
 ) -> ConceptScores:
     """Score features against concepts.
 
@@ -113,31 +113,32 @@ def concept_scores(
         How active each feature is; below 0 counts as 0. (N, F, 1, 1) scores whole images.
     masks : Tensor, (N, K, h, w), bool
         Where each concept is, on the same grid.
-    known : Tensor or None, (N, K), bool
+    annotated : Tensor or None, (N, K), bool
         For which images it is known whether a concept is there; all unless given.
     folds, seed : int
         How images are parted.
     """
-    part = fold_of(len(maps), folds, seed)
-    tallies = tally(maps, masks, known, part, folds)
-    every = torch.arange(folds)
-    whole = tallies.scores(every)
-    table = whole.nan_to_num(-torch.inf).amax(0)  # (F, K)
-    tested, chosen = [], []
+    tallies = tally(maps, masks, annotated, fold_of(len(maps), folds, seed), folds)
+    all_folds = torch.arange(folds)
+    table = tallies.scores(all_folds).nan_to_num(-torch.inf).amax(0)  # (F, K)
+    scores, chosen = [], []
     for fold in range(folds):
-        fitted = tallies.scores(every[every != fold]).nan_to_num(-torch.inf)
+        fitted = tallies.scores(all_folds[all_folds != fold]).nan_to_num(-torch.inf)
         best = fitted.permute(1, 0, 2).flatten(1).max(1)
-        held = tallies.scores(every[[fold]]).permute(1, 0, 2).flatten(1)
-        tested.append(held.gather(1, best.indices[:, None])[:, 0].masked_fill(best.values.isinf(), torch.nan))
+        tested = tallies.scores(all_folds[[fold]]).permute(1, 0, 2).flatten(1)
+        score = tested.gather(1, best.indices[:, None])[:, 0]
+        scores.append(score.masked_fill(best.values.isinf(), torch.nan))
         chosen.append(best.indices % fitted.shape[2])
-    held_out = torch.stack(tested)  # (S, F)
+    held_out = torch.stack(scores)  # (S, F)
     valid = ~held_out.isnan()
     number = valid.sum(0).clamp(min=1)
     fis = held_out.nan_to_num(0).sum(0) / number
-    spread = ((held_out - fis).nan_to_num(0).square().sum(0) / (number * (number - 1)).clamp(min=1)).sqrt()
+    variance = (held_out - fis).nan_to_num(0).square().sum(0) / (number * (number - 1)).clamp(min=1)
     concept = table.argmax(1).masked_fill(table.amax(1).isinf(), -1)
-    steady = (torch.stack(chosen) == concept).double().mean(0)
-    return ConceptScores(fis=fis, error=spread, concept=concept, steady=steady, table=table)
+    stability = (torch.stack(chosen) == concept).double().mean(0)
+    return ConceptScores(
+        fis=fis, std_error=variance.sqrt(), concept=concept, selection_stability=stability, table=table
+    )
 
 
 def fold_of(count: int, folds: int, seed: int) -> Tensor:
@@ -147,45 +148,45 @@ def fold_of(count: int, folds: int, seed: int) -> Tensor:
 
 
 def tally(
-    maps: Tensor, masks: Tensor, known: Tensor | None, fold: Tensor, folds: int, size: int = 64
+    maps: Tensor, masks: Tensor, annotated: Tensor | None, fold: Tensor, folds: int, size: int = 64
 ) -> Tallies:
     """Everything that scores follow from, a batch at a time."""
     n, f = maps.shape[:2]
     k, cells = masks.shape[1], masks.shape[2] * masks.shape[3]
     thresholds = levels(maps)  # (T, F)
     weights = instance_weights(masks).flatten(2).double()  # (N, K, P)
-    there = masks.flatten(2).double()
-    asked = torch.ones(n, k, dtype=torch.float64) if known is None else known.double()
+    inside = masks.flatten(2).double()
+    valid = torch.ones(n, k, dtype=torch.float64) if annotated is None else annotated.double()
     t = len(thresholds)
     shape = (folds, t, f)
     hits, alarms = torch.zeros(*shape, k).double(), torch.zeros(*shape, k).double()
-    alike = bool((asked == asked[:, :1]).all())
-    active = torch.zeros(*shape, 1 if alike else k, cells).double()
+    is_shared = bool((valid == valid[:, :1]).all())  # every concept in the same images
+    active = torch.zeros(*shape, 1 if is_shared else k, cells).double()
     mass, present = torch.zeros(folds, k, cells).double(), torch.zeros(folds, k, cells).double()
-    counts = torch.zeros(folds, k).double().index_add(0, fold, asked)
-    mass.index_add_(0, fold, weights * asked[:, :, None])
-    present.index_add_(0, fold, there * asked[:, :, None])
-    for place in range(folds):
-        for rows in (fold == place).nonzero()[:, 0].split(size):
+    counts = torch.zeros(folds, k).double().index_add(0, fold, valid)
+    mass.index_add_(0, fold, weights * valid[:, :, None])
+    present.index_add_(0, fold, inside * valid[:, :, None])
+    for index in range(folds):
+        for rows in (fold == index).nonzero()[:, 0].split(size):
             values = maps[rows].flatten(2).clamp(min=0)
-            told = asked[rows]
-            w, u = weights[rows] * told[:, :, None], (1 - there[rows]) * told[:, :, None]
+            included = valid[rows]
+            w, u = weights[rows] * included[:, :, None], (1 - inside[rows]) * included[:, :, None]
             for level in range(t):
                 on = (values > thresholds[level][None, :, None]).double()
-                hits[place, level] += torch.einsum("nfp,nkp->fk", on, w)
-                alarms[place, level] += torch.einsum("nfp,nkp->fk", on, u)
-                if alike:
-                    active[place, level, :, 0] += torch.einsum("nfp,n->fp", on, told[:, 0])
+                hits[index, level] += torch.einsum("nfp,nkp->fk", on, w)
+                alarms[index, level] += torch.einsum("nfp,nkp->fk", on, u)
+                if is_shared:
+                    active[index, level, :, 0] += torch.einsum("nfp,n->fp", on, included[:, 0])
                 else:
-                    active[place, level] += torch.einsum("nfp,nk->fkp", on, told)
+                    active[index, level] += torch.einsum("nfp,nk->fkp", on, included)
     return Tallies(hits=hits, alarms=alarms, active=active, mass=mass, present=present, counts=counts)
 
 
 def levels(maps: Tensor, shares: Sequence[float] = SHARES) -> Tensor:
     """The values that `shares` of all cells of each feature are above, (T, F); ties leave fewer above."""
     flat = maps.transpose(0, 1).flatten(1).clamp(min=0).sort(1, descending=True).values
-    places = [min(flat.shape[1] - 1, max(1, round(share * flat.shape[1]))) for share in shares]
-    return flat[:, places].T
+    ranks = [min(flat.shape[1] - 1, max(1, round(share * flat.shape[1]))) for share in shares]
+    return flat[:, ranks].T
 
 
 def instance_weights(masks: Tensor) -> Tensor:
@@ -193,18 +194,18 @@ def instance_weights(masks: Tensor) -> Tensor:
 
     An instance is a connected component of a mask.
     """
-    near = np.zeros((3, 3, 3, 3), bool)
-    near[1, 1] = True  # neighbours within a mask alone
-    labels, count = ndimage.label(masks.numpy(), structure=near)
-    found = torch.from_numpy(labels.astype(np.int64))
-    area = torch.bincount(found.flatten(), minlength=count + 1).double()
-    concept = torch.arange(masks.shape[1])[None, :, None, None].expand_as(found)
-    owner = torch.zeros(count + 1, dtype=torch.long).index_put((found.flatten(),), concept.flatten())
+    neighbors = np.zeros((3, 3, 3, 3), bool)
+    neighbors[1, 1] = True  # within a mask alone
+    labels, count = ndimage.label(masks.numpy(), structure=neighbors)
+    instances = torch.from_numpy(labels.astype(np.int64))
+    area = torch.bincount(instances.flatten(), minlength=count + 1).double()
+    concept = torch.arange(masks.shape[1])[None, :, None, None].expand_as(instances)
+    owner = torch.zeros(count + 1, dtype=torch.long).index_put((instances.flatten(),), concept.flatten())
     total = torch.zeros(masks.shape[1]).double().index_add(0, owner[1:], area[1:])
     number = torch.bincount(owner[1:], minlength=masks.shape[1]).clamp(min=1)
     share = (total / number)[owner] / area.clamp(min=1)
     share[0] = 0
-    return share[found]
+    return share[instances]
 
 
 def on_grid(masks: Tensor, size: Sequence[int] = GRID) -> Tensor:

@@ -1,7 +1,7 @@
 """Words for any unit: what it detects best, of all that parts and captions give names to, if anything.
 
 A phrase is chosen on some images and scored on others, by `explainkit.metrics.concepts`. Where its score is
-not beyond chance there is none: a unit without a phrase is told of by its name.
+not beyond chance there is none: a unit without a phrase goes by its name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from explainkit.data.images import Batch, ImageData
-from explainkit.data.phrases import phrases_in, words_of
-from explainkit.decomposition import place, resize
+from explainkit.data.captions.phrases import extract_phrases, tokenize
+from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
-from explainkit.explanation import Explanations
-from explainkit.interfaces import Explainer, InterpretableExplainer
+from explainkit.explainers.interface import Explainer
+from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.display import markup
+from explainkit.explanations.spatial import paste, resize
 from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
 
 BEYOND = 4.0
@@ -40,11 +42,11 @@ class Name:
     ----------
     phrase : str or None
         The best candidate; ``None`` where there is none to choose from.
-    score, error : float
+    score, std_error : float
         Cross-fitted: 1 for the concept itself, 0 for chance; and its standard error.
-    steady : float
+    selection_stability : float
         In how large a share of the folds it was the best.
-    told : bool
+    accepted : bool
         Whether it is good enough to be said.
     """
 
@@ -52,9 +54,9 @@ class Name:
     name: str
     phrase: str | None
     score: float
-    error: float
-    steady: float
-    told: bool
+    std_error: float
+    selection_stability: float
+    accepted: bool
 
 
 @frozen(eq=False, kw_only=True)
@@ -86,9 +88,7 @@ class Names:
         return self.units[unit]
 
     def _repr_html_(self) -> str:
-        from explainkit.rendering.html import plain_fragment
-
-        return plain_fragment(self.table())
+        return markup(self.table())
 
     def table(self) -> str:
         """All units, the best named first, as text."""
@@ -96,8 +96,8 @@ class Names:
             return self.reason
         rows = sorted(self.units, key=lambda name: -name.score)
         lines = [
-            f"{row.name:<24} {row.phrase or '-':<28} {row.score:6.3f} ± {row.error:.3f}"
-            f"{'' if row.told else '   (not told)'}"
+            f"{row.name:<24} {row.phrase or '-':<28} {row.score:6.3f} ± {row.std_error:.3f}"
+            f"{'' if row.accepted else '   (not accepted)'}"
             for row in rows
         ]
         head = f"{'unit':<24} {'best phrase':<28} {'score':>6}   error"
@@ -106,14 +106,14 @@ class Names:
 
 def name_units(
     explainer: Explainer,
-    data: ImageData,
+    dataset: ImageDataset,
     *,
     split: str = "validation",
     images: int = 1000,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> Names:
-    """Name an explainer's units by what the parts, key phrases and captions of `data` tell of its images.
+    """Name an explainer's units by what the parts, key phrases and captions of `dataset` tell of its images.
 
     The phrases are kept with the explainer's units, and are saved with it; a unit that has a phrase of its
     own keeps that.
@@ -135,46 +135,66 @@ def name_units(
         For data that have neither parts nor captions, and for less than an image or two folds.
     """
     if not isinstance(explainer, InterpretableExplainer):
-        kind = explainer.card.speaks
+        kind = explainer.card.unit_kind
         return Names(
-            explainer=explainer.card.title, units=(), candidates=(), images=0,
-            reason=f"{explainer.card.title} speaks of {kind}, which have no meaning of their own to name.",
-        )  # fmt: skip
+            explainer=explainer.card.title,
+            units=(),
+            candidates=(),
+            images=0,
+            reason=f"The units of {explainer.card.title} are {kind}, which have no meaning to name.",
+        )
     if images < 1 or folds < 2:
         raise InputError(f"Expected an image or more and two folds or more; got {images} and {folds}.")
     with torch.inference_mode(False):
-        return _named(explainer, data, split, images, folds, seed)
+        return _named(explainer, dataset, split, images, folds, seed)
 
 
 def _named(
-    explainer: InterpretableExplainer[Any], data: ImageData, split: str, images: int, folds: int, seed: int
+    explainer: InterpretableExplainer[Any],
+    dataset: ImageDataset,
+    split: str,
+    images: int,
+    folds: int,
+    seed: int,
 ) -> Names:
     """The names of units, which are given them."""
     batches = [
-        data.split(split).batch(ids) for ids in torch.arange(min(images, len(data.split(split)))).split(64)
+        dataset.split(split).batch(ids)
+        for ids in torch.arange(min(images, len(dataset.split(split)))).split(64)
     ]
     first = explainer.explain(batches[0].images[:1])
     placed = first.maps is not None and first.units.pooling != "none"
-    concepts = _concepts(batches, data, placed)
+    concepts = _concepts(batches, dataset, placed)
     maps = torch.cat([_maps(explainer.explain(batch), concepts.grid) for batch in batches])
     found = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
     units = explainer.units
     assert units is not None
     names = tuple(
         Name(
-            unit=unit, name=units.names[unit], phrase=concepts.names[concept] if concept >= 0 else None,
-            score=score, error=error, steady=steady,
-            told=concept >= 0 and score >= LEAST and score > BEYOND * error and steady > 0.5,
+            unit=unit,
+            name=units.names[unit],
+            phrase=concepts.names[concept] if concept >= 0 else None,
+            score=score,
+            std_error=error,
+            selection_stability=steady,
+            accepted=concept >= 0 and score >= LEAST and score > BEYOND * error and steady > 0.5,
         )
         for unit, (concept, score, error, steady) in enumerate(
-            zip(found.concept.tolist(), found.fis.tolist(), found.error.tolist(), found.steady.tolist(),
-                strict=True)
+            zip(
+                found.concept.tolist(),
+                found.fis.tolist(),
+                found.std_error.tolist(),
+                found.selection_stability.tolist(),
+                strict=True,
+            )
         )
-    )  # fmt: skip
+    )
     if units.phrases is None or units.phrase_scores is not None:
-        told = torch.tensor([[n.score if n.told else 0.0, n.error if n.told else 0.0] for n in names]).T
-        phrases = tuple(name.phrase if name.told else None for name in names)
-        explainer.units = evolve(units, phrases=phrases, phrase_scores=told.contiguous())
+        phrase_scores = torch.tensor(
+            [[n.score if n.accepted else 0.0, n.std_error if n.accepted else 0.0] for n in names]
+        ).T
+        phrases = tuple(name.phrase if name.accepted else None for name in names)
+        explainer.units = evolve(units, phrases=phrases, phrase_scores=phrase_scores.contiguous())
     return Names(explainer=explainer.card.title, units=names, candidates=concepts.names, images=len(maps))
 
 
@@ -189,7 +209,7 @@ class Concepts:
     known : Tensor, (N, K), bool
         Whether the image's captions or masks say if it is there.
     grid : (int, int)
-        (1, 1) where only whole images are told of.
+        (1, 1) where only whole images are described.
     """
 
     names: tuple[str, ...]
@@ -198,62 +218,62 @@ class Concepts:
     grid: tuple[int, int]
 
 
-def _concepts(batches: list[Batch], data: ImageData, placed: bool) -> Concepts:
+def _concepts(batches: list[Batch], dataset: ImageDataset, placed: bool) -> Concepts:
     """Parts, and attributes of parts; where there are no masks, what captions say of whole images."""
-    with_masks = batches[0].masks is not None and len(data.parts) > 0
+    with_masks = batches[0].masks is not None and len(dataset.parts) > 0
     if not with_masks and batches[0].captions is None:
         raise InputError(
-            f"Expected data with masks of parts or with captions, to take names from; {data.name} has "
+            f"Expected data with masks of parts or with captions, to take names from; {dataset.name} has "
             "neither."
         )
     grid = GRID if placed and with_masks else (1, 1)
     masks = None
     if with_masks:
         masks = torch.cat([on_grid(batch.masks, grid) for batch in batches if batch.masks is not None])
-    said, known = _said(batches, data)
-    names, regions, told = [], [], []
+    said, known = _said(batches, dataset)
+    names, regions, annotated = [], [], []
     if masks is not None:
-        for index, part in enumerate(data.parts):
+        for index, part in enumerate(dataset.parts):
             names.append(part)
             regions.append(masks[:, index])
-            told.append(torch.ones(len(masks), dtype=torch.bool))
+            annotated.append(torch.ones(len(masks), dtype=torch.bool))
     for (part, words), there in said.items():
         region = there[:, None, None].expand(-1, *grid)
         if masks is not None:
-            if part not in data.parts:
+            if part not in dataset.parts:
                 continue
-            region = region & masks[:, data.parts.index(part)]
+            region = region & masks[:, dataset.parts.index(part)]
         names.append(words)
         regions.append(region)
-        told.append(known[part, words])
+        annotated.append(known[part, words])
     enough = min(SEEN, len(regions[0]) // 4 + 1) if regions else SEEN
     kept = []
-    for index, (region, sure) in enumerate(zip(regions, told, strict=True)):
+    for index, (region, sure) in enumerate(zip(regions, annotated, strict=True)):
         there = region.flatten(1).any(1)
-        whole_part = masks is not None and index < len(data.parts)
+        whole_part = masks is not None and index < len(dataset.parts)
         if there.sum() >= enough and (whole_part or (sure & ~there).sum() >= enough):
             kept.append(index)
     if not kept:
         raise InputError(
-            f"Expected parts or phrases that are in {SEEN} images or more; {data.name} has none."
+            f"Expected parts or phrases that are in {SEEN} images or more; {dataset.name} has none."
         )
     return Concepts(
         names=tuple(names[place] for place in kept), masks=torch.stack([regions[place] for place in kept], 1),
-        known=torch.stack([told[place] for place in kept], 1), grid=grid,
+        known=torch.stack([annotated[place] for place in kept], 1), grid=grid,
     )  # fmt: skip
 
 
 Said = dict[tuple[str, str], Tensor]
 
 
-def _said(batches: list[Batch], data: ImageData) -> tuple[Said, Said]:
+def _said(batches: list[Batch], dataset: ImageDataset) -> tuple[Said, Said]:
     """For each part and attribute: in which images it is said, and in which it is known from what is said."""
     captions = [caption for batch in batches for caption in batch.captions or ()]
     count = len(captions)
     if not captions:
         return {}, {}
     if not any(caption.phrases for caption in captions):
-        return _spoken([caption.text for caption in captions], data)
+        return _spoken([caption.text for caption in captions], dataset)
     values: dict[tuple[str, str, str], list[int]] = {}
     spoken: dict[tuple[str, str], list[int]] = {}
     texts: dict[tuple[str, str, str], Counter[str]] = {}
@@ -263,7 +283,7 @@ def _said(batches: list[Batch], data: ImageData) -> tuple[Said, Said]:
                 values.setdefault((str(phrase.part), attribute, value), []).append(place_)
                 spoken.setdefault((str(phrase.part), attribute), []).append(place_)
                 if len(phrase.attributes) == 1:
-                    said_so = " ".join(words_of(phrase.text, data.synonyms))
+                    said_so = " ".join(tokenize(phrase.text, dataset.synonyms))
                     texts.setdefault((str(phrase.part), attribute, value), Counter())[said_so] += 1
     said: Said = {}
     known: Said = {}
@@ -277,26 +297,30 @@ def _said(batches: list[Batch], data: ImageData) -> tuple[Said, Said]:
     return said, known
 
 
-def _spoken(texts: list[str], data: ImageData) -> tuple[Said, Said]:
+def _spoken(texts: list[str], dataset: ImageDataset) -> tuple[Said, Said]:
     """The same from bare sentences: adjective and noun; what is not said counts as not there."""
     said: Said = {}
-    for image, found in enumerate(phrases_in(texts, synonyms=data.synonyms)):
+    for image, found in enumerate(extract_phrases(texts, synonyms=dataset.synonyms)):
         for phrase, noun in found:
             said.setdefault((noun, phrase), torch.zeros(len(texts)).bool())[image] = True
     return said, {name: torch.ones(len(texts)).bool() for name in said}
 
 
-def _maps(told: Explanations, grid: tuple[int, int]) -> Tensor:
+def _maps(explanations: Explanations, grid: tuple[int, int]) -> Tensor:
     """How active each unit is on a grid over the image, (N, K, h, w): its score, where that is one cell."""
-    scores = told.scores.detach().float().cpu()
-    if grid == (1, 1) or told.maps is None:
+    scores = explanations.scores.detach().float().cpu()
+    if grid == (1, 1) or explanations.maps is None:
         return scores[..., None, None]
-    maps = told.maps.detach().float().cpu()
-    if told.boxes is None:
+    maps = explanations.maps.detach().float().cpu()
+    if explanations.boxes is None:
         cells = maps.shape[2] * maps.shape[3] / (grid[0] * grid[1])
         return resize(maps, grid) / cells if cells < 1 else resize(maps, grid)
     n, k = scores.shape
-    group = torch.zeros(k, dtype=torch.long) if told.units.group is None else told.units.group.cpu()
-    boxes = told.boxes.detach().float().cpu()[:, group].flatten(0, 1)[:, None]
-    laid = place(maps.flatten(0, 1)[:, None], boxes, told.images.shape[-2:], grid)
+    group = (
+        torch.zeros(k, dtype=torch.long)
+        if explanations.units.group is None
+        else explanations.units.group.cpu()
+    )
+    boxes = explanations.boxes.detach().float().cpu()[:, group].flatten(0, 1)[:, None]
+    laid = paste(maps.flatten(0, 1)[:, None], boxes, explanations.images.shape[-2:], grid)
     return laid.unflatten(0, (n, k))

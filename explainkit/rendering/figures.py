@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from explainkit import registry
-from explainkit.data.images import ImageData
-from explainkit.explanation import Evidence, Explanation
+from explainkit.data.types import ImageDataset
+from explainkit.explanations.single import Evidence, Explanation
 from explainkit.rendering.pictures import Pixels, common_grid, overlay, pixels, rounded_limit, spotlight
 
 FOR, AGAINST, NEUTRAL = "#b2182b", "#2166ac", "#71717a"
@@ -42,7 +42,7 @@ def drawn(explanation: Explanation, size: float = 3.0, dots: int = 90) -> Pixels
 
 def generic(explanation: Explanation, figure: Figure) -> None:
     """The image, its evidence in place, and the sum as bars: right for any explainer."""
-    if explanation.batch.of_rows:
+    if explanation.batch.is_tabular:
         show_sum(explanation, figure.subplots(), count=12)
         return
     image, evidence, bars = figure.subplots(1, 3, width_ratios=[1, 1.2, 1.6])
@@ -54,13 +54,13 @@ def generic(explanation: Explanation, figure: Figure) -> None:
 def show_image(explanation: Explanation, axes: Axes) -> None:
     """The image, titled with the class that is explained."""
     axes.imshow(pixels(explanation.image))
-    rival = f"\nrather than {legible(explanation.against_name)}" if explanation.against_name else ""
-    axes.set_title(f"{legible(explanation.target_name)}{rival}", fontsize=9, parse_math=False)
+    foil = f"\nrather than {legible(explanation.foil_name)}" if explanation.foil_name else ""
+    axes.set_title(f"{legible(explanation.target_name)}{foil}", fontsize=9, parse_math=False)
     axes.set_axis_off()
 
 
 def show_evidence(explanation: Explanation, axes: Axes) -> None:
-    """The saliency over the image, with numbers on its colour bar: logit per cell of an 8 x 8 grid."""
+    """The saliency over the image, with numbers on its color bar: logit per cell of an 8 x 8 grid."""
     grid = common_grid(explanation.saliency())
     limit = rounded_limit(grid)
     axes.imshow(overlay(explanation.image, grid, limit))
@@ -73,7 +73,7 @@ def show_evidence(explanation: Explanation, axes: Axes) -> None:
         ScalarMappable(FuncNorm((_root, _square), -limit, limit), "RdBu_r"),
         ax=axes, shrink=0.8, ticks=[-limit, -limit / 4, 0, limit / 4, limit], format="%.2g",
     )  # fmt: skip
-    bar.set_label("not in logits" if explanation.batch.claim == "none" else "logit per cell", fontsize=7)
+    bar.set_label("not in logits" if explanation.batch.additivity == "none" else "logit per cell", fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -87,14 +87,14 @@ def _square(values: Any) -> Any:
 
 def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
     """The strongest units, all others, the base and what is left: bars that add up to the logit."""
-    items = explanation.strongest(count)
+    items = explanation.top(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
-    rows = [(legible(item.words), item.contribution) for item in items]
+    rows = [(legible(item.text), item.contribution) for item in items]
     if len(explanation.contributions) > len(items):
         rows.append((f"{len(explanation.contributions) - len(items)} others", others))
-    if explanation.batch.claim != "none":
+    if explanation.batch.additivity != "none":
         rows.append(("base", explanation.base))
-    if explanation.batch.claim == "approximate":
+    if explanation.batch.additivity == "approximate":
         rows.append(("residual", explanation.residual or 0.0))
     names, values = [name for name, _ in rows], [value for _, value in rows]
     axes.barh(range(len(rows)), values, color=[FOR if value > 0 else AGAINST for value in values])
@@ -108,10 +108,12 @@ def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
             f" {value:+.2f} ", (value, row), va="center", ha="left" if value >= 0 else "right", fontsize=7
         )
     axes.margins(x=0.25)
-    what = "margin" if explanation.against_name else "logit"
-    claim = explanation.batch.claim
+    what = "margin" if explanation.foil_name else "logit"
+    additivity = explanation.batch.additivity
     axes.set_title(
-        "shares (claims no sum)" if claim == "none" else f"sum = {what} {explanation.total:.2f} ({claim})",
+        "shares (claims no sum)"
+        if additivity == "none"
+        else f"sum = {what} {explanation.explained_output:.2f} ({additivity})",
         fontsize=9,
     )
 
@@ -122,25 +124,25 @@ def show_units(explanation: Explanation, axes: Sequence[Axes], items: Sequence[E
         axis.set_axis_off()
         if item.map is not None:
             axis.imshow(spotlight(explanation.image, item.map, side=128))
-        colour = FOR if item.contribution > 0 else AGAINST
-        words = f"{legible(item.words)}\n{item.contribution:+.2f}"
-        axis.set_title(words, fontsize=8, color=colour, parse_math=False)
+        color = FOR if item.contribution > 0 else AGAINST
+        title = f"{legible(item.text)}\n{item.contribution:+.2f}"
+        axis.set_title(title, fontsize=8, color=color, parse_math=False)
 
 
-def class_sheet(data: ImageData, each: int = 6) -> Figure:
+def class_sheet(dataset: ImageDataset, each: int = 6) -> Figure:
     """The first `each` test images of every class, a row a class, at most 20 classes."""
-    labels = data.test.labels
-    classes = list(range(min(len(data.classes), 20)))
+    labels = dataset.test.labels
+    classes = list(range(min(len(dataset.classes), 20)))
     figure = Figure(figsize=(each + 1.6, len(classes)), layout="constrained")
     grid = figure.subplots(len(classes), each, squeeze=False)
     for row, label in zip(grid, classes, strict=True):
-        found = (labels == label).nonzero()[:each, 0]
-        images = data.test.batch(found).images
+        ids = (labels == label).nonzero()[:each, 0]
+        images = dataset.test.batch(ids).images
         for axis in row:
             axis.set_axis_off()
         for axis, image in zip(row, images, strict=False):
             axis.imshow(pixels(image, 96))
-        row[0].set_title(legible(data.classes[label]), fontsize=8, loc="left", parse_math=False)
+        row[0].set_title(legible(dataset.classes[label]), fontsize=8, loc="left", parse_math=False)
     return figure
 
 

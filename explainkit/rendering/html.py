@@ -9,15 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 from jinja2 import Environment, PackageLoader
 from torch import Tensor
 
 from explainkit.errors import InputError
-from explainkit.explanation import Evidence, Explanation, Explanations
-from explainkit.files import write
-from explainkit.questions.class_level import ClassExplanation, ClassExplanations
-from explainkit.questions.counterfactual import Counterfactual, Counterfactuals
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
+from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
+from explainkit.explanations.sentences import percent
+from explainkit.explanations.serialization import write
+from explainkit.explanations.single import Evidence, Explanation
 from explainkit.rendering.figures import drawn
 from explainkit.rendering.pictures import (
     common_grid,
@@ -31,13 +33,15 @@ from explainkit.rendering.pictures import (
     spotlight,
 )  # fmt: skip
 from explainkit.version import __version__
-from explainkit.wording import percent
 
-CLAIMS = {
+LABELS = {
     "exact": "adds up to the logit by construction",
     "approximate": "adds up to the logit but for the residual shown",
     "none": "not in logits",
 }
+
+SHOWN = 3
+"""How many of several values a notebook shows."""
 
 
 @frozen(kw_only=True)
@@ -65,11 +69,10 @@ class TableView:
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str], bool]]
     note: str = ""
-    notes: Mapping[str, str] = field(factory=dict)
 
 
 def report(
-    told: Explanations | Sequence[Explanations] | Counterfactuals | ClassExplanations,
+    explanations: Explanations | Sequence[Explanations] | Counterfactuals | ClassExplanations,
     path: str | Path,
     *,
     title: str = "Why these decisions",
@@ -78,15 +81,15 @@ def report(
     facts: Sequence[Fact] = (),
     tables: Sequence[TableView] = (),
     failures: Mapping[str, str] | None = None,
-    classes: Mapping[str, ClassExplanations] | None = None,
-    changes: Mapping[str, Counterfactuals] | None = None,
+    class_explanations: Mapping[str, ClassExplanations] | None = None,
+    counterfactuals: Mapping[str, Counterfactuals] | None = None,
 ) -> Path:
     """Write explanations of the same images, a column an explainer, to one HTML file; return its path.
 
     Parameters
     ----------
-    told
-        Explanations; or what would change decisions, or what classes are, alone.
+    explanations
+        Explanations of images; or class explanations, or counterfactuals, alone.
     names : sequence of str or None
         Of the columns; by default their explainers'.
     labels : sequence of str or None
@@ -95,7 +98,7 @@ def report(
         Figures above the images, and tables below them.
     failures : mapping of str to str or None
         Explainers that have no column, and why.
-    classes, changes : mapping or None
+    class_explanations, counterfactuals : mapping or None
         What classes are to explainers, and what would change the decisions, by the explainers' names.
 
     Raises
@@ -103,33 +106,37 @@ def report(
     InputError
         For explanations of different numbers of images, and for a path that cannot be written.
     """
-    if isinstance(told, ClassExplanations):
-        classes = {told.provenance.explainer: told}
-        return _written(page([], [], title, None, facts, tables, failures or {}, classes, {}), path)
-    if isinstance(told, Counterfactuals):
-        changes = {told.explanations.provenance.explainer: told}
-        told = told.explanations
-    columns = [told] if isinstance(told, Explanations) else list(told)
+    if isinstance(explanations, ClassExplanations):
+        class_explanations = {explanations.provenance.explainer: explanations}
+        text = page([], [], title, None, facts, tables, failures or {}, class_explanations, {})
+        return _write_page(text, path)
+    if isinstance(explanations, Counterfactuals):
+        counterfactuals = {explanations.explanations.provenance.explainer: explanations}
+        explanations = explanations.explanations
+    columns = [explanations] if isinstance(explanations, Explanations) else list(explanations)
     if not columns or len({len(column) for column in columns}) > 1:
         raise InputError(
             f"Expected explanations of the same images; got {[len(column) for column in columns]}."
         )
     if labels is not None and len(labels) != len(columns[0]):
         raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
-    if any(_differ(column.images, columns[0].images) for column in columns[1:]):
+    if any(_are_different(column.images, columns[0].images) for column in columns[1:]):
         raise InputError("Expected explanations of the same images; these are of different ones.")
     heads = names or [column.provenance.explainer for column in columns]
-    found = (classes or {}, changes or {})
-    return _written(page(columns, heads, title, labels, facts, tables, failures or {}, *found), path)
+    text = page(
+        columns, heads, title, labels, facts, tables, failures or {}, class_explanations or {},
+        counterfactuals or {},
+    )  # fmt: skip
+    return _write_page(text, path)
 
 
-def _written(text: str, path: str | Path) -> Path:
+def _write_page(text: str, path: str | Path) -> Path:
     path = Path(path)
     write(path, text.encode(errors="backslashreplace"))
     return path
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
+def _are_different(one: Tensor, other: Tensor) -> bool:
     """Whether images are not the same ones; precision and device are no matter."""
     return one.shape != other.shape or not one.float().cpu().allclose(other.float().cpu(), atol=1e-2)
 
@@ -142,62 +149,64 @@ def page(
     facts: Sequence[Fact],
     tables: Sequence[TableView],
     failures: Mapping[str, str],
-    classes: Mapping[str, ClassExplanations],
-    changes: Mapping[str, Counterfactuals],
+    class_explanations: Mapping[str, ClassExplanations],
+    counterfactuals: Mapping[str, Counterfactuals],
 ) -> str:
     """The page as a text."""
     rows = [
-        _row([column[index] for column in columns], names, labels[index] if labels else None)
-        | {"changes": [_change_card(told[index], name) for name, told in changes.items()]}
+        _image_row([column[index] for column in columns], names, labels[index] if labels else None)
+        | {
+            "counterfactuals": [
+                _counterfactual_card(batch[index], name) for name, batch in counterfactuals.items()
+            ]
+        }
         for index in range(len(columns[0]) if columns else 0)
     ]
-    known = {item.name: None for told in classes.values() for item in told}
+    class_names = dict.fromkeys(item.name for batch in class_explanations.values() for item in batch)
     template = _templates().get_template("page.html.jinja")
     return template.render(
-        title=title, rows=rows, names=names, facts=facts, tables=tables, failures=failures, claims=CLAIMS,
+        title=title, rows=rows, names=names, facts=facts, tables=tables, failures=failures, labels=LABELS,
         version=__version__,
         classes=[
-            {"name": label, "cards": [_class_card(told[label], name) for name, told in classes.items()
-                                      if label in told]}
-            for label in known
+            {"name": label, "cards": [_class_card(batch[label], name)
+                                      for name, batch in class_explanations.items() if label in batch]}
+            for label in class_names
         ],
     )  # fmt: skip
 
 
-def fragment(explanation: Explanation) -> str:
+def image_fragment(explanation: Explanation) -> str:
     """One explanation as HTML for a notebook: markup and style, no script."""
-    template = _templates().get_template("fragment.html.jinja")
+    template = _templates().get_template("image_fragment.html.jinja")
     return template.render(
-        row=_row([explanation], [explanation.batch.provenance.explainer], None), claims=CLAIMS
+        row=_image_row([explanation], [explanation.batch.provenance.explainer], None), labels=LABELS
     )
 
 
-SHOWN = 3
-"""How many of several values a notebook shows."""
-
-
-def several(told: Iterable[Any], count: int) -> str:
+def batch_fragment(values: Iterable[Any], count: int) -> str:
     """The first of `count` values as HTML for a notebook, and how many more there are."""
-    first = [item._repr_html_() for item in islice(told, SHOWN)]
+    first = [item._repr_html_() for item in islice(values, SHOWN)]
     more = count - len(first)
     return "\n".join([*first, *([f"<p>and {more} more</p>"] if more else [])])
 
 
-def plain_fragment(text: str) -> str:
+def text_fragment(text: str) -> str:
     """A table of text as HTML for a notebook, its words escaped."""
     return f"<pre>{escape(text)}</pre>"
 
 
-def class_fragment(told: ClassExplanation) -> str:
+def class_fragment(class_explanation: ClassExplanation) -> str:
     """One class as HTML for a notebook."""
-    card = _class_card(told, told.batch.provenance.explainer)
-    return _templates().get_template("answer.html.jinja").render(kind="class", card=card, claims=CLAIMS)
+    card = _class_card(class_explanation, class_explanation.batch.provenance.explainer)
+    template = _templates().get_template("class_or_counterfactual_fragment.html.jinja")
+    return template.render(kind="class", card=card, labels=LABELS)
 
 
-def change_fragment(told: Counterfactual) -> str:
+def counterfactual_fragment(counterfactual: Counterfactual) -> str:
     """What would change one decision as HTML for a notebook."""
-    card = _change_card(told, told.batch.explanations.provenance.explainer)
-    return _templates().get_template("answer.html.jinja").render(kind="change", card=card, claims=CLAIMS)
+    card = _counterfactual_card(counterfactual, counterfactual.batch.explanations.provenance.explainer)
+    template = _templates().get_template("class_or_counterfactual_fragment.html.jinja")
+    return template.render(kind="counterfactual", card=card, labels=LABELS)
 
 
 @cache
@@ -207,20 +216,22 @@ def _templates() -> Environment:
     )
 
 
-def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str | None) -> dict[str, Any]:
+def _image_row(
+    explanations: Sequence[Explanation], names: Sequence[str], label: str | None
+) -> dict[str, Any]:
     """All that the template shows of one image; sums of one network share one scale."""
     first = explanations[0]
-    of_rows = first.batch.of_rows
-    grids = [None if of_rows else common_grid(item.saliency().detach().cpu()) for item in explanations]
+    is_tabular = first.batch.is_tabular
+    grids = [None if is_tabular else common_grid(item.saliency().detach().cpu()) for item in explanations]
     limits = _limits(explanations, grids)
     return {
-        "image": None if of_rows else data_uri(pixels(first.image)),
-        "columns": _columns(first) if of_rows else [],
+        "image": None if is_tabular else data_uri(pixels(first.image)),
+        "columns": _columns(first) if is_tabular else [],
         "label": label,
         "predicted": first.batch.classes[first.prediction],
         "right": label is None or label == first.batch.classes[first.prediction],
         "cards": [
-            _card(item, name, grid, limit)
+            _image_card(item, name, grid, limit)
             for item, name, grid, limit in zip(explanations, names, grids, limits, strict=True)
         ],
         "drawings": [
@@ -234,15 +245,15 @@ def _row(explanations: Sequence[Explanation], names: Sequence[str], label: str |
 def _columns(row: Explanation) -> list[tuple[str, float]]:
     """The columns of a row of a table, named as the units are where there is one for each."""
     values, names = row.image.tolist(), row.batch.units.names
-    named = names if len(names) == len(values) else [f"column {place}" for place in range(len(values))]
-    return list(zip(named, values, strict=True))
+    column_names = names if len(names) == len(values) else [f"column {index}" for index in range(len(values))]
+    return list(zip(column_names, values, strict=True))
 
 
 def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor | None]) -> list[float]:
-    """The end of each one's colour scale: shared by the sums that are about the same logits, else its own."""
+    """The end of each one's color scale: shared by the sums that are about the same logits, else its own."""
 
     def comparable(one: Explanation, other: Explanation) -> bool:
-        if "none" in (one.batch.claim, other.batch.claim) or one.logits.shape != other.logits.shape:
+        if "none" in (one.batch.additivity, other.batch.additivity) or one.logits.shape != other.logits.shape:
             return one is other
         near = 1e-3 * float(one.logits.abs().max())
         return bool((one.logits - other.logits.to(one.logits)).abs().max() <= near)
@@ -254,9 +265,11 @@ def _limits(explanations: Sequence[Explanation], grids: Sequence[Tensor | None])
     ]
 
 
-def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: int = 6) -> dict[str, Any]:
-    """One explainer's answer for one image."""
-    items = explanation.strongest(count)
+def _image_card(
+    explanation: Explanation, name: str, grid: Any, limit: float, count: int = 6
+) -> dict[str, Any]:
+    """The card of one explainer for one image."""
+    items = explanation.top(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
     sums = {"others": others, "base": explanation.base, "residual": explanation.residual or 0.0}
     longest = max(
@@ -264,31 +277,31 @@ def _card(explanation: Explanation, name: str, grid: Any, limit: float, count: i
     )
     return {
         "explainer": name,
-        "claim": explanation.batch.claim,
+        "additivity": explanation.batch.additivity,
         "picture": None if grid is None else data_uri(overlay(explanation.image, grid, limit)),
-        "placed": grid is not None and bool(grid.any()),
-        "notes": explanation.notes,
+        "is_localized": grid is not None and bool(grid.any()),
+        "diagnostics": explanation.diagnostics,
         "limit": limit,
         "target": explanation.target_name,
-        "against": explanation.against_name,
+        "foil": explanation.foil_name,
         "sentence": explanation.sentence(),
-        "total": explanation.total,
-        "unplaced": explanation.batch.unplaced[explanation.index].item(),
+        "explained_output": explanation.explained_output,
+        "nonspatial": explanation.batch.nonspatial[explanation.index].item(),
         "kind": explanation.batch.units.kind,
         "more": len(explanation.contributions) - len(items),
-        "items": [_unit(explanation, item, longest) for item in items],
+        "items": [_unit_row(explanation, item, longest) for item in items],
         "sums": sums,
         "longest": longest,
     }
 
 
-def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
-    exemplar = next((found for found in item.exemplars if found.image is not None), None)
+def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
+    exemplar = next((each for each in item.exemplars if each.image is not None), None)
     side = 112 if exemplar else 72
     from_one_cell = explanation.batch.units.pooling == "max"
     threshold = 0.85 if from_one_cell else 0.5
     return {
-        "words": item.words,
+        "text": item.text,
         "name": item.name,
         "fit": item.phrase_score,
         "score": item.score,
@@ -304,46 +317,68 @@ def _unit(explanation: Explanation, item: Evidence, longest: float) -> dict[str,
     }
 
 
-def _class_card(told: ClassExplanation, name: str, count: int = 6) -> dict[str, Any]:
-    """One explainer's answer for one class."""
-    items = told.strongest(count)
+def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) -> dict[str, Any]:
+    """The card of one explainer for one class."""
+    items = class_explanation.top(count)
     longest = max([abs(item.contribution) for item in items] + [1e-12])
-    contrast = told.contrast().sentence() if told.against is None and told.batch.every is not None else None
+    contrast = (
+        class_explanation.contrast().sentence()
+        if class_explanation.foil is None and class_explanation.batch.all_class_contributions is not None
+        else None
+    )
     return {
-        "explainer": name, "claim": told.batch.claim, "name": told.name, "kind": told.batch.units.kind,
-        "sentence": told.sentence(), "contrast": contrast, "count": told.count, "accuracy": told.accuracy,
-        "linearity": told.linearity, "total": told.total, "base": told.base + told.residual,
-        "decides": told.batch.decisive is not None and told.against is None,
-        "more": len(told.contributions) - len(items),
-        "others": told.contributions.sum().item() - sum(item.contribution for item in items),
+        "explainer": name,
+        "additivity": class_explanation.batch.additivity,
+        "name": class_explanation.name,
+        "kind": class_explanation.batch.units.kind,
+        "sentence": class_explanation.sentence(),
+        "contrast": contrast,
+        "count": class_explanation.count,
+        "accuracy": class_explanation.accuracy,
+        "linear_r2": class_explanation.linear_r2,
+        "explained_output": class_explanation.explained_output,
+        "base": class_explanation.base + class_explanation.residual,
+        "decides": class_explanation.batch.decisive_rate is not None and class_explanation.foil is None,
+        "more": len(class_explanation.contributions) - len(items),
+        "others": class_explanation.contributions.sum().item() - sum(item.contribution for item in items),
         "items": [
             {
-                "words": item.words, "name": item.name,
-                "contribution": item.contribution, "low": item.low, "high": item.high,
+                "text": item.text,
+                "name": item.name,
+                "contribution": item.contribution,
+                "low": item.low,
+                "high": item.high,
                 "share": abs(item.contribution) / longest,
-                "decisive": None if item.decisive is None else percent(item.decisive),
+                "decisive_rate": None if item.decisive_rate is None else percent(item.decisive_rate),
                 "pictures": [
-                    data_uri(crop(found.image, found.box, 56))
-                    for found in item.exemplars if found.image is not None
+                    data_uri(crop(exemplar.image, exemplar.box, 56))
+                    for exemplar in item.exemplars
+                    if exemplar.image is not None
                 ],
             }
             for item in items
         ],
-    }  # fmt: skip
+    }
 
 
-def _change_card(told: Counterfactual, name: str, count: int = 6) -> dict[str, Any]:
-    """One explainer's answer to what would change one decision."""
-    changes, realised = told.changes, told.batch.realised
-    regions = realised.regions[told.index]
+def _counterfactual_card(counterfactual: Counterfactual, name: str, count: int = 6) -> dict[str, Any]:
+    """The card of one explainer for what would change one decision."""
+    changes, swaps = counterfactual.changes, counterfactual.batch.edits["region-swap"]
+    regions = swaps.regions[counterfactual.index]
     card: dict[str, Any] = {
-        "explainer": name, "predicted": told.predicted_name, "target": told.target_name,
-        "sentence": told.sentence(), "success": told.success, "kind": told.batch.explanations.units.kind,
-        "changes": changes[:count], "more": len(changes) - len(changes[:count]), "before": None,
-    }  # fmt: skip
-    if not told.batch.explanations.of_rows:
-        card["before"] = data_uri(pixels(told.explanation.image, 160))
-        if told.success:
-            card["source"] = data_uri(outlined(realised.sources[told.index], regions))
-            card["after"] = data_uri(outlined(told.image, regions))
+        "explainer": name,
+        "predicted": counterfactual.predicted_name,
+        "target": counterfactual.target_name,
+        "sentence": counterfactual.sentence(),
+        "success": counterfactual.success,
+        "kind": counterfactual.batch.explanations.units.kind,
+        "changes": changes[:count],
+        "more": len(changes) - len(changes[:count]),
+        "before": None,
+    }
+    if not counterfactual.batch.explanations.is_tabular:
+        card["before"] = data_uri(pixels(counterfactual.explanation.image, 160))
+        if counterfactual.success:
+            card["source"] = data_uri(outlined(swaps.sources[counterfactual.index], regions))
+            card["after"] = data_uri(outlined(counterfactual.image, regions))
     return card

@@ -12,8 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from explainkit.decomposition import resize
-from explainkit.regions import boxes, enlarge, regions
+from explainkit.explanations.spatial import activation_regions, bounding_boxes, resize, upsample
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -33,34 +32,34 @@ def pixels(image: Tensor, side: int = 224) -> Pixels:
 
 
 def common_grid(saliency: Tensor, grid: tuple[int, int] = GRID) -> Tensor:
-    """Saliency (..., H, W) summed to the cells of `grid`: what a shared colour scale measures."""
+    """Saliency (..., H, W) summed to the cells of `grid`: what a shared color scale measures."""
     return resize(saliency, grid)
 
 
 def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixels:
-    """Evidence (h, w) over a greyed image: red for, blue against.
+    """Evidence (h, w) over a grayed image: red for, blue against.
 
-    Colour goes with the square root of evidence, so that a method of many small shares can be seen beside
-    one of few large ones: a quarter of `limit` has half of the colour.
+    Color goes with the square root of evidence, so that a method of many small shares can be seen beside
+    one of few large ones: a quarter of `limit` has half of the color.
 
     Parameters
     ----------
     grid : Tensor, (h, w)
         Signed.
     limit : float
-        The value that is drawn in full colour, shared by whatever is to be compared.
+        The value that is drawn in full color, shared by whatever is to be compared.
     """
     ground = pixels(image, side).astype(np.float64) / 255
-    grey = (ground @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.75 + 0.2
-    values = enlarge(grid.detach().cpu().double()[None], ground.shape[:2])[0].numpy()
+    gray = (ground @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.75 + 0.2
+    values = upsample(grid.detach().cpu().double()[None], ground.shape[:2])[0].numpy()
     strength = root(values, limit)
-    colour = colormaps["RdBu_r"](strength / 2 + 0.5)[..., :3]
+    color = colormaps["RdBu_r"](strength / 2 + 0.5)[..., :3]
     cover = (np.abs(strength) * 0.9)[..., None]
-    return np.asarray((grey * (1 - cover) + colour * cover).clip(0, 1) * 255).round().astype(np.uint8)
+    return np.asarray((gray * (1 - cover) + color * cover).clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def root(values: Any, limit: float) -> Any:
-    """Signed square roots of ``values / limit``, within [-1, 1]: what colours go by."""
+    """Signed square roots of ``values / limit``, within [-1, 1]: what colors go by."""
     shares = np.clip(np.asarray(values) / limit, -1, 1) if limit > 0 else np.zeros_like(values)
     return np.sign(shares) * np.sqrt(np.abs(shares))
 
@@ -68,10 +67,10 @@ def root(values: Any, limit: float) -> Any:
 def spotlight(image: Tensor, map: Tensor, side: int = 96, threshold: float = 0.5) -> Pixels:
     """An image with all but the region of `map` (h, w) faded, and the region's box drawn in."""
     ground = pixels(image, side).astype(np.float64)
-    region = regions(map[None].float().cpu(), ground.shape[:2], threshold)[0]
+    region = activation_regions(map[None].float().cpu(), ground.shape[:2], threshold)[0]
     faded = ground * 0.25 + 255 * 0.6
     picture = np.where(region.numpy()[..., None], ground, faded)
-    x0, y0, x1, y1 = boxes(region).tolist()
+    x0, y0, x1, y1 = bounding_boxes(region).tolist()
     edge = max(1, side // 64)
     frame = np.zeros(picture.shape[:2], dtype=bool)
     frame[y0:y1, x0:x1] = True
@@ -100,16 +99,16 @@ def framed(image: Tensor, box: tuple[int, int, int, int], side: int = 96) -> Pix
     return picture.round().astype(np.uint8)
 
 
-def data_uri(picture: Pixels, colours: int | None = None) -> str:
-    """A picture as a PNG inside a text, for pages that need no other file; few `colours` make it smaller."""
+def data_uri(picture: Pixels, colors: int | None = None) -> str:
+    """A picture as a PNG inside a text, for pages that need no other file; few `colors` make it smaller."""
     buffer = io.BytesIO()
     image = Image.fromarray(picture)
-    (image if colours is None else image.quantize(colours)).save(buffer, format="PNG", optimize=True)
+    (image if colors is None else image.quantize(colors)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def rounded_limit(values: Tensor) -> float:
-    """The largest |value|, rounded up to one significant digit and a half, for the ends of a colour bar."""
+    """The largest |value|, rounded up to one significant digit and a half, for the ends of a color bar."""
     top = float(values.abs().max()) if values.numel() else 0.0
     if top <= 0 or not math.isfinite(top):
         return 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from explainkit.allowance import Allowance
-from explainkit.data.images import ImageData
+from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, TrainingError
-from explainkit.files import SCHEMA, check_schema, in_brief, pack, read, understood, unpack, write
+from explainkit.explanations.serialization import (
+    SCHEMA,
+    as_format_error,
+    check_schema,
+    in_brief,
+    pack,
+    read,
+    unpack,
+    write,
+)
+from explainkit.networks.memory import MemoryLimit
+from explainkit.training.optimizer_state import as_json, has_same_form, join_state, split_state
 from explainkit.training.phases import Epoch, Phase, Repeat
 
 FILE = "checkpoint.safetensors"
@@ -29,55 +38,55 @@ _PLAIN = Converter(detailed_validation=False)
 
 
 @frozen(kw_only=True, order=True)
-class Place:
-    """Where a run is: item of the plan, turn of a repeat, phase of the item, and how far in it.
+class Position:
+    """Where a run is: item of the plan, round of a repeat, phase of the item, and how far in it.
 
     Attributes
     ----------
     epoch, step : int
         Epochs of the phase that are whole, and steps of the next one that are done.
     stage : int
-        0 while it learns, 1 before its finish, 2 when it is done.
+        0 while it learns, 1 before its `on_end`, 2 when it is done.
     """
 
     item: int = 0
-    turn: int = 0
+    round: int = 0
     phase: int = 0
     stage: int = 0
     epoch: int = 0
     step: int = 0
 
     @property
-    def of_phase(self) -> tuple[int, int, int]:
+    def phase_index(self) -> tuple[int, int, int]:
         """Which phase of the plan."""
-        return self.item, self.turn, self.phase
+        return self.item, self.round, self.phase
 
 
 @define(eq=False, kw_only=True)
 class RunState:
-    """What a checkpoint holds beside the network and its optimiser.
+    """What a checkpoint holds beside the network and its optimizer.
 
     Attributes
     ----------
     epochs : int
         Epochs since the run began, over all phases.
-    first : mapping of str to float
+    initial_losses : mapping of str to float
         Each loss term's first value in this phase.
-    totals : mapping of str to float
+    loss_sums : mapping of str to float
         Sums of the terms over the steps of an unfinished epoch.
     best : (float, float)
-        Accuracy and -loss of the phase's best epoch; `waited` epochs ago.
+        Accuracy and -loss of the phase's best epoch; `epochs_since_best` epochs ago.
     best_state : mapping of str to Tensor or None
         The network's state then, where the phase keeps it.
     """
 
-    place: Place = field(factory=Place)
+    position: Position = field(factory=Position)
     epochs: int = 0
     history: list[Epoch] = field(factory=list)
-    first: dict[str, float] = field(factory=dict)
-    totals: dict[str, float] = field(factory=dict)
+    initial_losses: dict[str, float] = field(factory=dict)
+    loss_sums: dict[str, float] = field(factory=dict)
     best: tuple[float, float] = (-1.0, -1e300)
-    waited: int = 0
+    epochs_since_best: int = 0
     best_state: dict[str, Tensor] | None = None
 
 
@@ -88,14 +97,11 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
-    every : int or None
-        Also within epochs, after so many steps.
     run : mapping
         What must be the same for a run to go on: see `fingerprint`.
     """
 
     folder: Path
-    every: int | None = None
     run: Mapping[str, Any] = field(factory=dict)
 
     @property
@@ -104,7 +110,7 @@ class Checkpoints:
         return self.folder / FILE
 
     def save(
-        self, state: RunState, network: nn.Module, optimiser: Optimizer | None = None, schedule: Any = None
+        self, state: RunState, network: nn.Module, optimizer: Optimizer | None = None, schedule: Any = None
     ) -> None:
         """Replace the checkpoint by this moment of the run.
 
@@ -120,11 +126,11 @@ class Checkpoints:
             "schema": f"explainkit.checkpoint/{SCHEMA}",
             "run": self.run,
             "state": asdict(state, filter=lambda item, _: item.name != "best_state"),
-            "keeps_best": state.best_state is not None,
+            "has_best_state": state.best_state is not None,
         }
-        if optimiser is not None:
-            facts["optimiser"], found = _of_optimiser(optimiser)
-            tensors |= found
+        if optimizer is not None:
+            facts["optimizer"], optimizer_tensors = split_state(optimizer)
+            tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors.items()}
         if schedule is not None:
             facts["schedule"] = schedule.state_dict()
         try:
@@ -137,14 +143,14 @@ class Checkpoints:
             ) from None
         except TypeError as error:
             raise TrainingError(
-                f"Expected an optimiser and a schedule whose state is numbers and tensors: {error}. "
+                f"Expected an optimizer and a schedule whose state is numbers and tensors: {error}. "
                 "Train without checkpoints, or use another schedule."
             ) from None
         except ValueError:
             raise TrainingError(
                 "Expected finite numbers in a checkpoint; the loss on the validation split, or what a phase "
                 "measures, is not. "
-                "Lower the learning rate, clip the gradient (clip=1.0), or train in full precision."
+                "Lower the learning rate, clip the gradient (grad_clip_norm=1.0), or train in full precision."
             ) from None
         write(self.path, content)
 
@@ -161,13 +167,18 @@ class Checkpoints:
         content = read(self.path)
         tensors, facts = unpack(content, self.path)
         check_schema(facts, "explainkit.checkpoint", self.path)
-        with understood(f"{str(self.path)!r} lacks what a checkpoint has"):
-            found = dict(facts["run"])
+        with as_format_error(f"{str(self.path)!r} lacks what a checkpoint has"):
+            saved_run = dict(facts["run"])
             state = _PLAIN.structure(facts["state"], RunState)
-            if not all(0 <= count < 2**31 for count in (*astuple(state.place), state.epochs, state.waited)):
-                raise ValueError(f"{state.place}, {state.epochs} epochs, waited {state.waited}")
-            state.best_state = _under("best.", tensors) if facts["keeps_best"] else None
-        _same_run(found, self.run, self.path)
+            if not all(
+                0 <= count < 2**31
+                for count in (*astuple(state.position), state.epochs, state.epochs_since_best)
+            ):
+                raise ValueError(
+                    f"{state.position}, {state.epochs} epochs, {state.epochs_since_best} since the best"
+                )
+            state.best_state = _with_prefix("best.", tensors) if facts["has_best_state"] else None
+        _check_same_run(saved_run, self.run, self.path)
         return Checkpoint(path=self.path, size=len(content), state=state, tensors=tensors, facts=facts)
 
 
@@ -195,18 +206,18 @@ class Checkpoint:
         FormatError
             For those of another network.
         """
-        with understood(f"{str(self.path)!r} does not fit the network"), Allowance(self.size):
+        with as_format_error(f"{str(self.path)!r} does not fit the network"), MemoryLimit(self.size):
             if self.state.best_state is not None:  # to be seen now that it fits, not at the end of the phase
                 network.load_state_dict(self.state.best_state)
-            network.load_state_dict(_under("network.", self.tensors))
+            network.load_state_dict(_with_prefix("network.", self.tensors))
             torch.set_rng_state(self.tensors["random.cpu"])
             if "random.cuda" in self.tensors and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self.tensors["random.cuda"])
 
-    def restore_optimiser(
-        self, optimiser: Optimizer, schedule: LRScheduler | None, phase: Phase[Any], steps: int
+    def restore_optimizer(
+        self, optimizer: Optimizer, schedule: LRScheduler | None, phase: Phase[Any], steps: int
     ) -> None:
-        """The optimiser's state, each tensor laid out as its parameter is, so that sums round alike.
+        """The optimizer's state, each tensor laid out as its parameter is, so that sums round alike.
 
         Parameters
         ----------
@@ -216,63 +227,47 @@ class Checkpoint:
         Raises
         ------
         FormatError
-            For what another optimiser or schedule remembers, or one at another step.
+            For what another optimizer or schedule remembers, or one at another step.
         """
-        with understood(f"{str(self.path)!r} does not fit the optimiser of phase {phase.name!r}"):
-            optimiser.load_state_dict(self._of_optimiser(optimiser))
+        with as_format_error(f"{str(self.path)!r} does not fit the optimizer of phase {phase.name!r}"):
+            tensors = _with_prefix("optimizer.", self.tensors)
+            optimizer.load_state_dict(join_state(self.facts["optimizer"], tensors, optimizer))
             if schedule is not None:
-                schedule.load_state_dict(self._of_schedule(schedule, phase, steps))
+                schedule.load_state_dict(self._schedule_state(schedule, phase, steps))
 
-    def _of_optimiser(self, optimiser: Optimizer) -> dict[str, Any]:
-        facts = self.facts["optimiser"]
-        groups, parameters = [], []
-        whole = optimiser.state_dict()["param_groups"]
-        for found, own, kept in zip(facts["groups"], whole, optimiser.param_groups, strict=True):
-            if not _alike({**found, "params": own["params"]}, _plain(own)):
-                raise ValueError("another optimiser's settings")
-            group = {**{name: _tuple(value) for name, value in found.items()}, "params": own["params"]}
-            form = _remembered(type(optimiser), group, kept["params"][0].device)
-            groups.append(group)
-            parameters += [(value, form) for value in kept["params"]]
-        state: dict[int, dict[str, Any]] = {
-            int(index): dict(numbers) for index, numbers in facts["state"].items()
-        }
-        for key, value in _under("optimiser.", self.tensors).items():
-            number, _, name = key.partition(".")
-            like, form = parameters[int(number)]
-            laid_out = torch.empty_like(like).copy_(value) if form[name].ndim else value
-            state.setdefault(int(number), {})[name] = laid_out.detach()
-        for index, known in state.items():
-            _check_remembered(known, parameters[index][1])
-        return {"state": state, "param_groups": groups}
-
-    def _of_schedule(self, schedule: LRScheduler, phase: Phase[Any], steps: int) -> dict[str, Any]:
-        found, own, place = self.facts["schedule"], _plain(schedule.state_dict()), self.state.place
-        done = place.epoch * steps + place.step if phase.per == "step" else place.epoch
-        if place.step >= steps or found.get("last_epoch", done) != done:
-            raise ValueError(f"a schedule at step {found.get('last_epoch')}, not {done}")
+    def _schedule_state(self, schedule: LRScheduler, phase: Phase[Any], steps: int) -> dict[str, Any]:
+        saved, own, position = self.facts["schedule"], as_json(schedule.state_dict()), self.state.position
+        done = position.epoch
+        if phase.lr_scheduler_interval == "step":
+            done = position.epoch * steps + position.step
+        if position.step >= steps or saved.get("last_epoch", done) != done:
+            raise ValueError(f"a schedule at step {saved.get('last_epoch')}, not {done}")
         fixed = {name: value for name, value in own.items() if name not in COUNTERS}
-        if isinstance(phase.schedule, str) and fixed != {name: found[name] for name in fixed}:
+        if isinstance(phase.lr_scheduler, str) and fixed != {name: saved[name] for name in fixed}:
             raise ValueError("another schedule")
-        if not _alike(found, own):
+        if not has_same_form(saved, own):
             raise ValueError("another kind of schedule")
-        return found
+        return saved
 
 
 def fingerprint(
-    data: ImageData, plan: Sequence[Phase[Any] | Repeat[Any]], seed: int, device: torch.device, processes: int
+    dataset: ImageDataset,
+    plan: Sequence[Phase[Any] | Repeat[Any]],
+    seed: int,
+    device: torch.device,
+    processes: int,
 ) -> dict[str, Any]:
     """What decides the course of a run: equal fingerprints, equal runs."""
     return {
-        "data": data.name,
-        "classes": list(data.classes),
-        "size": list(data.size),
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "size": list(dataset.size),
         "images": {
-            name: len(split) for name, split in data.splits.items() if name in ("train", "validation")
+            name: len(split) for name, split in dataset.splits.items() if name in ("train", "validation")
         },
-        "labels": int(data.train.labels.long().cumsum(0).sum()),
-        "augmented": data.augment is not None,
-        "plan": [_told(item) for item in plan],
+        "labels": int(dataset.train.labels.long().cumsum(0).sum()),
+        "augmented": dataset.augment is not None,
+        "plan": [_phase_settings(item) for item in plan],
         "seed": seed,
         "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
@@ -281,46 +276,35 @@ def fingerprint(
     }
 
 
-def _told(item: Phase[Any] | Repeat[Any]) -> list[Any]:
+def _phase_settings(item: Phase[Any] | Repeat[Any]) -> list[Any]:
     if isinstance(item, Repeat):
-        return ["repeat", item.times, *(_told(phase) for phase in item.phases)]
-    decay = item.decay if isinstance(item.decay, float | int) else dict(item.decay)
-    schedule = item.schedule if isinstance(item.schedule, str) else "own"
+        return ["repeat", item.max_rounds, *(_phase_settings(phase) for phase in item.phases)]
+    decay = item.weight_decay if isinstance(item.weight_decay, float | int) else dict(item.weight_decay)
+    schedule = item.lr_scheduler if isinstance(item.lr_scheduler, str) else "own"
     return [
-        item.name, item.epochs, dict(item.rates), decay, item.optimiser, schedule, item.per, item.batch_size,
-        item.precision, item.clip, item.keep_best, item.patience,
-        {name: str(value) for name, value in item.options.items()},
-    ]  # fmt: skip
+        item.name,
+        item.epochs,
+        dict(item.lr),
+        decay,
+        item.optimizer,
+        schedule,
+        item.lr_scheduler_interval,
+        item.batch_size,
+        item.precision,
+        item.grad_clip_norm,
+        item.restore_best,
+        item.patience,
+        {name: str(value) for name, value in item.optimizer_kwargs.items()},
+    ]
 
 
-def _same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    for name, value in wanted.items():
-        if _plain(found.get(name)) != _plain(value):
+def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
+    for name, value in current.items():
+        if as_json(saved.get(name)) != as_json(value):
             raise InputError(
                 f"Expected a checkpoint of this run at {str(path)!r}; its {name} differ: "
-                f"{in_brief(repr(found.get(name)))} there, {value!r} here. Only the same run can go on."
+                f"{in_brief(repr(saved.get(name)))} there, {value!r} here. Only the same run can go on."
             )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _of_optimiser(optimiser: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An optimiser's state as numbers and as tensors."""
-    whole = optimiser.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, entry in whole["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{name}"] = value
-            else:
-                numbers.setdefault(str(index), {})[name] = value
-    return {"groups": whole["param_groups"], "state": numbers}, tensors
 
 
 def _random_states() -> dict[str, Tensor]:
@@ -330,45 +314,5 @@ def _random_states() -> dict[str, Tensor]:
     return states
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _remembered(kind: type[Optimizer], group: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What an optimiser of these settings, which it may refuse, knows of a parameter after one step."""
-    number = nn.Parameter(torch.zeros(1, device=device))
-    number.grad = torch.zeros_like(number)
-    known = signature(kind).parameters.keys() & group.keys() - {"params"}
-    twin = kind([number], **{name: group[name] for name in known})
-    twin.step()
-    return dict(twin.state[number])
-
-
-def _check_remembered(found: Mapping[str, Any], form: Mapping[str, Any]) -> None:
-    """Refuse, as ValueError, what such an optimiser would not remember of a parameter."""
-    if found.keys() != form.keys():
-        raise ValueError(f"an optimiser remembers {sorted(form)}; got {in_brief(sorted(found))}")
-    for name, value in form.items():
-        if isinstance(value, Tensor) and not value.ndim:  # a count of steps
-            count = found[name]
-            if count.ndim or count.dtype != value.dtype or not 0 <= count.item() < float("inf"):
-                raise ValueError(f"{name} is {in_brief(count)}")
-
-
-def _alike(found: Any, own: Any) -> bool:
-    """Whether JSON values are of one form: other numbers, perhaps, at the same places."""
-    if isinstance(own, dict):
-        return (
-            isinstance(found, dict)
-            and found.keys() == own.keys()
-            and all(_alike(found[k], own[k]) for k in own)
-        )
-    if isinstance(own, list):
-        return isinstance(found, list) and len(found) == len(own) and all(map(_alike, found, own))
-    if isinstance(own, int | float) and not isinstance(own, bool):
-        return isinstance(found, int | float) and not isinstance(found, bool)
-    return own is None or bool(found == own)

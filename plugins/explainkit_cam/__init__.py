@@ -3,7 +3,7 @@
 Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for Discriminative Localization. CVPR 2016,
 arXiv:1512.04150.
 
-Read model.py for the network, binding.py for networks of others, trainer.py for how it learns, explainer.py
+Read model.py for the network, binding.py for networks of others, losses.py for how it learns, explainer.py
 for what it says, renderer.py for how that is drawn.
 """
 

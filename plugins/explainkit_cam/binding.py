@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from explainkit.decomposition import Decomposition, full_precision
-from explainkit.errors import BindError
-from explainkit.interfaces import undisturbed
-from explainkit.tracing import HOW, split_at_pooling
+from explainkit.errors import UnsupportedNetworkError
+from explainkit.explainers.state import undisturbed
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.layers import describe_output
+from explainkit.networks.precision import disable_autocast, full_precision, reference_tensor
+from explainkit.networks.tracing import HOW, split_at_pooling
 from explainkit_cam.model import pooled
 
 
@@ -22,7 +24,7 @@ class BoundNetwork(nn.Module):
         Images to the tensor (N, D, h, w) that is pooled.
     head : nn.Linear
     mean, std : Tensor or None, (3,)
-        What the network wants its images normalised by.
+        What the network wants its images normalized by.
     """
 
     mean: Tensor
@@ -46,38 +48,38 @@ class BoundNetwork(nn.Module):
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
         self._sizes: set[tuple[int, ...]] = set()
 
-    def hold(self, size: Sequence[int]) -> None:
-        """See, once for images of each `size`, that the logits are the pooled features through the head.
+    def check_size(self, size: Sequence[int]) -> None:
+        """Check, once for images of each `size`, that the logits are the pooled features through the head.
 
         Raises
         ------
-        BindError
+        UnsupportedNetworkError
             Where they are not: a network that pools a fixed window can be read at one size alone.
         """
         if tuple(size) not in self._sizes:
-            _compare(self, size)
+            _checked_features(self, size)
             self._sizes.add(tuple(size))
 
-    def normalised(self, images: Tensor) -> Tensor:
+    def normalized(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) as the network was trained on them."""
         return (images - self.mean) / self.std
 
     def decompose(self, images: Tensor) -> Decomposition:
         """The maps that are pooled; a filter that can go below zero is two units, above and below."""
         features, head = self._parts
-        maps = full_precision(features(self.normalised(images)))
-        parts = pooled(maps, head)
+        maps = full_precision(features(self.normalized(images)))
+        decomposition = pooled(maps, head)
         if not self.signed:
-            return parts
+            return decomposition
         sides = torch.cat([maps.clamp(min=0), (-maps).clamp(min=0)], 1)  # (N, 2 K, h, w)
         return Decomposition(
-            logits=parts.logits, bias=parts.bias, scores=sides.mean((2, 3)), maps=sides,
+            logits=decomposition.logits, bias=decomposition.bias, scores=sides.mean((2, 3)), maps=sides,
             weights=torch.cat([head.weight, -head.weight], 1),
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's own logits."""
-        return self.network(self.normalised(images))
+        return self.network(self.normalized(images))
 
 
 def bind(
@@ -92,69 +94,67 @@ def bind(
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
         Where its logits are not the pooled features through the linear layer.
     """
     if not isinstance(network, nn.Module):
-        raise BindError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
-    if (mean is None) != (std is None) or any(given is not None and len(given) != 3 for given in (mean, std)):
-        raise BindError(f"Expected mean and std of three channels, both or neither; got {mean} and {std}.")
+        raise UnsupportedNetworkError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
+    if (mean is None) != (std is None) or any(
+        values is not None and len(values) != 3 for values in (mean, std)
+    ):
+        raise UnsupportedNetworkError(
+            f"Expected mean and std of three channels, both or neither; got {mean} and {std}."
+        )
     if std is not None and min(std) <= 0:
-        raise BindError(f"Expected a std above 0 for every channel; got {std}.")
+        raise UnsupportedNetworkError(f"Expected a std above 0 for every channel; got {std}.")
     if (features is None) != (head is None):
-        raise BindError("Expected both features=… and head=…, or neither; got one of them.")
-    if _like(network).dtype not in (torch.float32, torch.float64):
-        raise BindError(
-            f"Expected a network in float32 or float64; got {_like(network).dtype}, in which sums do not "
-            "hold. Convert a copy of it with network.float()."
+        raise UnsupportedNetworkError("Expected both features=… and head=…, or neither; got one of them.")
+    reference = reference_tensor(network)
+    if reference.dtype not in (torch.float32, torch.float64):
+        raise UnsupportedNetworkError(
+            f"Expected a network in float32 or float64; got {reference.dtype}, in which sums do not hold. "
+            "Convert a copy of it with network.float()."
         )
     with undisturbed(network):
         if features is None or head is None:
             features, head = split_at_pooling(network)
         bound = BoundNetwork(network, features, head, mean, std)
-        bound.to(_like(network).device)
+        bound.to(reference.device)
         bound.eval()
-        bound.signed.fill_((_compare(bound, size) < 0).any())
+        bound.signed.fill_((_checked_features(bound, size) < 0).any())
         bound._sizes.add(tuple(size))
     return bound
 
 
-def _compare(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
+def _checked_features(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
     """The features of noise, black and white, once both ways to the logits are found to agree on them."""
     features, _ = bound._parts
     noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, *size)
-    images = torch.cat([noise, plain]).to(_like(bound.network))
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    images = torch.cat([noise, plain]).to(reference_tensor(bound.network))
+    with torch.no_grad(), disable_autocast(images.device):
         try:
-            maps, logits = features(bound.normalised(images)), bound(images)
-        except RuntimeError as error:  # whatever the stranger's layers say of images that they cannot take
-            raise BindError(
+            maps, logits = features(bound.normalized(images)), bound(images)
+        except RuntimeError as error:  # whatever the user's layers say of images that they cannot take
+            raise UnsupportedNetworkError(
                 f"Expected a network that takes images (N, 3, {size[0]}, {size[1]}); it says: {error}. "
                 "Give another size=(height, width) where that is the matter."
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise BindError(f"Expected a network that returns logits (N, C); got {_told(logits)}. {HOW}")
-        if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.shape[1] != bound._parts[1].in_features:
-            raise BindError(
-                f"Expected features of (N, {bound._parts[1].in_features}, h, w) before pooling; "
-                f"got {_told(maps)}. {HOW}"
+            raise UnsupportedNetworkError(
+                f"Expected a network that returns logits (N, C); got {describe_output(logits)}. {HOW}"
             )
-        read = bound.decompose(images).logits
+        if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.shape[1] != bound._parts[1].in_features:
+            raise UnsupportedNetworkError(
+                f"Expected features of (N, {bound._parts[1].in_features}, h, w) before pooling; "
+                f"got {describe_output(maps)}. {HOW}"
+            )
+        recomputed = bound.decompose(images).logits
     scale = max(logits.abs().max().item(), 1e-6)
-    gap = (read - logits).abs().max().item() if read.shape == logits.shape else float("nan")
+    gap = (recomputed - logits).abs().max().item() if recomputed.shape == logits.shape else float("nan")
     if not gap <= 1e-4 * scale:
-        raise BindError(
+        raise UnsupportedNetworkError(
             "Expected the pooled features through the linear layer to be the network's logits; they differ "
             f"by {gap:.3g} where logits reach {scale:.3g}: something stands between. {HOW}"
         )
     return maps
-
-
-def _like(network: nn.Module) -> Tensor:
-    """A tensor on the network's device and in its precision."""
-    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-
-
-def _told(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -8,11 +8,11 @@ from attrs import define
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit import regions
+from explainkit.explanations.spatial import activation_regions, bounding_boxes
 from explainkit.training.phases import step_decay
 from explainkit_cam.binding import BoundNetwork, bind
+from explainkit_cam.losses import cross_entropy
 from explainkit_cam.model import CAMNetwork
-from explainkit_cam.trainer import cross_entropy
 
 
 @define(eq=False, kw_only=True)
@@ -28,11 +28,11 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     filters : int or None
         Of a further convolution before pooling.
     epochs, batch_size : int
-    rate, decay : float
+    lr, weight_decay : float
         Learning rate, at its peak for a one-cycle schedule, and weight decay.
-    schedule : {"one-cycle", "steps"}
+    lr_scheduler : {"one-cycle", "steps"}
         With AdamW; or with SGD, whose rate falls to a tenth after each quarter of the epochs.
-    smoothing : float
+    label_smoothing : float
         Of the labels.
     dropout : float
         Before the linear layer.
@@ -43,17 +43,17 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     card: ClassVar[ek.Card] = ek.Card(
         title="CAM",
         citation="Zhou, Khosla, Lapedriza, Oliva, Torralba; CVPR 2016; arXiv:1512.04150",
-        claim="exact",
-        speaks="filters",
+        additivity="exact",
+        unit_kind="filters",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "digits": {"backbone": "tiny", "epochs": 25, "decay": 0.2},
+        "digits": {"backbone": "tiny", "epochs": 25, "weight_decay": 0.2},
         "tiny": {"backbone": "tiny", "epochs": 2},
         "paper": {
             "backbone": "torchvision/vgg16", "weights": "DEFAULT", "until": "features.29", "filters": 1024,
-            "epochs": 16, "batch_size": 128, "rate": 1e-3, "decay": 5e-4, "schedule": "steps",
-            "smoothing": 0.0, "dropout": 0.5,
+            "epochs": 16, "batch_size": 128, "lr": 1e-3, "weight_decay": 5e-4, "lr_scheduler": "steps",
+            "label_smoothing": 0.0, "dropout": 0.5,
         },
     }  # fmt: skip
 
@@ -63,48 +63,52 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     filters: int | None = None
     epochs: int = 12
     batch_size: int = 64
-    rate: float = 4e-3
-    decay: float = 0.05
-    schedule: Literal["one-cycle", "steps"] = "one-cycle"
-    smoothing: float = 0.05
+    lr: float = 4e-3
+    weight_decay: float = 0.05
+    lr_scheduler: Literal["one-cycle", "steps"] = "one-cycle"
+    label_smoothing: float = 0.05
     dropout: float = 0.0
     precision: str = "32-true"
 
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
-        asked = {"weights": self.weights, "until": self.until}
-        given = {name: value for name, value in asked.items() if value is not None}
-        return CAMNetwork(ek.backbone(self.backbone, **given), len(task.classes), self.dropout, self.filters)
+        backbone = ek.backbone(self.backbone, weights=self.weights, until=self.until)
+        return CAMNetwork(backbone, len(task.classes), self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:
         """One phase, all parameters."""
-        how: dict[str, Any] = {"options": {"betas": (0.9, 0.99)}, "schedule": "one-cycle"}
-        if self.schedule == "steps":
+        schedule: dict[str, Any] = {"optimizer_kwargs": {"betas": (0.9, 0.99)}, "lr_scheduler": "one-cycle"}
+        if self.lr_scheduler == "steps":
             quarters = partial(step_decay, every=max(1, self.epochs // 4))
-            how = {
-                "optimiser": "sgd", "options": {"momentum": 0.9}, "schedule": quarters, "per": "epoch"
-            }  # fmt: skip
-        loss = partial(cross_entropy, smoothing=self.smoothing)
+            schedule = {
+                "optimizer": "sgd",
+                "optimizer_kwargs": {"momentum": 0.9},
+                "lr_scheduler": quarters,
+                "lr_scheduler_interval": "epoch",
+            }
+        loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
         return [
             ek.Phase(
-                "all", self.epochs, loss, {"": self.rate}, decay=self.decay, batch_size=self.batch_size,
-                precision=self.precision, **how,
+                "all",
+                self.epochs,
+                loss,
+                {"": self.lr},
+                weight_decay=self.weight_decay,
+                batch_size=self.batch_size,
+                precision=self.precision,
+                **schedule,
             )
-        ]  # fmt: skip
+        ]
 
-    def describe(self, network: nn.Module) -> ek.Units:
+    def describe_units(self, network: nn.Module) -> ek.Units:
         """A unit a filter; two where filters go below zero."""
-        if isinstance(network, BoundNetwork):
-            count = network._parts[1].in_features
-            names = [f"filter {k}" for k in range(count)]
-            if network.signed:
-                names = [f"{name} above zero" for name in names] + [f"{name} below zero" for name in names]
-        else:
-            names = [f"filter {k}" for k in range(network.head.in_features)]  # type: ignore[union-attr, arg-type]
+        names = [f"filter {k}" for k in range(_head(network).in_features)]
+        if isinstance(network, BoundNetwork) and network.signed:
+            names = [f"{name} above zero" for name in names] + [f"{name} below zero" for name in names]
         return ek.Units(kind="filter", names=names, pooling="mean")
 
     @classmethod
-    def bind(
+    def from_network(
         cls,
         network: nn.Module,
         *,
@@ -128,34 +132,31 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
             The module that gives the (N, D, h, w) before pooling, and the linear layer; found by tracing
             where not given.
         mean, std : sequence of three floats or None
-            For networks trained on normalised images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224,
+            For networks trained on normalized images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224,
             0.225)`` for torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
         size : int or (int, int)
             That the identity is checked at, and that files are resized to.
 
         Raises
         ------
-        BindError
+        UnsupportedNetworkError
             Where the logits are not the pooled features through the linear layer.
         """
         explainer = cls(**settings)
         size = (size, size) if isinstance(size, int) else size
         bound = network if isinstance(network, CAMNetwork) else bind(network, features, head, mean, std, size)
-        named = classes or [f"class {c}" for c in range(_head(bound).out_features)]
-        if len(named) != _head(bound).out_features:
-            raise ek.InputError(
-                f"Expected {_head(bound).out_features} class names, one a logit; got {len(named)}."
-            )
+        count = _head(bound).out_features
+        names = classes or [f"class {c}" for c in range(count)]
+        if len(names) != count:
+            raise ek.InputError(f"Expected {count} class names, one a logit; got {len(names)}.")
         explainer.bound = True
-        return explainer._adopt(bound, named, size)
+        return explainer._adopt(bound, names, size)
 
-    def explain_batch(
-        self, images: Tensor, targets: Tensor | None, against: Tensor | None
-    ) -> ek.Explanations:
+    def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """One `decompose`, and the algebra."""
         if isinstance(self._network, BoundNetwork):
-            self._network.hold(images.shape[-2:])
-        return super().explain_batch(images, targets, against)
+            self._network.check_size(images.shape[-2:])
+        return super().explain_batch(images, targets, foils)
 
     @property
     def _checks_range(self) -> bool:
@@ -171,8 +172,8 @@ def boxes(explanations: ek.Explanations, threshold: float = 0.2) -> Tensor:
     size = explanations.images.shape[-2:]
     if explanations.maps is None:
         raise ek.InputError("Expected explanations with maps; these have none.")
-    native = explanations.saliency(explanations.maps.shape[-2:])
-    return regions.boxes(regions.regions(native, size, threshold, keep="largest"))
+    saliency = explanations.saliency(explanations.maps.shape[-2:])
+    return bounding_boxes(activation_regions(saliency, size, threshold, keep="largest"))
 
 
 def _head(network: nn.Module) -> nn.Linear:

@@ -1,10 +1,10 @@
 """The network: a backbone, the mean of each filter, one linear layer."""
 
-import torch
 from torch import Tensor, nn
 
-from explainkit.backbones import Backbone
-from explainkit.decomposition import Decomposition, full_precision
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.backbones import Backbone
+from explainkit.networks.precision import disable_autocast, full_precision
 
 
 class CAMNetwork(nn.Module):
@@ -48,7 +48,7 @@ class CAMNetwork(nn.Module):
 
 def pooled(maps: Tensor, head: nn.Linear, dropout: nn.Module | None = None) -> Decomposition:
     """What global average pooling and `head` make of maps (N, K, h, w)."""
-    with torch.autocast(maps.device.type, enabled=False):
+    with disable_autocast(maps.device):
         scores = maps.mean((2, 3))
         logits = head(scores if dropout is None else dropout(scores))
     bias = head.bias if head.bias is not None else logits.new_zeros(logits.shape[1])

@@ -16,5 +16,5 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     show_image(explanation, image)
     show_evidence(explanation, evidence)
     show_sum(explanation, bars)
-    filters = explanation.strongest(4)
+    filters = explanation.top(4)
     show_units(explanation, list(lower.subplots(1, 4)), filters)

@@ -3,10 +3,11 @@
 Kokhlikyan and others: Captum: A unified and generic model interpretability library for PyTorch.
 arXiv:2009.07896. Each method cites its own paper in its card.
 
-Read explainer.py for what they share, logits.py for networks that return more than logits, layers.py for how
-a layer is found, baseline.py and patches.py for what is compared and covered, seeding.py for chance; then the
-methods: gradients.py, guided.py, deep_lift.py, relevance.py, perturbation.py, surrogate.py, layer_methods.py,
-noise.py.
+Read explainer.py for what they share, logits.py for networks that return more than logits, baseline.py and
+patches.py for what is compared and covered, seeding.py for chance; then the methods: gradients.py, guided.py,
+deep_lift.py, relevance.py, perturbation.py, surrogate.py, noise.py; and those that stop at a layer:
+layer_explainer.py for what they share, layer_gradients.py, layer_deep_lift.py, layer_relevance.py,
+layer_perturbation.py.
 """
 
 from explainkit import Offer, hookimpl
@@ -32,26 +33,26 @@ _METHODS = {
     ),
     "kernel-shap": ("Shapley values of patches, by least squares", "surrogate:KernelShap"),
     "lime": ("A sparse linear model of patches, near the image", "surrogate:Lime"),
-    "layer-grad-cam": ("Maps of a layer, weighed by their mean gradient", "layer_methods:LayerGradCam"),
-    "guided-grad-cam": ("Guided backpropagation times Grad-CAM", "layer_methods:GuidedGradCam"),
+    "layer-grad-cam": ("Maps of a layer, weighed by their mean gradient", "layer_gradients:LayerGradCam"),
+    "guided-grad-cam": ("Guided backpropagation times Grad-CAM", "layer_gradients:GuidedGradCam"),
     "layer-gradient-x-activation": (
         "A layer's activations times the gradient there",
-        "layer_methods:LayerGradientXActivation",
+        "layer_gradients:LayerGradientXActivation",
     ),
     "layer-feature-ablation": (
         "How far the logit falls when a cell of a layer is zero",
-        "layer_methods:LayerFeatureAblation",
+        "layer_perturbation:LayerFeatureAblation",
     ),
-    "internal-influence": ("The mean gradient at a layer", "layer_methods:InternalInfluence"),
-    "layer-conductance": ("What flows through the cells of a layer", "layer_methods:LayerConductance"),
+    "internal-influence": ("The mean gradient at a layer", "layer_gradients:InternalInfluence"),
+    "layer-conductance": ("What flows through the cells of a layer", "layer_gradients:LayerConductance"),
     "layer-integrated-gradients": (
         "Integrated gradients between a layer's answers",
-        "layer_methods:LayerIntegratedGradients",
+        "layer_gradients:LayerIntegratedGradients",
     ),
-    "layer-gradient-shap": ("GradientSHAP at a layer", "layer_methods:LayerGradientShap"),
-    "layer-deep-lift": ("DeepLIFT down to a layer", "layer_methods:LayerDeepLift"),
-    "layer-deep-lift-shap": ("DeepLIFT SHAP down to a layer", "layer_methods:LayerDeepLiftShap"),
-    "layer-lrp": ("Relevance down to a layer", "layer_methods:LayerLRP"),
+    "layer-gradient-shap": ("GradientSHAP at a layer", "layer_gradients:LayerGradientShap"),
+    "layer-deep-lift": ("DeepLIFT down to a layer", "layer_deep_lift:LayerDeepLift"),
+    "layer-deep-lift-shap": ("DeepLIFT SHAP down to a layer", "layer_deep_lift:LayerDeepLiftShap"),
+    "layer-lrp": ("Relevance down to a layer", "layer_relevance:LayerLRP"),
     "noise-tunnel": ("Any of these in the mean over noisy images", "noise:NoiseTunnel"),
 }  # fmt: skip
 

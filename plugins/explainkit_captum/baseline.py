@@ -8,13 +8,13 @@ from torch import Tensor
 from explainkit.errors import InputError
 
 Baseline = float | Sequence[float] | Tensor
-"""One value for all pixels, one a colour, or an image (3, H, W)."""
+"""One value for all pixels, one a color, or an image (3, H, W)."""
 
 Baselines = Sequence[float] | Tensor
 """Several: one value for all pixels of each, or images (B, 3, H, W), such as some of training."""
 
-GREYS = (0.0, 0.5, 1.0)
-"""Black, grey and white: what nobody has to choose."""
+GRAYS = (0.0, 0.5, 1.0)
+"""Black, gray and white: what nobody has to choose."""
 
 
 def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
@@ -29,15 +29,13 @@ def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
         values = values[:, None, None]
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
-    wanted = images.shape[1:]
-    if values.ndim not in (0, 3) or any(
-        have not in (1, want) for have, want in zip(values.shape, wanted, strict=False)
-    ):
+    shape = images.shape[1:]
+    if values.ndim not in (0, 3) or not _expands(values.shape, shape):
         raise InputError(
-            f"Expected baseline as a number, one a colour, or an image {tuple(wanted)}; "
+            f"Expected baseline as a number, one a color, or an image {tuple(shape)}; "
             f"got {tuple(values.shape)}. It is the same for all images."
         )
-    return values.expand(1, *wanted)
+    return values.expand(1, *shape)
 
 
 def baselines_for(images: Tensor, baselines: Baselines) -> Tensor:
@@ -50,31 +48,35 @@ def baselines_for(images: Tensor, baselines: Baselines) -> Tensor:
     values = _tensor(baselines, images)
     if values.ndim == 1:
         values = values[:, None, None, None]
-    wanted = images.shape[1:]
-    if values.ndim != 4 or any(
-        have not in (1, want) for have, want in zip(values.shape[1:], wanted, strict=True)
-    ):
+    shape = images.shape[1:]
+    if values.ndim != 4 or not _expands(values.shape[1:], shape):
         raise InputError(
-            f"Expected baselines as numbers (B,) or images (B, {', '.join(map(str, wanted))}); "
+            f"Expected baselines as numbers (B,) or images (B, {', '.join(map(str, shape))}); "
             f"got {tuple(values.shape)}. They are the same for all images."
         )
     if len(values) < 2:
         raise InputError("Expected two baselines or more, which the method takes the mean over; got one.")
-    return values.expand(-1, *wanted)
+    return values.expand(-1, *shape)
 
 
-def told(baseline: Baseline) -> object:
+def baseline_setting(baseline: Baseline) -> object:
     """`baseline` as a setting that can be written down."""
     if isinstance(baseline, Tensor):
         return baseline.tolist() if baseline.numel() <= 3 else f"images {tuple(baseline.shape)}"
     return list(baseline) if isinstance(baseline, Sequence) else baseline
 
 
+def _expands(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether a tensor of `shape` expands to the `target` shape, axis by axis."""
+    return all(side in (1, wide) for side, wide in zip(shape, target, strict=False))
+
+
 def _tensor(values: Baseline, like: Tensor) -> Tensor:
+    """`values` on the device and in the precision of `like`, finite."""
     try:
-        ready = torch.as_tensor(values).detach().to(like)
+        tensor = torch.as_tensor(values).detach().to(like)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"Expected numbers or images to compare with; got {values!r}.") from None
-    if not ready.isfinite().all():
+    if not tensor.isfinite().all():
         raise InputError("Expected finite numbers to compare with; got some that are not.")
-    return ready
+    return tensor

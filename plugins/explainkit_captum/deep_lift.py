@@ -8,11 +8,18 @@ from captum import attr
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.errors import BindError
-from explainkit_captum.baseline import GREYS, Baseline, Baselines, baseline_for, baselines_for, told
-from explainkit_captum.explainer import CaptumExplainer, Question, pieces
-from explainkit_captum.layers import runs
-from explainkit_captum.logits import own
+from explainkit.errors import UnsupportedNetworkError
+from explainkit.networks.layers import run_counts
+from explainkit_captum.baseline import (
+    GRAYS,
+    Baseline,
+    Baselines,
+    baseline_for,
+    baseline_setting,
+    baselines_for,
+)
+from explainkit_captum.explainer import CaptumExplainer, Question, question_batches
+from explainkit_captum.logits import unwrap
 
 RULED = (
     nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softmax, nn.MaxPool1d, nn.MaxPool2d,
@@ -26,18 +33,18 @@ def check_run_once(network: nn.Module, image: Tensor, title: str) -> None:
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
         Naming the module.
     """
-    again = [
+    repeated = [
         name
-        for name, count in runs(network, image).items()
+        for name, count in run_counts(network, image).items()
         if count > 1 and type(network.get_submodule(name)) in RULED
     ]
-    if again:
-        raise BindError(
+    if repeated:
+        raise UnsupportedNetworkError(
             f"{title} needs every nonlinear module to be run once a pass; {type(network).__name__} runs "
-            f"{', '.join(map(repr, again[:3]))} more often. Give each call a module of its own."
+            f"{', '.join(map(repr, repeated[:3]))} more often. Give each call a module of its own."
         )
 
 
@@ -59,8 +66,8 @@ class DeepLift(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="DeepLIFT",
         citation="Shrikumar, Greenside, Kundaje; ICML 2017; arXiv:1704.02685",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
     rewires: ClassVar[bool] = True
 
@@ -70,24 +77,24 @@ class DeepLift(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """One forward and one backward pass of images and baselines together."""
         method = attr.DeepLift(network, eps=self.eps)
-        empty = baseline_for(images, self.baseline)
-        found = [
-            method.attribute(some, empty.expand(len(some), -1, -1, -1), **asked).detach()
-            for some, asked in pieces(images, question, self.max_batch // 2)
+        baseline = baseline_for(images, self.baseline)
+        attributions = [
+            method.attribute(batch, baseline.expand(len(batch), -1, -1, -1), **part).detach()
+            for batch, part in question_batches(images, question, self.batch_size // 2)
         ]
-        return torch.cat(found)
+        return torch.cat(attributions)
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, against)
+        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
-        return {**super().settings(), "baseline": told(self.baseline)}
+        return {**super().settings(), "baseline": baseline_setting(self.baseline)}
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
-        check_run_once(own(self.network), image, self.card.title)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
+        check_run_once(unwrap(self.network), image, self.card.title)
 
 
 @define(eq=False, kw_only=True)
@@ -97,48 +104,48 @@ class DeepLiftShap(CaptumExplainer):
     Parameters
     ----------
     baselines : sequence of float, or Tensor (B, 3, H, W)
-        Black, grey and white unless given; Captum has no default.
+        Black, gray and white unless given; Captum has no default.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
         title="DeepLIFT SHAP",
         citation="Lundberg, Lee; NeurIPS 2017; arXiv:1705.07874",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
     rewires: ClassVar[bool] = True
 
-    baselines: Baselines = GREYS
+    baselines: Baselines = GRAYS
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward and a backward pass a baseline, each of image and baseline together."""
         method = attr.DeepLiftShap(network)
-        known = baselines_for(images, self.baselines)
+        baselines = baselines_for(images, self.baselines)
         total = torch.zeros_like(images)
-        for some in shares_of(known, self.max_batch // 2):
-            found = [
-                method.attribute(few, some, **asked).detach()
-                for few, asked in pieces(images, question, self.max_batch // (2 * len(some)))
+        for chunk in split_baselines(baselines, self.batch_size // 2):
+            attributions = [
+                method.attribute(batch, chunk, **part).detach()
+                for batch, part in question_batches(images, question, self.batch_size // (2 * len(chunk)))
             ]
-            total = total + torch.cat(found) * (len(some) / len(known))
+            total = total + torch.cat(attributions) * (len(chunk) / len(baselines))
         return total
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean logit, or margin, of the baselines."""
-        return self.mean_logits(baselines_for(images, self.baselines), targets, against)
+        return self.mean_logits(baselines_for(images, self.baselines), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baselines in words where they are images."""
-        return {**super().settings(), "baselines": told(self.baselines)}
+        return {**super().settings(), "baselines": baseline_setting(self.baselines)}
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
-        check_run_once(own(self.network), image, self.card.title)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
+        check_run_once(unwrap(self.network), image, self.card.title)
 
 
-def shares_of(baselines: Tensor, most: int) -> tuple[Tensor, ...]:
-    """`baselines` in shares of `most` at most, of two at least, which is what Captum takes."""
-    count = -(-len(baselines) // max(2, most))
+def split_baselines(baselines: Tensor, max_count: int) -> tuple[Tensor, ...]:
+    """`baselines` in chunks of `max_count` at most, of two at least, which is what Captum takes."""
+    count = -(-len(baselines) // max(2, max_count))
     while count > 1 and len(baselines) // count < 2:
         count -= 1
     return torch.tensor_split(baselines, count)

@@ -14,9 +14,11 @@ from attrs import define, field
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.errors import BindError, InputError
-from explainkit.interfaces import MAX_BATCH, Images, Targets, undisturbed
-from explainkit_captum.logits import acceptable, checked, classifier, own
+from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.interface import BATCH_SIZE
+from explainkit.explainers.state import undisturbed
+from explainkit.protocols import Images, Targets
+from explainkit_captum.logits import check_logits, classifier, probe_image, unwrap
 
 UNITS = ek.Units(
     kind="pixels",
@@ -44,7 +46,7 @@ class CaptumExplainer(ek.PostHocExplainer):
 
     Parameters
     ----------
-    max_batch : int
+    batch_size : int
         How many images the network sees at once, steps and occlusions of a method counted.
     """
 
@@ -53,13 +55,16 @@ class CaptumExplainer(ek.PostHocExplainer):
     one_pass: ClassVar[bool] = False
     """Whether Captum sends each image once through the network, unchanged: that pass gives the logits."""
     rewires: ClassVar[bool] = False
-    """Whether Captum goes into the network's modules: what stops it there is then told as a `BindError`."""
+    """Whether Captum goes into the network's modules.
 
-    max_batch: int = field(default=MAX_BATCH, validator=positive)
-    _met: bool = field(default=False, init=False, repr=False)
+    What stops it there is then raised as an `UnsupportedNetworkError`.
+    """
+
+    batch_size: int = field(default=BATCH_SIZE, validator=positive)
+    _is_prepared: bool = field(default=False, init=False, repr=False)
 
     @classmethod
-    def bind(
+    def from_network(
         cls,
         network: nn.Module,
         *,
@@ -82,11 +87,11 @@ class CaptumExplainer(ek.PostHocExplainer):
 
         Raises
         ------
-        BindError
+        UnsupportedNetworkError
             Where the network returns no logits, or more or fewer than there are `classes`.
         """
         explainer = cls(**settings)
-        image = acceptable(network, size)
+        image = probe_image(network, size)
         explainer._network, explainer.size = classifier(network, image), size
         explainer.classes = tuple(classes or ())
         if image is not None:
@@ -107,7 +112,7 @@ class CaptumExplainer(ek.PostHocExplainer):
             Of these images, one each.
         """
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """What the attributions start from, (N,): 0 where no sum is claimed."""
         return images.new_zeros(len(images))
 
@@ -116,104 +121,107 @@ class CaptumExplainer(ek.PostHocExplainer):
         images: Images,
         targets: Targets | None = None,
         *,
-        against: Targets | None = None,
-        max_batch: int = MAX_BATCH,
+        foils: Targets | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> ek.Explanations:
-        """As for any explainer; `max_batch`, the smaller of call and setting, bounds inner batches too.
+        """As for any explainer; `batch_size`, the smaller of call and setting, bounds inner batches too.
 
         Raises
         ------
-        BindError
+        UnsupportedNetworkError
             Where Captum cannot read the network, saying what stops it.
         """
-        if not self._met:
+        if not self._is_prepared:
             with undisturbed(self.network):
-                images = self.read(images)
-                self._meet(images[:1])
-            self._met = True
+                images = self.read_images(images)
+                self._prepare(images[:1])
+            self._is_prepared = True
         bounded = copy(self)
-        bounded.max_batch = min(self.max_batch, max_batch)
+        bounded.batch_size = min(self.batch_size, batch_size)
         return super(CaptumExplainer, bounded).explain(
-            images, targets, against=against, max_batch=bounded.max_batch
+            images, targets, foils=foils, batch_size=bounded.batch_size
         )
 
-    def explain_batch(
-        self, images: Tensor, targets: Tensor | None, against: Tensor | None
-    ) -> ek.Explanations:
+    def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """The logits, one call of Captum's, and its sum over channels by sign."""
         if self.one_pass:
-            asked = Asked(self.network, targets, against)
-            attribution = self.attributed(asked, images, {})
-            logits, targets = asked.logits, asked.targets
+            recorder = LogitRecorder(self.network, targets, foils)
+            attribution = self.attributed(recorder, images, {})
+            logits, targets = recorder.logits, recorder.targets
         else:
             with torch.no_grad():
-                logits = finite(checked(self.network(images), len(images)))
+                logits = check_finite(check_logits(self.network(images), len(images)))
             targets = logits.argmax(1) if targets is None else targets
             attribution = (
                 self.attributed(self.network, images, {"target": targets})
-                if against is None
+                if foils is None
                 else self.attributed(
-                    Margin(self.network), images, {"additional_forward_args": (targets, against)}
+                    Margin(self.network), images, {"additional_forward_args": (targets, foils)}
                 )
             )
         maps = by_sign(attribution, logits.dtype)
         amounts = maps.sum((2, 3))
         scores = torch.stack([amounts[:, 0], 0 - amounts[:, 1]], 1)  # never minus zero
         return ek.Explanations(
-            logits=logits, targets=targets, base=self.base_of(images, targets, against), scores=scores,
+            logits=logits, targets=targets, base=self.base_of(images, targets, foils), scores=scores,
             weights=torch.ones_like(scores), maps=maps, units=UNITS, classes=self.classes, images=images,
-            claim=self.card.claim, provenance=self.provenance(), against=against,
+            additivity=self.card.additivity, provenance=self.provenance(), foils=foils,
         )  # fmt: skip
 
     def attributed(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """`attribute`, cut from the graph; nothing of Captum's stays on the network, failures are told."""
-        guard = rewired(own(self.network), self.card.title) if self.rewires else nullcontext()
+        """`attribute`, cut from the graph.
+
+        Nothing of Captum's stays on the network, failures are errors of ours.
+        """
+        guard = rewired(unwrap(self.network), self.card.title) if self.rewires else nullcontext()
         with guard:
             return self.attribute(network, images.detach().requires_grad_(), question).detach()
 
-    def mean_logits(self, baselines: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def mean_logits(self, baselines: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean of `baselines` (B, 3, H, W) in the targets' logits, or their margins: (N,)."""
         with torch.no_grad():
-            logits = torch.cat([self.network(some) for some in baselines.split(self.max_batch)]).mean(0)
-        return logits_for(logits.expand(len(targets), -1), targets, against)
+            logits = torch.cat([self.network(batch) for batch in baselines.split(self.batch_size)]).mean(0)
+        return logits_for(logits.expand(len(targets), -1), targets, foils)
 
-    def _meet(self, image: Tensor) -> None:
-        """Find out from the first image (1, 3, H, W) what could not be known without one."""
+    def _prepare(self, image: Tensor) -> None:
+        """Check the network on the first image (1, 3, H, W), and read off it what needs an image."""
         self._name_classes(image)
 
     def _name_classes(self, image: Tensor) -> None:
         """Count classes off the logits, or hold the names to their number."""
         with torch.no_grad():
-            count = checked(self.network(image), 1).shape[1]
+            count = check_logits(self.network(image), 1).shape[1]
         if self.classes and len(self.classes) != count:
-            raise BindError(f"Expected {count} class names, one a logit; got {len(self.classes)}.")
+            raise UnsupportedNetworkError(
+                f"Expected {count} class names, one a logit; got {len(self.classes)}."
+            )
         self.classes = self.classes or tuple(f"class {index}" for index in range(count))
 
 
-class Asked(nn.Module):
-    """One question: the logits of `targets`, or their margins over `against`, in the only pass there will be.
+class LogitRecorder(nn.Module):
+    """The logits of `targets`, or their margins over `foils`, in the only pass there will be; it keeps both.
 
     Attributes
     ----------
     logits : Tensor, (N, C)
         Of the images that passed through.
     targets : Tensor, (N,)
-        The predictions, where none were asked for.
+        The predictions, where none were given.
     """
 
     logits: Tensor
     targets: Tensor
 
-    def __init__(self, network: nn.Module, targets: Tensor | None, against: Tensor | None) -> None:
+    def __init__(self, network: nn.Module, targets: Tensor | None, foils: Tensor | None) -> None:
         super().__init__()
-        self.network, self._targets, self._against = network, targets, against
+        self.network, self._targets, self._foils = network, targets, foils
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,)."""
-        logits = checked(self.network(images), len(images))
+        logits = check_logits(self.network(images), len(images))
         self.logits = logits.detach()
         self.targets = self.logits.argmax(1) if self._targets is None else self._targets
-        return logits_for(logits, self.targets, self._against)
+        return logits_for(logits, self.targets, self._foils)
 
 
 class Margin(nn.Module):
@@ -223,13 +231,13 @@ class Margin(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, targets: Tensor, against: Tensor | None = None) -> Tensor:
-        """The logits of `targets` (N,), or how far they are ahead of `against` (N,)."""
-        return logits_for(self.network(images), targets, against)
+    def forward(self, images: Tensor, targets: Tensor, foils: Tensor | None = None) -> Tensor:
+        """The logits of `targets` (N,), or how far they are ahead of `foils` (N,)."""
+        return logits_for(self.network(images), targets, foils)
 
 
-def finite(logits: Tensor) -> Tensor:
-    """`logits`, once they are found to be numbers, which fitting and sampling take for granted.
+def check_finite(logits: Tensor) -> Tensor:
+    """`logits`, checked to be finite, which fitting and sampling take for granted.
 
     Raises
     ------
@@ -240,10 +248,10 @@ def finite(logits: Tensor) -> Tensor:
     return logits
 
 
-def logits_for(logits: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
-    """The targets' logits, or their margins over `against`: (N,)."""
+def logits_for(logits: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
+    """The targets' logits, or their margins over `foils`: (N,)."""
     chosen = logits.gather(1, targets[:, None])[:, 0]
-    return chosen if against is None else chosen - logits.gather(1, against[:, None])[:, 0]
+    return chosen if foils is None else chosen - logits.gather(1, foils[:, None])[:, 0]
 
 
 def by_sign(attribution: Tensor, dtype: torch.dtype) -> Tensor:
@@ -256,7 +264,7 @@ def by_sign(attribution: Tensor, dtype: torch.dtype) -> Tensor:
     return maps
 
 
-def question_of(question: Question, rows: Tensor) -> dict[str, Any]:
+def select_question(question: Question, rows: Tensor) -> dict[str, Any]:
     """The question about the images of `rows` (n,), in that order."""
     return {
         name: tuple(part[rows] for part in value) if isinstance(value, tuple) else value[rows]
@@ -264,19 +272,21 @@ def question_of(question: Question, rows: Tensor) -> dict[str, Any]:
     }
 
 
-def pieces(images: Tensor, question: Question, count: int) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+def question_batches(
+    images: Tensor, question: Question, count: int
+) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """`images` at most `count` at a time, and the question about them."""
     for rows in torch.arange(len(images), device=images.device).split(max(1, count)):
-        yield images[rows], question_of(question, rows)
+        yield images[rows], select_question(question, rows)
 
 
 @contextmanager
 def rewired(network: nn.Module, title: str) -> Iterator[None]:
-    """Captum goes into the modules of `network`: what it leaves there is taken off, what stops it is told.
+    """A context for methods that change the modules of `network`: what Captum leaves there is taken off.
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
     """
     before = {module: set(vars(module)) for module in network.modules()}
     try:
@@ -288,10 +298,10 @@ def rewired(network: nn.Module, title: str) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         if isinstance(error, ek.ExplainKitError):
             raise
-        told = " ".join(str(error).split())
-        raise BindError(
-            f"{title} cannot go through {type(network).__name__}: {told[:300]}. Methods that need gradients "
-            "or logits alone, as 'captum/integrated-gradients' and 'captum/occlusion', can."
+        message = " ".join(str(error).split())
+        raise UnsupportedNetworkError(
+            f"{title} cannot go through {type(network).__name__}: {message[:300]}. Methods that need "
+            "gradients or logits alone, as 'captum/integrated-gradients' and 'captum/occlusion', can."
         ) from error
     finally:
         for module, names in before.items():

@@ -11,8 +11,15 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import InputError
-from explainkit_captum.baseline import GREYS, Baseline, Baselines, baseline_for, baselines_for, told
-from explainkit_captum.explainer import CaptumExplainer, Question, positive, question_of
+from explainkit_captum.baseline import (
+    GRAYS,
+    Baseline,
+    Baselines,
+    baseline_for,
+    baseline_setting,
+    baselines_for,
+)
+from explainkit_captum.explainer import CaptumExplainer, Question, positive, select_question
 from explainkit_captum.seeding import seeded
 
 Rule = Literal["gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid"]
@@ -38,8 +45,8 @@ class Saliency(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="Saliency",
         citation="Simonyan, Vedaldi, Zisserman; ICLR Workshop 2014; arXiv:1312.6034",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
     one_pass: ClassVar[bool] = True
 
@@ -60,8 +67,8 @@ class InputXGradient(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="Input x gradient",
         citation="Shrikumar, Greenside, Shcherbina, Kundaje; 2016; arXiv:1605.01713",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
     one_pass: ClassVar[bool] = True
 
@@ -90,8 +97,8 @@ class IntegratedGradients(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="Integrated gradients",
         citation="Sundararajan, Taly, Yan; ICML 2017; arXiv:1703.01365",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
 
     n_steps: int = field(default=50, validator=positive)
@@ -99,23 +106,23 @@ class IntegratedGradients(CaptumExplainer):
     baseline: Baseline = 0.0
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """`n_steps` forward and backward passes, as many at once as `max_batch` allows."""
+        """`n_steps` forward and backward passes, as many at once as `batch_size` allows."""
         return attr.IntegratedGradients(network).attribute(
             images.detach(),
             baselines=baseline_for(images, self.baseline),
             n_steps=self.n_steps,
             method=self.method,
-            internal_batch_size=self.max_batch,
+            internal_batch_size=self.batch_size,
             **question,
         )
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline: one forward pass for all images."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, against)
+        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
-        return {**super().settings(), "baseline": told(self.baseline)}
+        return {**super().settings(), "baseline": baseline_setting(self.baseline)}
 
 
 @define(eq=False, kw_only=True)
@@ -132,50 +139,50 @@ class GradientShap(CaptumExplainer):
     stdevs : float
         Of the noise that is added to an image, in units of its range.
     baselines : sequence of float, or Tensor (B, 3, H, W)
-        Black, grey and white unless given; Captum has no default.
+        Black, gray and white unless given; Captum has no default.
     seed : int
     """
 
     card: ClassVar[ek.Card] = ek.Card(
         title="GradientSHAP",
         citation="Lundberg, Lee; NeurIPS 2017; arXiv:1705.07874",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
 
     n_samples: int = field(default=5, validator=positive)
     stdevs: float = 0.0
-    baselines: Baselines = GREYS
+    baselines: Baselines = GRAYS
     seed: int = 0
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """`n_samples` forward and backward passes, as many at once as `max_batch` allows."""
-        known, samples = baselines_for(images, self.baselines), self.n_samples
+        """`n_samples` forward and backward passes, as many at once as `batch_size` allows."""
+        baselines, samples = baselines_for(images, self.baselines), self.n_samples
         with seeded(self.seed):  # in Captum's order
-            start = known[np.random.choice(len(known), samples).tolist()]
-            spread = torch.full((samples, *images.shape[1:]), float(self.stdevs), device=images.device)
-            noise = torch.normal(0, spread)
+            start = baselines[np.random.choice(len(baselines), samples).tolist()]
+            stdevs = torch.full((samples, *images.shape[1:]), float(self.stdevs), device=images.device)
+            noise = torch.normal(0, stdevs)
             step = torch.tensor(np.random.uniform(0.0, 1.0, samples)).to(images)[:, None, None, None]
         gradient = attr.Saliency(network)
         total = torch.zeros_like(images)
-        row, sample = grid_of(len(images), samples, images.device)
-        for rows, which in zip(row.split(self.max_batch), sample.split(self.max_batch), strict=True):
-            way = images.detach()[rows] + noise[which] - start[which]
-            there = (start[which] + step[which] * way).requires_grad_()
-            slope = gradient.attribute(there, abs=False, **question_of(question, rows))
-            total = total.index_add(0, rows, way * slope)
+        row, sample = image_sample_pairs(len(images), samples, images.device)
+        for rows, drawn in zip(row.split(self.batch_size), sample.split(self.batch_size), strict=True):
+            path = images.detach()[rows] + noise[drawn] - start[drawn]
+            points = (start[drawn] + step[drawn] * path).requires_grad_()
+            slope = gradient.attribute(points, abs=False, **select_question(question, rows))
+            total = total.index_add(0, rows, path * slope)
         return total / samples
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean logit, or margin, of the baselines."""
-        return self.mean_logits(baselines_for(images, self.baselines), targets, against)
+        return self.mean_logits(baselines_for(images, self.baselines), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baselines in words where they are images."""
-        return {**super().settings(), "baselines": told(self.baselines)}
+        return {**super().settings(), "baselines": baseline_setting(self.baselines)}
 
 
-def grid_of(images: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def image_sample_pairs(images: int, samples: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Image and sample of each of N x S questions, (N S,) each."""
     row = torch.arange(images, device=device).repeat_interleave(samples)
     return row, torch.arange(samples, device=device).repeat(images)

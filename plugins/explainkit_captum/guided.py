@@ -8,8 +8,8 @@ from captum import attr
 from torch import Tensor, nn
 
 import explainkit as ek
+from explainkit.networks.layers import relu_counts
 from explainkit_captum.explainer import CaptumExplainer, Question
-from explainkit_captum.layers import rectifiers
 
 
 class UnguidedWarning(UserWarning):
@@ -17,7 +17,7 @@ class UnguidedWarning(UserWarning):
 
 
 @define(eq=False, kw_only=True)
-class _Ruled(CaptumExplainer):
+class _ReluRuleMethod(CaptumExplainer):
     """A rule for ``nn.ReLU`` modules, in place or not.
 
     Functional ones pass gradients as ever, and the first call warns of them.
@@ -26,24 +26,24 @@ class _Ruled(CaptumExplainer):
     one_pass: ClassVar[bool] = True
     rewires: ClassVar[bool] = True
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
         warn_of_unreached(self.network, image, self.card.title, "the result equals plain gradients")
 
 
 @define(eq=False, kw_only=True)
-class GuidedBackprop(_Ruled):
+class GuidedBackprop(_ReluRuleMethod):
     """The gradient of the logit, cut wherever it is negative before a ReLU, or the ReLU is off.
 
-    It changes little when a network's upper layers are randomised (Adebayo and others, NeurIPS 2018,
+    It changes little when a network's upper layers are randomized (Adebayo and others, NeurIPS 2018,
     arXiv:1810.03292): it shows edges more than reasons.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
         title="Guided backpropagation",
         citation="Springenberg, Dosovitskiy, Brox, Riedmiller; ICLR Workshop 2015; arXiv:1412.6806",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
@@ -52,14 +52,14 @@ class GuidedBackprop(_Ruled):
 
 
 @define(eq=False, kw_only=True)
-class Deconvolution(_Ruled):
+class Deconvolution(_ReluRuleMethod):
     """The gradient of the logit, cut wherever it is negative before a ReLU, even if the ReLU is off."""
 
     card: ClassVar[ek.Card] = ek.Card(
         title="Deconvolution",
         citation="Zeiler, Fergus; ECCV 2014; arXiv:1311.2901",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
@@ -69,12 +69,12 @@ class Deconvolution(_Ruled):
 
 def warn_of_unreached(network: nn.Module, image: Tensor, title: str, meaning: str) -> None:
     """Warn where a rule for ReLU modules misses some of what the logits of `image` went through."""
-    reached, total = rectifiers(network, image)
+    reached, total = relu_counts(network, image)
     if not reached:
-        what = f"all {total} ReLUs are functional" if total else "there is none"
-        told = f"no ReLU module ({what}): {meaning}"
+        reason = f"all {total} ReLUs are functional" if total else "there is none"
+        reach = f"no ReLU module ({reason}): {meaning}"
     elif reached < total:
-        told = f"{reached} of {total} ReLUs: the others are functional and pass plain gradients"
+        reach = f"{reached} of {total} ReLUs: the others are functional and pass plain gradients"
     else:
         return
-    warnings.warn(f"{title} reaches {told}. Use nn.ReLU modules.", UnguidedWarning, stacklevel=4)
+    warnings.warn(f"{title} reaches {reach}. Use nn.ReLU modules.", UnguidedWarning, stacklevel=4)

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainkit.errors import BindError, InputError
-from explainkit.interfaces import undisturbed
+from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.state import undisturbed
+from explainkit.networks.layers import describe_output
+from explainkit.networks.precision import reference_tensor
 
 Reader = Callable[[Any], Tensor]
 """Takes the logits out of an output."""
@@ -47,7 +49,7 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
         Where that output holds no logits.
     """
     if image is None:
@@ -58,20 +60,20 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
     return network if isinstance(output, Tensor) else Logits(network, reader)
 
 
-def own(network: nn.Module) -> nn.Module:
+def unwrap(network: nn.Module) -> nn.Module:
     """The user's network, without what `classifier` may have put around it."""
     return network.network if isinstance(network, Logits) else network
 
 
-def acceptable(network: nn.Module, size: tuple[int, int] | None) -> Tensor | None:
-    """A grey image (1, 3, H, W) that `network` takes, of `size` or one of `SIZES`; ``None`` if of neither."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+def probe_image(network: nn.Module, size: tuple[int, int] | None) -> Tensor | None:
+    """A gray image (1, 3, H, W) that `network` takes, of `size` or one of `SIZES`; ``None`` if of neither."""
+    reference = reference_tensor(network)
     for height, width in [size] if size else [(side, side) for side in SIZES]:
-        image = torch.full((1, 3, height, width), 0.5, device=like.device, dtype=like.dtype)
+        image = reference.new_full((1, 3, height, width), 0.5)
         try:
             with undisturbed(network), torch.no_grad():
                 network(image)
-        except Exception:  # a stranger's network may refuse a size with any error
+        except Exception:  # a user's network may refuse a size with any error
             continue
         return image
     return None
@@ -82,7 +84,7 @@ def reader_of(output: Any, count: int) -> Reader:
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
         Saying what came out instead.
     """
     if isinstance(output, Tensor):
@@ -92,47 +94,33 @@ def reader_of(output: Any, count: int) -> Reader:
     elif isinstance(output, Mapping):
         candidates = [itemgetter(key) for key in (["logits"] if "logits" in output else output)]
     elif isinstance(output, tuple | list):
-        candidates = [itemgetter(place) for place in range(len(output))]
+        candidates = [itemgetter(index) for index in range(len(output))]
     else:
         candidates = []
     for reader in candidates:
         if are_logits(reader(output), count):
             return reader
-    raise BindError(
+    raise UnsupportedNetworkError(
         f"Expected logits ({count}, C) from the network: a tensor, a tuple or mapping that holds one, or an "
-        f"object with .logits; got {described(output)}. Wrap it in a module that returns its logits."
+        f"object with .logits; got {describe_output(output)}. Wrap it in a module that returns its logits."
     )
 
 
-def checked(logits: Any, count: int) -> Tensor:
-    """`logits`, once they are found to be (N, C).
+def check_logits(logits: Any, count: int) -> Tensor:
+    """`logits`, checked to be (N, C).
 
     Raises
     ------
     InputError
     """
     if not are_logits(logits, count):
-        raise InputError(f"Expected logits ({count}, C) from the network; got {described(logits)}.")
+        raise InputError(f"Expected logits ({count}, C) from the network; got {describe_output(logits)}.")
     return logits
 
 
 def are_logits(value: Any, count: int) -> bool:
     """Whether `value` is a floating tensor (N, C)."""
     return isinstance(value, Tensor) and value.ndim == 2 and len(value) == count and value.is_floating_point()
-
-
-def described(value: Any) -> str:
-    """What an output is, in a few words."""
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)} of {value.dtype}"
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{key!r}: {described(item)}" for key, item in value.items())
-        return f"{type(value).__name__} of {inside or 'nothing'}"
-    if isinstance(value, tuple | list):
-        return f"{type(value).__name__} of {', '.join(map(described, value)) or 'nothing'}"
-    if isinstance(getattr(value, "logits", None), Tensor):
-        return f"{type(value).__name__} with .logits, {described(value.logits)}"
-    return type(value).__name__
 
 
 def _itself(output: Any) -> Tensor:

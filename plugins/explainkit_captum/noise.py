@@ -1,4 +1,4 @@
-"""Any method, in the mean over an image's noisy neighbours."""
+"""Any method, in the mean over an image's noisy neighbors."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import InputError
-from explainkit_captum.explainer import CaptumExplainer, Question, positive, question_of
-from explainkit_captum.gradients import grid_of
+from explainkit_captum.explainer import CaptumExplainer, Question, positive, select_question
+from explainkit_captum.gradients import image_sample_pairs
 from explainkit_captum.seeding import seeded
 
 Kind = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
@@ -48,8 +48,8 @@ class NoiseTunnel(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="SmoothGrad",
         citation="Smilkov, Thorat, Kim, Viégas, Wattenberg; 2017; arXiv:1706.03825",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     method: str = "saliency"
@@ -61,7 +61,7 @@ class NoiseTunnel(CaptumExplainer):
     _inner: CaptumExplainer | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def bind(
+    def from_network(
         cls,
         network: nn.Module,
         *,
@@ -81,7 +81,7 @@ class NoiseTunnel(CaptumExplainer):
         UnknownNameError
             For a method that is not offered, or a setting that it does not have.
         """
-        explainer = super().bind(network, classes=classes, size=size, **settings)
+        explainer = super().from_network(network, classes=classes, size=size, **settings)
         if explainer.method == "noise-tunnel":
             raise InputError("Expected a method to put into noise; got noise-tunnel itself.")
         inner = ek.explainer(
@@ -91,22 +91,22 @@ class NoiseTunnel(CaptumExplainer):
         return explainer
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """What the method costs, `n_samples` times, as many images at once as `max_batch` allows."""
-        inner = copy(self._known)
-        inner.max_batch = min(inner.max_batch, self.max_batch)
+        """What the method costs, `n_samples` times, as many images at once as `batch_size` allows."""
+        inner = copy(self._inner_method)
+        inner.batch_size = min(inner.batch_size, self.batch_size)
         with seeded(self.seed):
-            spread = torch.full((self.n_samples, *images.shape[1:]), float(self.stdev), device=images.device)
-            noise = torch.normal(0, spread)
-        row, sample = grid_of(len(images), self.n_samples, images.device)
+            stdev = torch.full((self.n_samples, *images.shape[1:]), float(self.stdev), device=images.device)
+            noise = torch.normal(0, stdev)
+        row, sample = image_sample_pairs(len(images), self.n_samples, images.device)
         total: Tensor | None = None
         squares: Tensor | None = None
-        for rows, which in zip(row.split(self.max_batch), sample.split(self.max_batch), strict=True):
-            noisy = (images.detach()[rows] + noise[which]).to(images)
-            found = inner.attributed(network, noisy, question_of(question, rows))
+        for rows, drawn in zip(row.split(self.batch_size), sample.split(self.batch_size), strict=True):
+            noisy = (images.detach()[rows] + noise[drawn]).to(images)
+            attribution = inner.attributed(network, noisy, select_question(question, rows))
             if total is None or squares is None:
-                total = squares = found.new_zeros(len(images), *found.shape[1:])
-            total = total.index_add(0, rows, found)
-            squares = squares.index_add(0, rows, found.square())
+                total = squares = attribution.new_zeros(len(images), *attribution.shape[1:])
+            total = total.index_add(0, rows, attribution)
+            squares = squares.index_add(0, rows, attribution.square())
         assert total is not None and squares is not None
         mean, mean_square = total / self.n_samples, squares / self.n_samples
         if self.kind == "smoothgrad":
@@ -114,11 +114,11 @@ class NoiseTunnel(CaptumExplainer):
         return mean_square if self.kind == "smoothgrad_sq" else mean_square - mean.square()
 
     @property
-    def _known(self) -> CaptumExplainer:
+    def _inner_method(self) -> CaptumExplainer:
         if self._inner is None:
             raise ek.InputError("Expected a network: bind the method with network=….")
         return self._inner
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
-        self._known._meet(image)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
+        self._inner_method._prepare(image)

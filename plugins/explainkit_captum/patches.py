@@ -32,8 +32,8 @@ def patch_mask(images: Tensor, patches: Patches) -> Tensor:
                 f"Expected patches as whole numbers {size}, one a pixel; got {patches.dtype} "
                 f"{tuple(patches.shape)}."
             )
-        found = patches.unique(return_inverse=True)[1]
-        return found.view(1, 1, *size).to(images.device)
+        numbers = patches.unique(return_inverse=True)[1]
+        return numbers.view(1, 1, *size).to(images.device)
     if patches == "superpixels":
         return _superpixels(images)
     if isinstance(patches, str):
@@ -48,7 +48,7 @@ def patch_mask(images: Tensor, patches: Patches) -> Tensor:
     return (row[:, None] * columns + column)[None, None]
 
 
-def spread(values: Tensor, mask: Tensor) -> Tensor:
+def divide_by_patch(values: Tensor, mask: Tensor) -> Tensor:
     """Captum's values (N, D, H, W), equal all over a patch, as shares (N, D, H, W) that sum to one of them.
 
     So a patch's evidence counts once, however large the patch, and sums are in logits.
@@ -58,7 +58,7 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
     return values / (counts.gather(1, flat).view_as(mask) * values.shape[1])
 
 
-def told(patches: Patches) -> object:
+def patches_setting(patches: Patches) -> object:
     """`patches` as a setting that can be written down."""
     if isinstance(patches, Tensor):
         return f"{int(patches.max()) + 1} patches of the user's" if patches.numel() else "no patches"
@@ -74,5 +74,5 @@ def _superpixels(images: Tensor) -> Tensor:
         ) from error
     pictures = images.detach().cpu().float().permute(0, 2, 3, 1).numpy()
     masks = [slic(picture, SUPERPIXELS, start_label=0, channel_axis=-1) for picture in pictures]
-    found = [np.unique(mask, return_inverse=True)[1].reshape(mask.shape) for mask in masks]
-    return torch.from_numpy(np.stack(found)[:, None]).to(images.device)
+    numbered = [np.unique(mask, return_inverse=True)[1].reshape(mask.shape) for mask in masks]
+    return torch.from_numpy(np.stack(numbered)[:, None]).to(images.device)

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import InputError
-from explainkit_captum import baseline as baselines
-from explainkit_captum import patches as patchwork
-from explainkit_captum.baseline import Baseline, baseline_for
+from explainkit_captum.baseline import Baseline, baseline_for, baseline_setting
 from explainkit_captum.explainer import CaptumExplainer, Question, positive
-from explainkit_captum.patches import Patches, patch_mask, spread
+from explainkit_captum.patches import Patches, divide_by_patch, patch_mask, patches_setting
 from explainkit_captum.seeding import seeded
 
 Sides = int | tuple[int, int] | None
@@ -24,7 +22,7 @@ Sides = int | tuple[int, int] | None
 class Occlusion(CaptumExplainer):
     """How far the logit falls where a window is covered, averaged over the windows that cover a pixel.
 
-    A window covers all colours, and each colour of a pixel gets the whole fall: their sum is three times it,
+    A window covers all colors, and each color of a pixel gets the whole fall: their sum is three times it,
     as when Captum's channels are added up. Falls of different windows do not add up to the logit.
 
     Parameters
@@ -40,8 +38,8 @@ class Occlusion(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="Occlusion",
         citation="Zeiler, Fergus; ECCV 2014; arXiv:1311.2901",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     window: Sides = None
@@ -49,20 +47,20 @@ class Occlusion(CaptumExplainer):
     baseline: Baseline = 0.0
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """A forward pass a window, and one more; as many windows at once as `max_batch` allows."""
+        """A forward pass a window, and one more; as many windows at once as `batch_size` allows."""
         window, stride = steps(images.shape[-2:], self.window, self.stride)
         return attr.Occlusion(network).attribute(
             images.detach(),
             sliding_window_shapes=(3, *window),
             strides=(3, *stride),
             baselines=baseline_for(images, self.baseline),
-            perturbations_per_eval=max(1, self.max_batch // len(images)),
+            perturbations_per_eval=max(1, self.batch_size // len(images)),
             **question,
         )
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
-        return {**super().settings(), "baseline": baselines.told(self.baseline)}
+        return {**super().settings(), "baseline": baseline_setting(self.baseline)}
 
 
 @define(eq=False, kw_only=True)
@@ -83,8 +81,11 @@ class PatchMethod(CaptumExplainer):
 
     def settings(self) -> dict[str, Any]:
         """With baseline and patches in words where they are images."""
-        told = {"baseline": baselines.told(self.baseline), "patches": patchwork.told(self.patches)}
-        return {**super().settings(), **told}
+        described = {
+            "baseline": baseline_setting(self.baseline),
+            "patches": patches_setting(self.patches),
+        }
+        return {**super().settings(), **described}
 
 
 @define(eq=False, kw_only=True)
@@ -97,21 +98,21 @@ class FeatureAblation(PatchMethod):
     card: ClassVar[ek.Card] = ek.Card(
         title="Feature ablation",
         citation="Zeiler, Fergus; ECCV 2014; arXiv:1311.2901, with patches that do not overlap",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward pass a patch, and one more."""
         mask = patch_mask(images, self.patches)
-        found = attr.FeatureAblation(network).attribute(
+        attribution = attr.FeatureAblation(network).attribute(
             images.detach(),
             baselines=baseline_for(images, self.baseline),
             feature_mask=mask,
-            perturbations_per_eval=max(1, self.max_batch // len(images)),
+            perturbations_per_eval=max(1, self.batch_size // len(images)),
             **question,
         )
-        return spread(found, mask)
+        return divide_by_patch(attribution, mask)
 
 
 @define(eq=False, kw_only=True)
@@ -131,8 +132,8 @@ class ShapleyValueSampling(PatchMethod):
     card: ClassVar[ek.Card] = ek.Card(
         title="Shapley value sampling",
         citation="Castro, Gómez, Tejada; Computers & Operations Research 36 (5), 2009",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}, "tiny": {"n_samples": 4, "patches": 3}}
@@ -144,19 +145,19 @@ class ShapleyValueSampling(PatchMethod):
         """`n_samples` times a forward pass a patch, and one more."""
         mask = patch_mask(images, self.patches)
         with seeded(self.seed):
-            found = attr.ShapleyValueSampling(network).attribute(
+            attribution = attr.ShapleyValueSampling(network).attribute(
                 images.detach(),
                 baselines=baseline_for(images, self.baseline),
                 feature_mask=mask,
                 n_samples=self.n_samples,
-                perturbations_per_eval=max(1, self.max_batch // len(images)),
+                perturbations_per_eval=max(1, self.batch_size // len(images)),
                 **question,
             )
-        return spread(found, mask)
+        return divide_by_patch(attribution, mask)
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, against)
+        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
 
 
 def steps(size: Sequence[int], window: Sides, stride: Sides) -> tuple[tuple[int, int], tuple[int, int]]:

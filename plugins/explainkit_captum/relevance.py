@@ -10,10 +10,10 @@ from captum.attr._utils.lrp_rules import PropagationRule
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.errors import BindError
+from explainkit.errors import UnsupportedNetworkError
+from explainkit.networks.layers import run_counts
 from explainkit_captum.explainer import CaptumExplainer, Question
-from explainkit_captum.layers import runs
-from explainkit_captum.logits import own
+from explainkit_captum.logits import unwrap
 
 RULED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d,
@@ -40,8 +40,8 @@ class LRP(CaptumExplainer):
     card: ClassVar[ek.Card] = ek.Card(
         title="Layer-wise relevance propagation",
         citation="Bach, Binder, Montavon, Klauschen, Müller, Samek; PLOS ONE 10 (7), 2015",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
     rewires: ClassVar[bool] = True
 
@@ -50,9 +50,9 @@ class LRP(CaptumExplainer):
         with passing(self.network):
             return by_class(attr.LRP(self.network), images, question)
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
-        check_ruled(own(self.network), image, self.card.title)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
+        check_ruled(unwrap(self.network), image, self.card.title)
 
 
 class HandingOn(PropagationRule):  # type: ignore[misc]
@@ -80,9 +80,9 @@ def by_class(method: Any, images: Tensor, question: Question) -> Tensor:
 
     Captum gives a margin's relevance to both of its logits in full, so that it would be lost.
     """
-    targets, *against = question.get("additional_forward_args") or (question["target"],)
-    told: Tensor = method.attribute(images, target=targets)
-    return told - method.attribute(images, target=against[0]) if against else told
+    targets, *foils = question.get("additional_forward_args") or (question["target"],)
+    attribution: Tensor = method.attribute(images, target=targets)
+    return attribution - method.attribute(images, target=foils[0]) if foils else attribution
 
 
 @contextmanager
@@ -109,25 +109,25 @@ def check_ruled(network: nn.Module, image: Tensor, title: str) -> None:
 
     Raises
     ------
-    BindError
+    UnsupportedNetworkError
         Naming them.
     """
     kinds: dict[str, str] = {}
-    again = []
-    for name, count in runs(network, image).items():
+    repeated = []
+    for name, count in run_counts(network, image).items():
         module = network.get_submodule(name)
         if not isinstance(module, PASSING) and type(module) not in (*RULED, *BENDING):
             kinds.setdefault(type(module).__name__, name)
         if count > 1 and any(True for _ in module.parameters()):
-            again.append(name)
+            repeated.append(name)
     if kinds:
-        some = ", ".join(f"{kind} ({name!r})" for kind, name in list(kinds.items())[:4])
-        raise BindError(
-            f"{title} needs a rule for every layer; Captum has none for {some}. It has for convolutions, "
+        unruled = ", ".join(f"{kind} ({name!r})" for kind, name in list(kinds.items())[:4])
+        raise UnsupportedNetworkError(
+            f"{title} needs a rule for every layer; Captum has none for {unruled}. It has for convolutions, "
             "linear layers, batch norm, pooling, ReLU and tanh."
         )
-    if again:
-        raise BindError(
+    if repeated:
+        raise UnsupportedNetworkError(
             f"{title} needs every layer to be run once a pass; {type(network).__name__} runs "
-            f"{', '.join(map(repr, again[:3]))} more often."
+            f"{', '.join(map(repr, repeated[:3]))} more often."
         )

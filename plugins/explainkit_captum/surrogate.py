@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.errors import InputError, MissingPackageError
 from explainkit_captum.baseline import baseline_for
-from explainkit_captum.explainer import Question, pieces, positive
-from explainkit_captum.patches import patch_mask, spread
+from explainkit_captum.explainer import Question, positive, question_batches
+from explainkit_captum.patches import divide_by_patch, patch_mask
 from explainkit_captum.perturbation import PatchMethod
 from explainkit_captum.seeding import seeded
 
@@ -48,9 +48,9 @@ class Surrogate(PatchMethod):
     seed: int = 0
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
-        """`n_samples` forward passes an image, as many at once as `max_batch` allows."""
-        found = []
-        for image, asked in pieces(images.detach(), question, 1):
+        """`n_samples` forward passes an image, as many at once as `batch_size` allows."""
+        attributions = []
+        for image, part in question_batches(images.detach(), question, 1):
             mask = patch_mask(image, self.patches)
             with seeded(self.seed):
                 values = self.fitted(network).attribute(
@@ -58,18 +58,18 @@ class Surrogate(PatchMethod):
                     baselines=baseline_for(image, self.baseline),
                     feature_mask=mask,
                     n_samples=self.n_samples,
-                    perturbations_per_eval=min(self.max_batch, self.n_samples),
-                    **asked,
+                    perturbations_per_eval=min(self.batch_size, self.n_samples),
+                    **part,
                 )
-            found.append(spread(values.to(image), mask))
-        return torch.cat(found)
+            attributions.append(divide_by_patch(values.to(image), mask))
+        return torch.cat(attributions)
 
     def fitted(self, network: nn.Module) -> Any:
         """Captum's method about `network`."""
         raise NotImplementedError
 
-    def _meet(self, image: Tensor) -> None:
-        super()._meet(image)
+    def _prepare(self, image: Tensor) -> None:
+        super()._prepare(image)
         try:
             import sklearn  # noqa: F401
         except ImportError as error:
@@ -89,17 +89,17 @@ class KernelShap(Surrogate):
     card: ClassVar[ek.Card] = ek.Card(
         title="Kernel SHAP",
         citation="Lundberg, Lee; NeurIPS 2017; arXiv:1705.07874",
-        claim="approximate",
-        speaks="pixels",
+        additivity="approximate",
+        unit_kind="pixels",
     )
 
     def fitted(self, network: nn.Module) -> Any:
         """Least squares."""
         return attr.KernelShap(network)
 
-    def base_of(self, images: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+    def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, against)
+        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
 
 
 @define(eq=False, kw_only=True)
@@ -119,8 +119,8 @@ class Lime(Surrogate):
     card: ClassVar[ek.Card] = ek.Card(
         title="LIME",
         citation="Ribeiro, Singh, Guestrin; KDD 2016; arXiv:1602.04938",
-        claim="none",
-        speaks="pixels",
+        additivity="none",
+        unit_kind="pixels",
     )
 
     distance: Distance = field(default="cosine", validator=_is_distance)

@@ -3,8 +3,8 @@
 Wickramanayake, Hsu, Lee: Comprehensible Convolutional Neural Networks via Guided Concept Learning. IJCNN
 2021, arXiv:2101.03919.
 
-Read explainkit.data.phrases for how phrases are found, model.py for the network, trainer.py for its losses,
-explainer.py for what it says, words.py for how it puts that, renderer.py for how it is drawn.
+Read explainkit.data.captions.phrases for how phrases are found, model.py for the network, losses.py for how
+it learns, explainer.py for what it says, words.py for how it puts that, renderer.py for how it is drawn.
 """
 
 from explainkit import Offer, hookimpl

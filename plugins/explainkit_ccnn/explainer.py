@@ -7,14 +7,20 @@ from typing import Any, ClassVar, Self
 
 import torch
 from attrs import define, field
-from torch import Tensor, nn
+from torch import Tensor
 
 import explainkit as ek
-from explainkit.data.phrases import Phrasebook, phrasebook
-from explainkit.data.vectors import WordVectors, phrase_vectors, read_vectors, words_in
-from explainkit.errors import BindError, InputError
+from explainkit.data.captions.phrases import Phrasebook, phrasebook
+from explainkit.data.captions.vectors import (
+    WordVectors,
+    phrase_vectors,
+    phrase_words,
+    read_vectors,
+)
+from explainkit.errors import InputError
+from explainkit.networks.backbones import grid_size
+from explainkit_ccnn.losses import guided_loss, head_loss
 from explainkit_ccnn.model import CCNNNetwork
-from explainkit_ccnn.trainer import guided_loss, head_loss
 
 
 class ConfoundedWarning(UserWarning):
@@ -38,129 +44,163 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     vectors : str or None
         A file of word vectors, as those of GloVe: a word and its numbers a line. ``None``: words are hashed.
         Read by `fit` alone; what was read of it is saved with the network.
-    per_class, least : int
+    phrases_per_class, min_count : int
         Phrases of a class at most; images of a class in which one must be said.
-    share : float
+    min_doc_freq : float
         And the share of them. The paper has none; its 3 images were a tenth of a class.
-    joint : int
+    embedding_dim : int
         Length of the vectors that maps and phrases are compared by.
-    first, guided, last : int
+    first_epochs, guided_epochs, last_epochs : int
         Epochs: of the concept layer alone; of all but the last layer; of the last layer.
-    rate, guided_rate, last_rate, decay : float
+    lr, guided_lr, last_lr, weight_decay : float
         Learning rates of the three stages, at their peak, and weight decay.
     concept_weight : float
         Of uniqueness, semantic and counter loss together; 0 leaves filters without guidance.
     gain : float
         How sharply a filter's score is read as a probability.
     balanced : bool
-        Weigh what was said and what was not alike.
+        Weigh phrases that were mentioned and those that were not alike in sum.
     margin, counter_margin : float
         Of the semantic and of the counter loss.
-    start : float
+    init_head_weight : float
         First weight between a class and its phrases.
-    dropout, smoothing : float
+    dropout, label_smoothing : float
     """
 
     card: ClassVar[ek.Card] = ek.Card(
         title="CCNN",
         citation="Wickramanayake, Hsu, Lee; IJCNN 2021; arXiv:2101.03919",
-        claim="exact",
-        speaks="phrases",
+        additivity="exact",
+        unit_kind="phrases",
     )
+    network_type: ClassVar[type[CCNNNetwork]] = CCNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
         "tiny": {
-            "backbone": "tiny", "guided": 1, "last": 1, "least": 1, "per_class": 4, "joint": 4,
+            "backbone": "tiny",
+            "guided_epochs": 1,
+            "last_epochs": 1,
+            "min_count": 1,
+            "phrases_per_class": 4,
+            "embedding_dim": 4,
         },
         "paper": {
-            "backbone": "torchvision/vgg16", "weights": "DEFAULT", "joint": 24, "first": 20, "guided": 50,
-            "last": 20, "rate": 1e-3, "guided_rate": 1e-4, "last_rate": 1e-4, "decay": 0.0, "gain": 1.0,
-            "balanced": False, "share": 0.0, "margin": 1.0, "counter_margin": 0.5, "start": 0.1,
-            "dropout": 0.5, "smoothing": 0.0, "batch_size": 32, "schedule": "constant",
+            "backbone": "torchvision/vgg16",
+            "weights": "DEFAULT",
+            "embedding_dim": 24,
+            "first_epochs": 20,
+            "guided_epochs": 50,
+            "last_epochs": 20,
+            "lr": 1e-3,
+            "guided_lr": 1e-4,
+            "last_lr": 1e-4,
+            "weight_decay": 0.0,
+            "gain": 1.0,
+            "balanced": False,
+            "min_doc_freq": 0.0,
+            "margin": 1.0,
+            "counter_margin": 0.5,
+            "init_head_weight": 0.1,
+            "dropout": 0.5,
+            "label_smoothing": 0.0,
+            "batch_size": 32,
+            "lr_scheduler": "constant",
         },
-    }  # fmt: skip
+    }
 
     backbone: str = "small-fine"
     weights: str | None = None
     vectors: str | None = None
-    per_class: int = 20
-    least: int = 3
-    share: float = 0.03
-    joint: int = 12
-    first: int = 0
-    guided: int = 9
-    last: int = 2
-    rate: float = 4e-3
-    guided_rate: float = 4e-3
-    last_rate: float = 4e-3
-    decay: float = 0.05
-    schedule: str = "one-cycle"
+    phrases_per_class: int = 20
+    min_count: int = 3
+    min_doc_freq: float = 0.03
+    embedding_dim: int = 12
+    first_epochs: int = 0
+    guided_epochs: int = 9
+    last_epochs: int = 2
+    lr: float = 4e-3
+    guided_lr: float = 4e-3
+    last_lr: float = 4e-3
+    weight_decay: float = 0.05
+    lr_scheduler: str = "one-cycle"
     concept_weight: float = 0.4
     gain: float = 5.0
     balanced: bool = True
     margin: float = 0.3
     counter_margin: float = 0.3
-    start: float = 1.0
+    init_head_weight: float = 1.0
     dropout: float = 0.0
-    smoothing: float = 0.0
+    label_smoothing: float = 0.0
     batch_size: int = 64
-    _book: Phrasebook | None = field(default=None, init=False, repr=False)
+    _phrasebook: Phrasebook | None = field(default=None, init=False, repr=False)
     _vectors: Tensor | None = field(default=None, init=False, repr=False)
 
     def build(self, task: ek.Task) -> CCNNNetwork:
         """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
-        given = {} if self.weights is None else {"weights": self.weights}
-        backbone = ek.backbone(self.backbone, **given)
-        height, width = task.size
-        with torch.no_grad():
-            cells = backbone.eval()(torch.zeros(1, 3, height, width)).shape[2:].numel()
-        backbone.train()
-        if task.data is not None:
-            self._book = book = self._read(task.data)
-            _warn(book, task.classes)
-            names, of_classes, alike = book.phrases, book.of_classes, _places(book)
-            vectors = phrase_vectors(names, _word_vectors(names, self.vectors))
+        backbone = ek.backbone(self.backbone, weights=self.weights)
+        height, width = grid_size(backbone, task.size)
+        if task.dataset is not None:
+            self._phrasebook = book = self._find_phrases(task.dataset)
+            _warn_of_limits(book, task.classes)
+            of_classes, alike = book.of_classes, _confounded_indices(book)
+            vectors = phrase_vectors(book.phrases, _word_vectors(book.phrases, self.vectors))
         elif self._vectors is not None:
-            names, vectors = (), self._vectors
+            vectors = self._vectors
             of_classes = torch.zeros(len(vectors), len(task.classes), dtype=torch.bool)
             alike = torch.full((len(vectors),), -1)
         else:
-            raise InputError("Expected captions to find phrases in: call fit(data).")
-        return CCNNNetwork(backbone, of_classes, vectors, cells, self.joint, self.start, self.dropout, alike)
+            raise InputError("Expected captions to find phrases in: call fit(dataset).")
+        return CCNNNetwork(
+            backbone,
+            of_classes,
+            vectors,
+            height * width,
+            self.embedding_dim,
+            self.init_head_weight,
+            self.dropout,
+            alike,
+        )
 
     def phases(self) -> list[ek.Phase[Any]]:
         """The paper's three stages: filters alone, all but the last layer, the last layer."""
-        if self._book is None:
-            raise InputError("Expected the phrases of the training captions: call fit(data).")
+        if self._phrasebook is None:
+            raise InputError("Expected the phrases of the training captions: call fit(dataset).")
         loss = partial(
-            guided_loss, said=self._book.of_images, concept_weight=self.concept_weight, gain=self.gain,
-            balanced=self.balanced, margin=self.margin, counter_margin=self.counter_margin,
-            smoothing=self.smoothing,
+            guided_loss, mentioned=self._phrasebook.of_images, concept_weight=self.concept_weight,
+            gain=self.gain, balanced=self.balanced, margin=self.margin, counter_margin=self.counter_margin,
+            label_smoothing=self.label_smoothing,
         )  # fmt: skip
-        common: dict[str, Any] = {"batch_size": self.batch_size, "options": {"betas": (0.9, 0.99)}}
+        common: dict[str, Any] = {"batch_size": self.batch_size, "optimizer_kwargs": {"betas": (0.9, 0.99)}}
         filters = ("concepts", "visual", "textual")
+        decay = dict.fromkeys(("backbone", "concepts"), self.weight_decay) if self.weight_decay else 0.0
         plan: list[ek.Phase[Any]] = []
-        if self.first:
-            plan.append(ek.Phase("filters", self.first, loss, dict.fromkeys(filters, self.rate), **common))
+        if self.first_epochs:
+            plan.append(
+                ek.Phase("filters", self.first_epochs, loss, dict.fromkeys(filters, self.lr), **common)
+            )
         plan.append(
             ek.Phase(
-                "guided", self.guided, loss, dict.fromkeys(("backbone", *filters), self.guided_rate),
-                decay={"backbone": self.decay, "concepts": self.decay} if self.decay else 0.0,
-                schedule=self.schedule, **common,  # type: ignore[arg-type]
+                "guided",
+                self.guided_epochs,
+                loss,
+                dict.fromkeys(("backbone", *filters), self.guided_lr),
+                weight_decay=decay,
+                lr_scheduler=self.lr_scheduler,  # type: ignore[arg-type]
+                **common,
             )
-        )  # fmt: skip
-        last = partial(head_loss, smoothing=self.smoothing)
-        plan.append(ek.Phase("last", self.last, last, {"head": self.last_rate}, **common))
+        )
+        last = partial(head_loss, label_smoothing=self.label_smoothing)
+        plan.append(ek.Phase("last", self.last_epochs, last, {"head": self.last_lr}, **common))
         return plan
 
-    def describe(self, network: CCNNNetwork) -> ek.Units:
+    def describe_units(self, network: CCNNNetwork) -> ek.Units:
         """A unit a filter, which is its phrase."""
         count = network.head.in_features
-        phrases = self._book.phrases if self._book is not None else None
+        phrases = self._phrasebook.phrases if self._phrasebook is not None else None
         names = [f"filter {k}" for k in range(count)]
         return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean")
 
-    def restore(
+    def load_state(
         self,
         state: Mapping[str, Tensor],
         classes: Sequence[str],
@@ -171,27 +211,11 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         vectors = state.get("vectors")
         if vectors is None or vectors.ndim != 2 or not vectors.numel():
             raise InputError("Expected the vectors (K, E) of the phrases of a saved CCNN; got none.")
-        self._book, self._vectors = None, vectors
+        self._phrasebook, self._vectors = None, vectors
         try:
-            return super().restore(state, classes, size, units)
+            return super().load_state(state, classes, size, units)
         finally:
             self._vectors = None
-
-    @classmethod
-    def bind(cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any) -> Self:
-        """An explainer of a `CCNNNetwork` trained elsewhere; its phrases are not in the network.
-
-        Raises
-        ------
-        BindError
-            For a network of another form.
-        """
-        if not isinstance(network, CCNNNetwork):
-            raise BindError(
-                f"Expected a CCNNNetwork; got {type(network).__name__}, whose filters have no phrases. Train "
-                "one with fit(data)."
-            )
-        return super().bind(network, classes=classes, **settings)
 
     @property
     def confounded(self) -> dict[str, str]:
@@ -199,7 +223,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
         Either both were chosen for the very same classes, or one was said nearly always with the other. It is
         known of the captions alone: where what the phrases speak of varies within classes, and independently,
-        they can be told apart nevertheless.
+        they can be distinguished nevertheless.
 
         Raises
         ------
@@ -212,63 +236,72 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         names = (self.units.phrases if self.units is not None else None) or ()
         return {str(names[k]): str(names[other]) for k, other in enumerate(alike) if 0 <= other < len(names)}
 
-    def _read(self, data: ek.ImageData) -> Phrasebook:
+    def _find_phrases(self, dataset: ek.ImageDataset) -> Phrasebook:
         """The phrases of the training captions, which alone are looked at."""
         captions = []
-        for batch in data.batches("train", 256):
+        for batch in dataset.batches("train", 256):
             if batch.captions is None:
                 raise InputError(
-                    f"Expected captions of the training images, to learn filters from; {data.name} has none."
+                    "Expected captions of the training images, to learn filters from; "
+                    f"{dataset.name} has none."
                 )
             captions += [caption.text for caption in batch.captions]
         return phrasebook(
-            captions, data.train.labels, len(data.classes), per_class=self.per_class, least=self.least,
-            share=self.share, synonyms=data.synonyms,
-        )  # fmt: skip
+            captions,
+            dataset.train.labels,
+            len(dataset.classes),
+            phrases_per_class=self.phrases_per_class,
+            min_count=self.min_count,
+            min_doc_freq=self.min_doc_freq,
+            synonyms=dataset.synonyms,
+        )
 
 
-def shares(told: ek.Explanations) -> Tensor:
+def shares(explanations: ek.Explanations) -> Tensor:
     """Each phrase's share of all evidence, (N, K): ``contribution / sum |contribution|``."""
-    sizes = told.contributions.abs().sum(1, keepdim=True)
-    return told.contributions / sizes.clamp(min=1e-12)
+    sizes = explanations.contributions.abs().sum(1, keepdim=True)
+    return explanations.contributions / sizes.clamp(min=1e-12)
 
 
-def _warn(book: Phrasebook, classes: Sequence[str]) -> None:
-    """Tell whoever called `fit` what these phrases cannot do."""
-    spoken = book.of_classes.any(0).tolist()
-    if speechless := [name for name, told in zip(classes, spoken, strict=True) if not told]:
+def _warn_of_limits(book: Phrasebook, classes: Sequence[str]) -> None:
+    """Warn the caller of `fit` of what these phrases cannot do."""
+    has_phrases = book.of_classes.any(0).tolist()
+    if without := [name for name, has_phrase in zip(classes, has_phrases, strict=True) if not has_phrase]:
         warnings.warn(
-            f"The captions have no phrase that tells {_some(speechless)} from other classes: until the last "
-            "layer is trained nothing speaks for them. Give more captions, or a smaller least=… or share=….",
-            SpeechlessWarning, stacklevel=5,
-        )  # fmt: skip
+            f"The captions have no phrase that tells {_first_names(without)} from other classes: until the "
+            "last layer is trained nothing supports them. Give more captions, or a smaller min_count=… or "
+            "min_doc_freq=….",
+            SpeechlessWarning,
+            stacklevel=5,
+        )
     if alike := book.confounded():
-        some = _some([f"{one!r} (like {other!r})" for one, other in alike.items()])
+        pairs = _first_names([f"{phrase!r} (like {other!r})" for phrase, other in alike.items()])
         warnings.warn(
-            f"{len(alike)} of {len(book)} phrases may not be told from another by captions: {some}. What "
-            "their filters find may be the other's. See confounded.",
-            ConfoundedWarning, stacklevel=5,
-        )  # fmt: skip
+            f"{len(alike)} of {len(book)} phrases cannot be distinguished from another by captions: {pairs}. "
+            "What their filters find may be the other's. See confounded.",
+            ConfoundedWarning,
+            stacklevel=5,
+        )
 
 
-def _places(book: Phrasebook) -> Tensor:
+def _confounded_indices(book: Phrasebook) -> Tensor:
     """Which phrase each may be mistaken for, (K,), by number; -1 for none."""
-    alike, place = book.confounded(), {phrase: k for k, phrase in enumerate(book.phrases)}
-    return torch.tensor([place[alike[phrase]] if phrase in alike else -1 for phrase in book.phrases])
+    alike, index = book.confounded(), {phrase: k for k, phrase in enumerate(book.phrases)}
+    return torch.tensor([index[alike[phrase]] if phrase in alike else -1 for phrase in book.phrases])
 
 
 def _word_vectors(phrases: Sequence[str], path: str | None) -> WordVectors | None:
     """What the file at `path` knows of the words of `phrases`."""
     if path is None:
         return None
-    words = {word for phrase in phrases for word in words_in(phrase)}
-    known = read_vectors(path, words)
-    if not known:
+    words = {word for phrase in phrases for word in phrase_words(phrase)}
+    vectors = read_vectors(path, words)
+    if not vectors:
         raise InputError(
-            f"Expected the vectors of words such as {_some(sorted(words))}; {path!r} has none of them."
+            f"Expected the vectors of words such as {_first_names(sorted(words))}; {path!r} has none of them."
         )
-    return known.get
+    return vectors.get
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

@@ -5,8 +5,9 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.backbones import Backbone
-from explainkit.decomposition import Decomposition, full_precision
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.backbones import Backbone
+from explainkit.networks.precision import disable_autocast, full_precision
 
 
 @frozen(eq=False, kw_only=True)
@@ -34,9 +35,9 @@ class CCNNNetwork(nn.Module):
         The phrases as vectors.
     cells : int
         Of the grid, h times w: the visual projection has a row for each.
-    joint : int
+    embedding_dim : int
         Length of the vectors that maps and phrases are compared by.
-    start : float
+    init_head_weight : float
         First weight between a class and its phrases; to others it is 0. The paper has 0.1 for a network
         without batch norm.
     dropout : float
@@ -55,8 +56,8 @@ class CCNNNetwork(nn.Module):
         of_classes: Tensor,
         vectors: Tensor,
         cells: int,
-        joint: int = 12,
-        start: float = 1.0,
+        embedding_dim: int = 12,
+        init_head_weight: float = 1.0,
         dropout: float = 0.0,
         alike: Tensor | None = None,
     ) -> None:
@@ -67,9 +68,9 @@ class CCNNNetwork(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Linear(phrases, classes, bias=False)
         with torch.no_grad():
-            self.head.weight.copy_(start * of_classes.T)
-        self.visual = nn.Parameter(0.1 * torch.randn(cells, joint))
-        self.textual = nn.Parameter(0.1 * torch.randn(vectors.shape[1], joint))
+            self.head.weight.copy_(init_head_weight * of_classes.T)
+        self.visual = nn.Parameter(0.1 * torch.randn(cells, embedding_dim))
+        self.textual = nn.Parameter(0.1 * torch.randn(vectors.shape[1], embedding_dim))
         self.register_buffer("of_classes", of_classes.clone())
         self.register_buffer("vectors", vectors.clone())
         self.register_buffer("alike", torch.full((phrases,), -1) if alike is None else alike.clone())
@@ -77,9 +78,8 @@ class CCNNNetwork(nn.Module):
     def decompose(self, images: Tensor) -> Phrased:
         """The map of each phrase, its mean, and what it is worth."""
         maps = full_precision(self.concepts(self.backbone(images)).relu())
-        with torch.autocast(maps.device.type, enabled=False):
-            heard = self.dropout(maps)
-            scores = heard.mean((2, 3))
+        with disable_autocast(maps.device):
+            scores = self.dropout(maps).mean((2, 3))
             logits = self.head(scores)
         return Phrased(
             logits=logits, bias=logits.new_zeros(logits.shape[1]), scores=scores, weights=self.head.weight,
@@ -90,10 +90,10 @@ class CCNNNetwork(nn.Module):
         """Logits (N, C)."""
         return self.decompose(images).logits
 
-    def seen(self, maps: Tensor) -> Tensor:
+    def embed_maps(self, maps: Tensor) -> Tensor:
         """Where maps (..., h w) lie, as unit vectors (..., J); zero for a map of zeros."""
         return F.normalize(maps @ self.visual, dim=-1, eps=1e-8)
 
-    def said(self) -> Tensor:
+    def embed_phrases(self) -> Tensor:
         """The phrases as unit vectors (K, J)."""
         return F.normalize(self.vectors @ self.textual, dim=1, eps=1e-8)

@@ -15,5 +15,5 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     show_image(explanation, image)
     show_evidence(explanation, evidence)
     show_sum(explanation, bars, count=7)
-    phrases = explanation.strongest(5)
+    phrases = explanation.top(5)
     show_units(explanation, list(halves[1, 0].subplots(1, 5)), phrases)

@@ -1,8 +1,7 @@
 """How CCNN puts it: the class, and the phrases that speak for it with their shares of the evidence."""
 
-from collections.abc import Sequence
-
 from explainkit import Evidence, Explanation
+from explainkit.explanations.sentences import listed, percent
 from explainkit_ccnn.explainer import shares
 
 ENOUGH = 0.9
@@ -13,42 +12,34 @@ MOST = 5
 
 
 def sentence(explanation: Explanation) -> str:
-    """A cardinal, because of the red crest (31 %) and the hooked beak (20 %), despite the grey tail (-5 %).
+    """A cardinal, because of the red crest (31 %) and the hooked beak (20 %), despite the gray tail (-5 %).
 
     "The" is right before one, many and what cannot be counted. A share is ``contribution / sum
-    |contribution|`` over all phrases, told or not, so that the sizes of all sum to 100 %. Where five do not
-    tell enough, the others that speak for the class are told by their number.
+    |contribution|`` over all phrases, named or not, so that the sizes of all sum to 100 %. Where five do not
+    tell enough, the others that support the class are given by their number.
     """
-    told = shares(explanation.batch[[explanation.index]])[0]
-    order = told.argsort(descending=True, stable=True).tolist()
-    positive = told.clamp(min=0).sum().item()
+    unit_shares = shares(explanation.batch[[explanation.index]])[0]
+    order = unit_shares.argsort(descending=True, stable=True).tolist()
+    positive = unit_shares.clamp(min=0).sum().item()
     reasons: list[str] = []
     covered = 0.0
     for unit in order[:MOST]:
-        share = told[unit].item()
+        share = unit_shares[unit].item()
         if share <= 0 or covered >= ENOUGH * positive:
             break
         reasons.append(_reason(explanation.evidence_of(unit), share))
         covered += share
-    others = int((told > 0).sum()) - len(reasons)
+    others = int((unit_shares > 0).sum()) - len(reasons)
     if others and covered < ENOUGH * positive:
-        what = "one other phrase" if others == 1 else f"{others} other phrases"
-        reasons.append(f"{what} ({_percent(positive - covered)})")
-    worst, share = order[-1], told[order[-1]].item()
-    rival = f" rather than {explanation.against_name}" if explanation.against_name else ""
-    because = f", because of {_listed(reasons)}" if reasons else ", though no phrase speaks for it"
+        name = "one other phrase" if others == 1 else f"{others} other phrases"
+        reasons.append(f"{name} ({percent(positive - covered)})")
+    worst, share = order[-1], unit_shares[order[-1]].item()
+    foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
+    because = f", because of {listed(reasons)}" if reasons else ", though no phrase supports it"
     despite = f", despite {_reason(explanation.evidence_of(worst), share)}" if share <= -0.01 else ""
-    return f"{explanation.target_name}{rival}{because}{despite}."
+    return f"{explanation.target_name}{foil}{because}{despite}."
 
 
 def _reason(evidence: Evidence, share: float) -> str:
-    what = f"the {evidence.phrase}" if evidence.phrase else evidence.name
-    return f"{what} ({_percent(share)})"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %" if abs(share) >= 0.005 else "under 1 %"
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    name = f"the {evidence.phrase}" if evidence.phrase else evidence.name
+    return f"{name} ({percent(share)})"

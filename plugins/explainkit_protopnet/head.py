@@ -4,8 +4,9 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from explainkit.data.images import ImageData
-from explainkit.training.engine import evaluate
+from explainkit.data.types import ImageDataset
+from explainkit.training.trainer import evaluate
+from explainkit_protopnet.losses import off_class_l1
 from explainkit_protopnet.model import ProtoPNetNetwork
 
 
@@ -31,28 +32,29 @@ class Fit:
 
 def refit(
     network: ProtoPNetNetwork,
-    data: ImageData,
+    dataset: ImageDataset,
     *,
     penalty: float = 1e-3,
     tolerance: float = 1e-4,
     steps: int = 2000,
 ) -> None:
     """Learn the last layer alone: section 2.2, stage 3."""
-    scores, labels = all_scores(network, data)
+    scores, labels = all_scores(network, dataset)
     fit = fit_head(scores, labels, network.own, network.head.weight, penalty, tolerance, steps)
     network.head.weight.copy_(fit.weight)
-    network.accuracies[2] = evaluate(network, data, "validation", network.owner.device)[0]
+    network.accuracies[2] = evaluate(network, dataset, "validation", network.owner.device)[0]
 
 
-def all_scores(network: ProtoPNetNetwork, data: ImageData, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+def all_scores(
+    network: ProtoPNetNetwork, dataset: ImageDataset, batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
     """Similarities (N, P) of the training images, un-augmented, and their labels."""
-    found = [
+    batches = [
         (network.decompose(batch.images.to(network.owner.device)).scores, batch.labels)
-        for batch in data.batches("train", batch_size)
+        for batch in dataset.batches("train", batch_size)
     ]
-    return torch.cat([scores for scores, _ in found]), torch.cat([labels for _, labels in found]).to(
-        network.owner.device
-    )
+    scores, labels = (torch.cat(values) for values in zip(*batches, strict=True))
+    return scores, labels.to(network.owner.device)
 
 
 def fit_head(
@@ -68,14 +70,14 @@ def fit_head(
 
     FISTA (Beck and Teboulle, SIAM J. Imaging Sciences 2009), started over where its momentum points uphill
     (O'Donoghue and Candès, Found. Comput. Math. 2015); soft thresholding leaves exact zeros. Where own
-    prototypes alone tell the images apart there is no least value, since their weights may grow for ever:
+    prototypes alone separate the images there is no least value, since their weights may grow for ever:
     then `tolerance` decides where it ends.
 
     Parameters
     ----------
     scores : Tensor, (N, P)
     own : Tensor, (P, C), bool
-        These weights are not penalised.
+        These weights are not penalized.
     start : Tensor, (C, P)
     tolerance : float
         Stop when no condition of optimality is violated by more.
@@ -84,31 +86,31 @@ def fit_head(
     free, truth = own.T, torch.nn.functional.one_hot(labels, len(start)).to(scores)
     threshold = (penalty * step).where(~free, 0)
     weight = ahead = start.to(scores).clone()
-    pace, taken = 1.0, 0
-    for taken in range(1, steps + 1):
+    momentum, steps_taken = 1.0, 0
+    for steps_taken in range(1, steps + 1):
         moved = ahead - step * gradient(ahead, scores, truth)
         moved = moved.sign() * (moved.abs() - threshold).clamp(min=0)
         if ((ahead - moved) * (moved - weight)).sum() > 0:
-            pace, ahead = 1.0, moved
+            momentum, ahead = 1.0, moved
         else:
-            faster = (1 + (1 + 4 * pace**2) ** 0.5) / 2
-            ahead = moved + (pace - 1) / faster * (moved - weight)
-            pace = faster
+            next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+            ahead = moved + (momentum - 1) / next_momentum * (moved - weight)
+            momentum = next_momentum
         weight = moved
-        if taken % 25 == 0 and violation(weight, scores, truth, free, penalty) <= tolerance:
+        if steps_taken % 25 == 0 and violation(weight, scores, truth, free, penalty) <= tolerance:
             break
     return Fit(
         weight=weight,
         objective=objective(weight, scores, labels, free, penalty),
         violation=violation(weight, scores, truth, free, penalty),
-        steps=taken,
+        steps=steps_taken,
     )
 
 
 def objective(weight: Tensor, scores: Tensor, labels: Tensor, free: Tensor, penalty: float) -> float:
-    """What `fit_head` minimises."""
+    """What `fit_head` minimizes."""
     loss = torch.nn.functional.cross_entropy(scores @ weight.T, labels)
-    return (loss + penalty * weight.masked_fill(free, 0).abs().sum()).item()
+    return (loss + penalty * off_class_l1(weight, free.T)).item()
 
 
 def gradient(weight: Tensor, scores: Tensor, truth: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from explainkit.backbones import Backbone
-from explainkit.decomposition import Decomposition, full_precision
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.backbones import Backbone
+from explainkit.networks.precision import disable_autocast, full_precision
 
 
 @frozen(eq=False, kw_only=True)
 class Matches(Decomposition):
-    """A decomposition that also tells how far the nearest patch is from each prototype.
+    """A decomposition that also has how far the nearest patch is from each prototype.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class Sources(nn.Module):
         self.register_buffer("picture", torch.zeros(prototypes, 3, 0, 0, dtype=torch.uint8))
         self.register_buffer("moved", torch.zeros(prototypes))
 
-    def keep(self, chosen: Tensor) -> None:
+    def keep_prototypes(self, chosen: Tensor) -> None:
         """Forget all prototypes but those of the index `chosen`."""
         for name, value in list(self.named_buffers()):
             setattr(self, name, value[chosen])
@@ -67,7 +68,7 @@ class ProtoPNetNetwork(nn.Module):
     Parameters
     ----------
     backbone : Backbone
-    classes, per_class : int
+    classes, prototypes_per_class : int
         C, and M prototypes for each of them: P = C M.
     depth : int
         D, the length of a prototype; patches are brought to it by two 1 x 1 convolutions and a sigmoid.
@@ -94,7 +95,7 @@ class ProtoPNetNetwork(nn.Module):
         self,
         backbone: Backbone,
         classes: int,
-        per_class: int = 10,
+        prototypes_per_class: int = 10,
         depth: int = 128,
         epsilon: float = 1e-4,
         off_class: float = -0.5,
@@ -107,10 +108,10 @@ class ProtoPNetNetwork(nn.Module):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.constant_(layer.bias, 0)  # type: ignore[arg-type]
         self.add_on = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.Sigmoid())
-        self.prototypes = nn.Parameter(torch.rand(classes * per_class, depth))
-        self.head = nn.Linear(classes * per_class, classes, bias=False)
+        self.prototypes = nn.Parameter(torch.rand(classes * prototypes_per_class, depth))
+        self.head = nn.Linear(classes * prototypes_per_class, classes, bias=False)
         self.epsilon = epsilon
-        self.register_buffer("owner", torch.arange(classes).repeat_interleave(per_class))
+        self.register_buffer("owner", torch.arange(classes).repeat_interleave(prototypes_per_class))
         self.register_buffer("projected", torch.tensor(False))
         self.register_buffer("accuracies", torch.full((3,), -1.0))
         self.sources = Sources(len(self.owner))
@@ -123,6 +124,12 @@ class ProtoPNetNetwork(nn.Module):
         """Which prototypes are of which class, (P, C), bool."""
         return self.owner[:, None] == torch.arange(self.head.out_features, device=self.owner.device)
 
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the training images; ``None`` before projection."""
+        height, width = self.sources.picture.shape[2:]
+        return (height, width) if self.projected else None
+
     def latent(self, images: Tensor) -> Tensor:
         """The patches of images (N, 3, H, W), each a vector in (0, 1): (N, D, h, w), in full precision."""
         return full_precision(self.add_on(self.backbone(images)))
@@ -130,7 +137,7 @@ class ProtoPNetNetwork(nn.Module):
     def decompose(self, images: Tensor) -> Matches:
         """Similarities (N, P), where they were found, and what each is worth."""
         latent = self.latent(images)
-        with torch.autocast(latent.device.type, enabled=False):
+        with disable_autocast(latent.device):
             patches = latent.flatten(2).mT  # (N, h w, D)
             rough = squared_distances(patches, self.prototypes)  # (N, P, h w)
             best = rough.argmin(2)
@@ -149,13 +156,13 @@ class ProtoPNetNetwork(nn.Module):
             return self.start(full_precision(self.backbone(images)).mean((2, 3)))
         return self.decompose(images).logits
 
-    def keep(self, chosen: Tensor) -> None:
+    def keep_prototypes(self, chosen: Tensor) -> None:
         """Forget all prototypes but those of the index `chosen`."""
         self.prototypes = nn.Parameter(self.prototypes.detach()[chosen])
         weight = self.head.weight.detach()[:, chosen]
         self.head.in_features, self.head.weight = weight.shape[1], nn.Parameter(weight.contiguous())
         self.owner = self.owner[chosen]
-        self.sources.keep(chosen)
+        self.sources.keep_prototypes(chosen)
 
     def _maps(self, rough: Tensor, best: Tensor, scores: Tensor) -> Tensor:
         """Similarity at every cell, (N, P, h w), its maximum the score itself, at the best cell."""
@@ -169,7 +176,9 @@ class ProtoPNetNetwork(nn.Module):
         picture = state_dict.get(f"{prefix}sources.picture")
         if isinstance(owner, Tensor) and isinstance(picture, Tensor):
             if len(owner) != len(self.owner):
-                self.keep(torch.arange(len(owner), device=self.owner.device).clamp(max=len(self.owner) - 1))
+                self.keep_prototypes(
+                    torch.arange(len(owner), device=self.owner.device).clamp(max=len(self.owner) - 1)
+                )
             self.sources.picture = self.sources.picture.new_zeros(len(self.owner), *picture.shape[1:])
         if f"{prefix}start.weight" not in state_dict:
             self.start = None
@@ -184,10 +193,10 @@ def similarity(distances: Tensor, epsilon: float) -> Tensor:
 def squared_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
     """From each of the prototypes (P, D) to each of the patches (N, L, D): (N, P, L).
 
-    Both are centred before the square is multiplied out, which takes most of the rounding away.
+    Both are centered before the square is multiplied out, which takes most of the rounding away.
     """
-    centre = prototypes.detach().mean(0)
-    patches, prototypes = patches - centre, prototypes - centre
+    center = prototypes.detach().mean(0)
+    patches, prototypes = patches - center, prototypes - center
     sizes = patches.square().sum(2)[:, None] + prototypes.square().sum(1)[:, None]
     many = prototypes.expand(len(patches), -1, -1)
     return torch.baddbmm(sizes, many, patches.mT, alpha=-2).clamp(min=0)
@@ -195,8 +204,8 @@ def squared_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
 
 def distances_at(patches: Tensor, cells: Tensor, prototypes: Tensor) -> Tensor:
     """From patch ``cells[n, p]`` of (N, L, D) to prototype p, (N, P); exactly 0 where they are equal."""
-    found = patches.gather(1, cells[:, :, None].expand(-1, -1, patches.shape[2]))  # (N, P, D)
-    return (found - prototypes).square().sum(2)
+    nearest = patches.gather(1, cells[:, :, None].expand(-1, -1, patches.shape[2]))  # (N, P, D)
+    return (nearest - prototypes).square().sum(2)
 
 
 def grid_cell(index: Tensor, size: Sequence[int]) -> Tensor:

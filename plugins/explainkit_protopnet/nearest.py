@@ -6,8 +6,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from explainkit.data.images import Batch
-from explainkit.training.processes import gathered, shared
+from explainkit.data.types import Batch
+from explainkit.training.distributed import all_gather, shard
 from explainkit_protopnet.model import ProtoPNetNetwork
 
 
@@ -29,13 +29,13 @@ class Nearest:
     label: Tensor
 
 
-def merge(pieces: Sequence[Nearest], count: int) -> Nearest:
+def merge(searches: Sequence[Nearest], count: int) -> Nearest:
     """The `count` nearest of all, from searches of disjoint images; ties go to the lowest image id.
 
-    In whatever order and grouping pieces are merged, the answer is the same: so a search can be shared out.
+    In whatever order and grouping they are merged, the result is the same: so a search can be shared out.
     """
     columns = {
-        name: torch.cat([getattr(piece, name) for piece in pieces], 1)
+        name: torch.cat([getattr(search, name) for search in searches], 1)
         for name in ("distance", "image", "cell", "label")
     }
     order = columns["image"].argsort(dim=1, stable=True)
@@ -46,7 +46,7 @@ def merge(pieces: Sequence[Nearest], count: int) -> Nearest:
 def nearest_patches(
     network: ProtoPNetNetwork, batches: Iterable[Batch], count: int, *, own: bool = False
 ) -> Nearest:
-    """Search `batches` of training images; `network` is in eval mode, and no gradient is wanted.
+    """Search `batches` of training images; `network` is in eval mode, and no gradient is computed.
 
     Several processes share the batches, and all find the same: cut alike, the distances are equal to the bit.
 
@@ -57,51 +57,51 @@ def nearest_patches(
     """
     search = _own_class if own else _all_classes
     none = network.owner.new_zeros(len(network.owner), 0)
-    found = Nearest(distance=network.prototypes.new_zeros(none.shape), image=none, cell=none, label=none)
-    for batch in shared(batches):
+    nearest = Nearest(distance=network.prototypes.new_zeros(none.shape), image=none, cell=none, label=none)
+    for batch in shard(batches):
         on_device = batch.to(network.owner.device)
         latent = network.latent(on_device.images).flatten(2)  # (B, D, h w)
-        found = merge([found, search(network, latent, on_device, count)], count)
-    return merge(gathered(found), count)
+        nearest = merge([nearest, search(network, latent, on_device, count)], count)
+    return merge(all_gather(nearest), count)
 
 
 def _own_class(network: ProtoPNetNetwork, latent: Tensor, batch: Batch, _: int) -> Nearest:
     """Each image against the M prototypes of its class alone: a C-th of the distances."""
-    members, real = _members(network.own)
-    wanted, there = members[batch.labels], real[batch.labels]  # (B, M)
-    gaps = latent[:, None] - network.prototypes[wanted][..., None]  # (B, M, D, h w): cells last, as they lie
+    members, is_member = _members(network.own)
+    columns, is_real = members[batch.labels], is_member[batch.labels]  # (B, M)
+    gaps = latent[:, None] - network.prototypes[columns][..., None]  # (B, M, D, h w): cells last, as they lie
     distance, cell = gaps.square_().sum(2).min(2)  # (B, M)
-    wide, places = (len(batch), len(network.owner)), (there.nonzero()[:, 0], wanted[there])
+    wide, index = (len(batch), len(network.owner)), (is_real.nonzero()[:, 0], columns[is_real])
     shape = (len(network.owner), len(batch))
     return Nearest(
-        distance=distance.new_full(wide, torch.inf).index_put(places, distance[there]).T,
-        cell=cell.new_zeros(wide).index_put(places, cell[there]).T,
+        distance=distance.new_full(wide, torch.inf).index_put(index, distance[is_real]).T,
+        cell=cell.new_zeros(wide).index_put(index, cell[is_real]).T,
         image=batch.ids.expand(shape),
         label=batch.labels.expand(shape),
     )
 
 
 def _all_classes(network: ProtoPNetNetwork, latent: Tensor, batch: Batch, count: int) -> Nearest:
-    """The nearest images by rough distances, a few more than wanted; of these alone the cells, exactly."""
+    """The nearest images by rough distances, a few more than `count`; of these alone the cells, exactly."""
     patches, prototypes = latent.mT, network.prototypes
     rough = _rough_distances(patches, prototypes)  # (B, h w, P)
     row = rough.amin(1).T.topk(min(count + 2, len(batch)), dim=1, largest=False).indices  # (P, n)
-    which = torch.arange(len(prototypes), device=row.device)[:, None]
-    cell = rough[row, :, which].argmin(2)
+    column = torch.arange(len(prototypes), device=row.device)[:, None]
+    cell = rough[row, :, column].argmin(2)
     distance = (patches[row, cell] - prototypes[:, None]).square().sum(2)
     return Nearest(distance=distance, cell=cell, image=batch.ids[row], label=batch.labels[row])
 
 
 def _rough_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
     """Squared distances (B, h w, P) less what is the same for all patches of a prototype: one product."""
-    centre = prototypes.mean(0)
-    flat = (patches - centre).flatten(0, 1)
+    center = prototypes.mean(0)
+    flat = (patches - center).flatten(0, 1)
     sizes = flat.square().sum(1, keepdim=True)
-    return torch.addmm(sizes, flat, (prototypes - centre).T, alpha=-2).unflatten(0, patches.shape[:2])
+    return torch.addmm(sizes, flat, (prototypes - center).T, alpha=-2).unflatten(0, patches.shape[:2])
 
 
 def _members(own: Tensor) -> tuple[Tensor, Tensor]:
     """The prototypes of each class, (C, M), and which of them are real: classes may have fewer than M."""
-    most = int(own.sum(0).max())
-    members = own.T.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    size = int(own.sum(0).max())
+    members = own.T.int().argsort(dim=1, descending=True, stable=True)[:, :size]
     return members, own.T.gather(1, members)

@@ -1,4 +1,4 @@
-"""What is told of a trained network: what projection changed, which prototypes are alike or idle."""
+"""A report on a trained network: what projection changed, which prototypes are alike or idle."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ class ProjectionReport:
     moved : float
         Mean squared distance that projection moved a prototype by.
     uncovered : tuple of str
-        Classes none of whose own prototypes speaks for them.
+        Classes none of whose own prototypes supports them.
     accuracy_before, accuracy_after, accuracy : float or None
         On the validation split: before projection, after it, and with the last layer learned anew.
     zeros : float
@@ -60,21 +60,21 @@ class ProjectionReport:
 
 
 def report_on(network: ProtoPNetNetwork, classes: Sequence[str]) -> ProjectionReport:
-    """What there is to tell of `network`."""
+    """The report on `network`."""
     sources, own, weight = network.sources, network.own, network.head.weight.detach()
-    places = torch.cat([sources.image[:, None], sources.cell], 1)
-    alive = ((weight > 0) & own.T).any(1)
-    known = [None if value < 0 else value for value in network.accuracies.tolist()]
+    patches = torch.cat([sources.image[:, None], sources.cell], 1)
+    is_alive = ((weight > 0) & own.T).any(1)
+    accuracies = [None if value < 0 else value for value in network.accuracies.tolist()]
     projected = bool(network.projected)
     return ProjectionReport(
         projected=projected,
-        prototypes=len(places),
-        duplicates=len(places) - len(places.unique(dim=0)) if projected else 0,
+        prototypes=len(patches),
+        duplicates=len(patches) - len(patches.unique(dim=0)) if projected else 0,
         images=len(sources.image.unique()) if projected else 0,
         moved=sources.moved.mean().item(),
-        uncovered=tuple(name for name, lives in zip(classes, alive.tolist(), strict=True) if not lives),
-        accuracy_before=known[0],
-        accuracy_after=known[1],
-        accuracy=known[2],
+        uncovered=tuple(name for name, lives in zip(classes, is_alive.tolist(), strict=True) if not lives),
+        accuracy_before=accuracies[0],
+        accuracy_after=accuracies[1],
+        accuracy=accuracies[2],
         zeros=(weight[~own.T] == 0).float().mean().item(),
     )

@@ -3,8 +3,8 @@
 Fu, Zheng, Mei: Look Closer to See Better: Recurrent Attention Convolutional Neural Network for Fine-Grained
 Image Recognition. CVPR 2017, pages 4438-4446.
 
-Read zoom.py for boxes and crops, model.py for the network, trainer.py for its losses and how its two halves
-take turns, explainer.py for what it says, renderer.py for how it is drawn.
+Read zoom.py for squares and crops, model.py for the network, losses.py and callbacks.py for how its two
+halves take turns, explainer.py for what it says, renderer.py for how it is drawn.
 """
 
 from explainkit import Offer, hookimpl

@@ -8,17 +8,18 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainkit.backbones import Backbone
-from explainkit.decomposition import Decomposition, full_precision
-from explainkit_racnn.zoom import WHOLE, bounded, boxes, crop_by, within
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.backbones import Backbone, grid_size
+from explainkit.networks.precision import disable_autocast, full_precision
+from explainkit_racnn.zoom import WHOLE, bounded, crop_by, pixel_boxes, within
 
 Gradient = Literal["true", "surrogate"]
-"""Of crops in their places: the true one, or that of the paper."""
+"""Of crops in their squares: the true one, or that of the paper."""
 
 
 @frozen(eq=False, kw_only=True)
 class Looks(Decomposition):
-    """A decomposition that also tells what each look saw.
+    """A decomposition that also has what was seen at each scale.
 
     Attributes
     ----------
@@ -27,14 +28,14 @@ class Looks(Decomposition):
     features : tuple of Tensor, S of (N, D, h, w)
     proposed : tuple of Tensor, S - 1 of (N, 3)
         Where to look next, as shares of the square before.
-    places : tuple of Tensor, S of (N, 3)
+    squares : tuple of Tensor, S of (N, 3)
         The squares as shares of the image.
     """
 
     by_scale: Tensor = field(repr=False)
     features: tuple[Tensor, ...] = field(repr=False)
     proposed: tuple[Tensor, ...] = field(repr=False)
-    places: tuple[Tensor, ...] = field(repr=False)
+    squares: tuple[Tensor, ...] = field(repr=False)
 
 
 class Proposal(nn.Module):
@@ -47,23 +48,25 @@ class Proposal(nn.Module):
         network.
     cells : int
         Of the grid, h times w.
-    least, most : float
+    min_half_size, max_half_size : float
         Bounds of half a square's side, as shares of the square before.
     """
 
-    def __init__(self, channels: int, cells: int, least: float, most: float, width: int = 64) -> None:
+    def __init__(
+        self, channels: int, cells: int, min_half_size: float, max_half_size: float, width: int = 64
+    ) -> None:
         super().__init__()
         self.narrow = nn.Conv2d(channels, 32, 1)
         self.hidden = nn.Linear(32 * cells, width)
         self.out = nn.Linear(width, 3)
         nn.init.normal_(self.out.weight, std=1e-3)
         nn.init.zeros_(self.out.bias)  # so that it begins in the middle
-        self.least, self.most = least, most
+        self.min_half_size, self.max_half_size = min_half_size, max_half_size
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D, h, w) to places (N, 3)."""
+        """(N, D, h, w) to squares (N, 3)."""
         hidden = self.hidden(self.narrow(features).relu().flatten(1)).tanh()
-        return bounded(full_precision(self.out(hidden)), self.least, self.most)
+        return bounded(full_precision(self.out(hidden)), self.min_half_size, self.max_half_size)
 
 
 class RACNNNetwork(nn.Module):
@@ -74,10 +77,10 @@ class RACNNNetwork(nn.Module):
     backbone : callable to Backbone
         Makes one for each scale; their weights are not shared.
     classes : int
-    side : int
+    crop_size : int
         Pixels a side that each scale sees: of the whole image made smaller, then of crops.
     scales : int
-    least, most : float
+    min_half_size, max_half_size : float
         Bounds of half a square's side, as shares of the square before.
     gradient : {"true", "surrogate"}
     """
@@ -88,69 +91,68 @@ class RACNNNetwork(nn.Module):
         self,
         backbone: Callable[[], Backbone],
         classes: int,
-        side: int,
+        crop_size: int,
         *,
         scales: int = 3,
-        least: float = 0.15,
-        most: float = 0.45,
+        min_half_size: float = 0.15,
+        max_half_size: float = 0.45,
         gradient: Gradient = "true",
     ) -> None:
         super().__init__()
         self.backbones = nn.ModuleList(backbone() for _ in range(scales))
         self.channels: int = self.backbones[0].channels  # type: ignore[assignment]
         self.heads = nn.ModuleList(nn.Linear(self.channels, classes) for _ in range(scales))
-        with torch.no_grad():
-            self.backbones[0].eval()
-            cells = self.backbones[0](torch.zeros(1, 3, side, side)).shape[2:].numel()
-            self.backbones[0].train()
-        self.proposals = nn.ModuleList(Proposal(self.channels, cells, least, most) for _ in range(scales - 1))
+        height, width = grid_size(self.backbones[0], (crop_size, crop_size))
+        self.proposals = nn.ModuleList(
+            Proposal(self.channels, height * width, min_half_size, max_half_size) for _ in range(scales - 1)
+        )
         self.fusion = nn.Linear(scales * self.channels, classes)
         self.register_buffer("fused", torch.tensor(False))
-        self.side, self.gradient, self.depth, self.most = side, gradient, scales, most
+        self.crop_size, self.gradient, self.scales = crop_size, gradient, scales
+        self.max_half_size = max_half_size
 
-    def decompose(self, images: Tensor, depth: int | None = None) -> Looks:
+    def decompose(self, images: Tensor, scales: int | None = None) -> Looks:
         """A unit a scale and filter: its mean activation, in its scale's box.
 
         Parameters
         ----------
-        depth : int or None
-            How many scales to look at; all unless given.
+        scales : int or None
+            How many scales to look at; ``None``: all.
         """
-        place = images.new_tensor(WHOLE).expand(len(images), 3)
+        square = images.new_tensor(WHOLE).expand(len(images), 3)
         features: list[Tensor] = []
         logits: list[Tensor] = []
         proposed: list[Tensor] = []
-        places: list[Tensor] = []
-        for scale in range(depth or self.depth):
+        squares: list[Tensor] = []
+        for scale in range(scales or self.scales):
             if scale:
                 inner = self.proposals[scale - 1](features[-1].detach())
-                place = within(place, inner)
+                square = within(square, inner)
                 proposed.append(inner)
-                largest = 0.5 * (2 * self.most) ** scale
-                seen = crop_by(images, place, self.side, largest, self.gradient)
+                max_half_size = 0.5 * (2 * self.max_half_size) ** scale
+                crops = crop_by(images, square, self.crop_size, max_half_size, self.gradient)
             else:
-                seen = F.adaptive_avg_pool2d(images, self.side)
-            found = full_precision(self.backbones[scale](seen))
-            with torch.autocast(images.device.type, enabled=False):
-                logits.append(self.heads[scale](found.mean((2, 3))))
-            features.append(found)
-            places.append(place)
-        return self._together(images.shape[2:], features, logits, proposed, places)
+                crops = F.adaptive_avg_pool2d(images, self.crop_size)
+            features.append(full_precision(self.backbones[scale](crops)))
+            with disable_autocast(images.device):
+                logits.append(self.heads[scale](features[-1].mean((2, 3))))
+            squares.append(square)
+        return self._sum_scales(images.shape[2:], features, logits, proposed, squares)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C)."""
         return self.decompose(images).logits
 
-    def _together(
+    def _sum_scales(
         self,
         size: Sequence[int],
         features: Sequence[Tensor],
         logits: Sequence[Tensor],
         proposed: Sequence[Tensor],
-        places: Sequence[Tensor],
+        squares: Sequence[Tensor],
     ) -> Looks:
         by_scale = torch.stack(list(logits))
-        pooled = torch.stack([found.mean((2, 3)) for found in features], 1)  # (N, S, D)
+        pooled = torch.stack([grid.mean((2, 3)) for grid in features], 1)  # (N, S, D)
         weights: Tensor
         bias: Tensor
         if self.fused:  # each scale's descriptor at length 1, one head for all
@@ -162,11 +164,11 @@ class RACNNNetwork(nn.Module):
             weights = torch.cat([head.weight for head in heads], 1) / len(heads)  # type: ignore[misc]
             bias = torch.stack([head.bias for head in heads]).mean(0)  # type: ignore[misc]
         scores = (pooled / lengths).flatten(1)
-        with torch.autocast(scores.device.type, enabled=False):
+        with disable_autocast(scores.device):
             summed = F.linear(scores, weights, bias)
-        maps = torch.cat([found / lengths[:, s, :, None, None] for s, found in enumerate(features)], 1)
+        maps = torch.cat([grid / lengths[:, s, :, None, None] for s, grid in enumerate(features)], 1)
         return Looks(
             logits=summed, bias=bias, scores=scores, weights=weights, maps=maps,
-            boxes=torch.stack([boxes(place.detach(), size) for place in places], 1),
-            by_scale=by_scale, features=tuple(features), proposed=tuple(proposed), places=tuple(places),
+            boxes=torch.stack([pixel_boxes(square.detach(), size) for square in squares], 1),
+            by_scale=by_scale, features=tuple(features), proposed=tuple(proposed), squares=tuple(squares),
         )  # fmt: skip

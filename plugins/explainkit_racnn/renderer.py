@@ -13,7 +13,7 @@ from explainkit.rendering.pictures import crop, pixels
 from explainkit_racnn.explainer import scale_names, shares
 
 EDGES = ("#111827", "#d97706", "#7c3aed")
-"""Colours of the boxes, from the whole image to the closest look."""
+"""Colors of the boxes, from the whole image to the closest look."""
 
 
 def draw(explanation: Explanation, figure: Figure) -> None:
@@ -22,18 +22,18 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     if boxes is None:
         show_sum(explanation, figure.subplots())
         return
-    found = boxes[explanation.index].tolist()
+    corners = boxes[explanation.index].tolist()
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height * 1.9)
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 0.85])
     upper, lower = halves[0, 0], halves[1, 0]
     image, evidence, bars = upper.subplots(1, 3, width_ratios=[1, 1.2, 1.6])
-    _show_boxes(explanation, image, found)
+    _show_boxes(explanation, image, corners)
     show_evidence(explanation, evidence)
     show_sum(explanation, bars, count=5)
-    below = lower.subplots(1, len(found) + 1, width_ratios=[*([1.0] * len(found)), 1.5])
-    for number, (axes, name) in enumerate(zip(below, scale_names(len(found)), strict=False)):
-        _show_look(explanation, axes, found[number], name, EDGES[number % len(EDGES)])
+    below = lower.subplots(1, len(corners) + 1, width_ratios=[*([1.0] * len(corners)), 1.5])
+    for number, (axes, name) in enumerate(zip(below, scale_names(len(corners)), strict=False)):
+        _show_look(explanation, axes, corners[number], name, EDGES[number % len(EDGES)])
     _show_shares(explanation, below[-1])
 
 
@@ -41,15 +41,15 @@ def _show_boxes(explanation: Explanation, axes: Axes, boxes: Sequence[Sequence[f
     picture = pixels(explanation.image)
     scale = picture.shape[1] / explanation.image.shape[2]
     axes.imshow(picture)
-    for colour, (x0, y0, x1, y1) in zip(cycle(EDGES), boxes, strict=False):
-        place = (x0 * scale - 0.5, y0 * scale - 0.5)
+    for color, (x0, y0, x1, y1) in zip(cycle(EDGES), boxes, strict=False):
+        corner = (x0 * scale - 0.5, y0 * scale - 0.5)
         size = ((x1 - x0) * scale, (y1 - y0) * scale)
-        axes.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=2.2))
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=2.2))
     axes.set_title(explanation.target_name, fontsize=9, parse_math=False)
     axes.set_axis_off()
 
 
-def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], name: str, colour: str) -> None:
+def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], name: str, color: str) -> None:
     """What is seen at one scale."""
     height, width = explanation.image.shape[1:]
     x0, y0, x1, y1 = (round(end) for end in box)
@@ -57,11 +57,11 @@ def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], name:
     axes.imshow(crop(explanation.image, (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), 128))
     axes.set_xticks([]), axes.set_yticks([])
     for spine in axes.spines.values():
-        spine.set_edgecolor(colour)
+        spine.set_edgecolor(color)
         spine.set_linewidth(2.2)
-    sure = explanation.notes.get(f"p by {name}")
-    told = f"\nalone {sure:.0%} sure" if sure is not None else ""
-    axes.set_title(f"{name}{told}", fontsize=8)
+    confidence = explanation.diagnostics.get(f"p by {name}")
+    note = f"\nalone {confidence:.0%} sure" if confidence is not None else ""
+    axes.set_title(f"{name}{note}", fontsize=8)
 
 
 def _show_shares(explanation: Explanation, axes: Axes) -> None:

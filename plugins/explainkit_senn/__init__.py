@@ -4,8 +4,8 @@ Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Ne
 arXiv:1806.07538.
 
 Read concepts.py for how concepts are found and drawn, model.py for the network, robustness.py for what keeps
-its weights stable, trainer.py for its losses, grounding.py for what its concepts look like, explainer.py for
-what it says, renderer.py for how it is drawn.
+its weights stable, losses.py for how it learns, grounding.py for what its concepts look like, lenet.py for
+the paper's backbone, explainer.py for what it says, renderer.py for how it is drawn.
 """
 
 from explainkit import Offer, hookimpl

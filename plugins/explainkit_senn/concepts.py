@@ -79,7 +79,7 @@ class ConvConceptizer(Conceptizer):
         nn.init.normal_(self.read.weight, std=4 / cells**0.5)
 
     @torch.no_grad()
-    def begin(self, inputs: Tensor) -> None:
+    def init_scale(self, inputs: Tensor) -> None:
         """Bring each concept to mean 1 and deviation 1 on `inputs` (N, c, H, W), before anything is learned.
 
         Weights learn by concepts, and concepts by weights. Where concepts begin around 0, every weight is

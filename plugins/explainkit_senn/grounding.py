@@ -3,61 +3,61 @@
 import torch
 from torch import Tensor
 
-from explainkit.data.images import ImageData
+from explainkit.data.types import ImageDataset
 from explainkit_senn.model import BEST, STRIP, SENNNetwork
 
 
-def ground(network: SENNNetwork, data: ImageData, batch_size: int = 256) -> None:
+def ground(network: SENNNetwork, dataset: ImageDataset, batch_size: int = 256) -> None:
     """Bring concepts to deviation 1 over the training data, and keep what shows what they are.
 
     The logits stay the same: a concept is divided by its deviation, its weights are multiplied by it (they
     are known but for a scale).
     """
     grounds = network.grounds
-    grounds.spread.fill_(1.0)
-    known = len(grounds.spread)
-    found = [
-        network.concepts_of(network.ready(batch.images.to(grounds.spread.device)))[:, :known]
-        for batch in data.batches("train", batch_size)
+    grounds.std.fill_(1.0)
+    count = len(grounds.std)
+    batches = [
+        network.concepts_of(network.preprocess(batch.images.to(grounds.std.device)))[:, :count]
+        for batch in dataset.batches("train", batch_size)
     ]
-    concepts = torch.cat(found)  # (N, K): a few numbers an image
-    spread = concepts.std(0)
-    spread = torch.where(spread > 1e-6, spread, 1.0)  # of one that never changes there is no scale
-    grounds.spread.copy_(spread)
+    concepts = torch.cat(batches)  # (N, K): a few numbers an image
+    std = concepts.std(0)
+    std = torch.where(std > 1e-6, std, 1.0)  # of one that never changes there is no scale
+    grounds.std.copy_(std)
     grounds.mean.copy_(concepts.mean(0))
     levels = torch.tensor([0.05, 0.95], device=concepts.device, dtype=concepts.dtype)
-    for range, values, scale in zip(grounds.range.T, concepts.T, spread, strict=True):
+    for range, values, scale in zip(grounds.range.T, concepts.T, std, strict=True):
         range.copy_(values.quantile(levels) / scale)
     if grounds.picture.numel():
-        for place, sign in ((0, 1), (BEST, -1)):
-            _keep_best(network, data, sign * concepts, place)
-        _draw(network)
+        for start, sign in ((0, 1), (BEST, -1)):
+            _keep_best_images(network, dataset, sign * concepts, start)
+        _draw_concepts(network)
 
 
-def _keep_best(network: SENNNetwork, data: ImageData, concepts: Tensor, start: int) -> None:
-    """The images with most of each concept (N, K), from place `start` on; ties go to the lowest id."""
+def _keep_best_images(network: SENNNetwork, dataset: ImageDataset, concepts: Tensor, start: int) -> None:
+    """The images with most of each concept (N, K), from column `start` on; ties go to the lowest id."""
     grounds = network.grounds
     best = concepts.argsort(dim=0, descending=True, stable=True)[:BEST].T  # (K, BEST)
     count = best.shape[1]
-    ids, where = best.unique(return_inverse=True)
-    batch = data.train.batch(ids.cpu())
+    ids, index = best.unique(return_inverse=True)
+    batch = dataset.train.batch(ids.cpu())
     pictures = (batch.images * 255).round().byte().to(best.device)
-    places = slice(start, start + count)
-    grounds.image[:, places] = best
-    grounds.label[:, places] = batch.labels.to(best.device)[where]
-    grounds.picture.unflatten(0, (-1, 2 * BEST))[:, places] = pictures[where]
+    columns = slice(start, start + count)
+    grounds.image[:, columns] = best
+    grounds.label[:, columns] = batch.labels.to(best.device)[index]
+    grounds.picture.unflatten(0, (-1, 2 * BEST))[:, columns] = pictures[index]
 
 
-def _draw(network: SENNNetwork) -> None:
+def _draw_concepts(network: SENNNetwork) -> None:
     """Each concept from its 5 % to its 95 % quantile, all others at their mean: section 3.3's decoder."""
     grounds = network.grounds
-    known = len(grounds.spread)
+    count = len(grounds.std)
     steps = torch.linspace(0, 1, STRIP, device=grounds.mean.device)
     low, high = grounds.range
-    swept = low[:, None] + (high - low)[:, None] * steps  # (K, STRIP)
-    concepts = (grounds.mean / grounds.spread).expand(known, STRIP, -1).clone()
-    places = torch.arange(known, device=concepts.device)
-    concepts[places, :, places] = swept
-    drawn = network.conceptizer.decode((concepts * grounds.spread).flatten(0, 1))
+    sweep = low[:, None] + (high - low)[:, None] * steps  # (K, STRIP)
+    concepts = (grounds.mean / grounds.std).expand(count, STRIP, -1).clone()
+    units = torch.arange(count, device=concepts.device)
+    concepts[units, :, units] = sweep
+    drawn = network.conceptizer.decode((concepts * grounds.std).flatten(0, 1))
     if drawn is not None:
         grounds.drawn.copy_((drawn.clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1))

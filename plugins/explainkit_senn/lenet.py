@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from explainkit.backbones import Backbone
 from explainkit.errors import InputError
+from explainkit.networks.backbones import Backbone
 
 
 class LeNet(Backbone):
@@ -21,7 +21,7 @@ class LeNet(Backbone):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, 20, h, w), by the mean of the colours."""
+        """(N, 3, H, W) in [0, 1] to (N, 20, h, w), by the mean of the colors."""
         if min(images.shape[-2:]) < self.receptive_field:
             raise InputError(
                 f"Expected images of {self.receptive_field} pixels at least; got {tuple(images.shape[-2:])}."

@@ -8,9 +8,11 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from explainkit.backbones import Backbone, fold_batch_norm, mixes_images
-from explainkit.decomposition import Decomposition, full_precision
 from explainkit.errors import InputError
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.backbones import Backbone
+from explainkit.networks.normalization import batch_mixing_module, fold_batch_norm
+from explainkit.networks.precision import disable_autocast, full_precision
 from explainkit_senn.concepts import Conceptizer
 
 STRIP = 5
@@ -22,7 +24,7 @@ BEST = 5
 
 @frozen(eq=False, kw_only=True)
 class Reading(Decomposition):
-    """A decomposition that also tells what its losses need.
+    """A decomposition that also has what its losses need.
 
     Attributes
     ----------
@@ -30,7 +32,7 @@ class Reading(Decomposition):
         The weights of all concepts, the constant one last where there is one.
     concepts : Tensor, (N, K')
         ``scores``, and 1 for the constant one.
-    tracked : Tensor or None, (n, ...)
+    tracked_inputs : Tensor or None, (n, ...)
         The first inputs again, which theta depends on with a graph; in training alone.
     reconstruction : Tensor or None
         The inputs as they are drawn from the concepts; in training alone.
@@ -38,7 +40,7 @@ class Reading(Decomposition):
 
     theta: Tensor = field(repr=False)
     concepts: Tensor = field(repr=False)
-    tracked: Tensor | None = field(default=None, repr=False)
+    tracked_inputs: Tensor | None = field(default=None, repr=False)
     reconstruction: Tensor | None = field(default=None, repr=False)
 
 
@@ -47,7 +49,7 @@ class Grounds(nn.Module):
 
     Attributes
     ----------
-    spread, mean : Tensor, (K,)
+    std, mean : Tensor, (K,)
         Deviation and mean of each concept over the training inputs, before it was brought to deviation 1.
     range : Tensor, (2, K)
         5 % and 95 % quantiles, after that.
@@ -60,7 +62,7 @@ class Grounds(nn.Module):
         What the decoder draws from little to much of it, all others at their mean.
     """
 
-    spread: Tensor
+    std: Tensor
     mean: Tensor
     range: Tensor
     picture: Tensor
@@ -71,7 +73,7 @@ class Grounds(nn.Module):
     def __init__(self, concepts: int, size: Sequence[int]) -> None:
         super().__init__()
         height, width = size if len(size) == 2 else (0, 0)
-        self.register_buffer("spread", torch.ones(concepts))
+        self.register_buffer("std", torch.ones(concepts))
         self.register_buffer("mean", torch.zeros(concepts))
         self.register_buffer("range", torch.zeros(2, concepts))
         self.register_buffer("picture", torch.zeros(2 * concepts * BEST, 3, height, width, dtype=torch.uint8))
@@ -140,25 +142,25 @@ class TableParametrizer(nn.Module):
         return self.weigh(self.layers(inputs)).unflatten(1, self.shape)
 
 
-class Standardise(nn.Module):
+class Standardize(nn.Module):
     """Rows (N, F) at mean 0 and deviation 1 in every column, by those of the training rows.
 
     Parameters
     ----------
-    mean, spread : Tensor, (F,)
+    mean, std : Tensor, (F,)
     """
 
     mean: Tensor
-    spread: Tensor
+    std: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor) -> None:
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean.clone())
-        self.register_buffer("spread", spread.clone())
+        self.register_buffer("std", std.clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, F)."""
-        return (inputs - self.mean) / self.spread
+        return (inputs - self.mean) / self.std
 
 
 class SENNNetwork(nn.Module):
@@ -172,20 +174,20 @@ class SENNNetwork(nn.Module):
     concepts, classes : int
     size : sequence of int
         Of the inputs: (H, W), or (F,) for rows.
-    ready : nn.Module or None
+    preprocess : nn.Module or None
         What is done to inputs before all else; the weights are held stable in what comes of it.
     channels : int
-        That the conceptizer sees: 1 where images are grey.
+        That the conceptizer sees: 1 where images are gray.
     constant : bool
         Whether there is a concept that is always 1: its weight is a bias that depends on the input.
-    tracked : float
-        Share of a training batch on which the weights' slopes can be asked for.
+    robustness_fraction : float
+        Share of a training batch for which the weights' slopes can be computed.
 
     Raises
     ------
     InputError
         For a parametrizer in which the inputs of a batch change each other's weights, even once its batch
-        norms are at rest (`steady`): one of them keeps no statistics.
+        norms are at rest (`fold_batch_norms`): one of them keeps no statistics.
     """
 
     def __init__(
@@ -196,51 +198,52 @@ class SENNNetwork(nn.Module):
         classes: int,
         size: Sequence[int],
         *,
-        ready: nn.Module | None = None,
+        preprocess: nn.Module | None = None,
         channels: int = 3,
         constant: bool = False,
-        tracked: float = 1.0,
+        robustness_fraction: float = 1.0,
     ) -> None:
         super().__init__()
-        mixing = mixes_images(fold_batch_norm(deepcopy(parametrizer)))
+        mixing = batch_mixing_module(fold_batch_norm(deepcopy(parametrizer)))
         if mixing is not None:
             raise InputError(
                 "Expected a parametrizer in which no input changes the weights of another; its batch norm "
                 f"{mixing!r} keeps no statistics to rest on. Make it with track_running_stats=True."
             )
-        self.ready = ready or nn.Identity()
+        self.preprocess = preprocess or nn.Identity()
         self.conceptizer, self.parametrizer = conceptizer, parametrizer
         self.grounds = Grounds(concepts, size)
-        self.size = tuple(size)
-        self.classes, self.channels, self.constant, self.tracked = classes, channels, constant, tracked
+        self.input_size = tuple(size)
+        self.classes, self.channels, self.constant = classes, channels, constant
+        self.robustness_fraction = robustness_fraction
 
     @property
-    def of_rows(self) -> bool:
+    def is_tabular(self) -> bool:
         """Whether its inputs are rows of a table."""
-        return isinstance(self.ready, Standardise)
+        return isinstance(self.preprocess, Standardize)
 
     def decompose(self, inputs: Tensor) -> Reading:
         """Concepts (N, K), and what each is worth to every class in each input."""
-        inputs = self.ready(inputs)
-        tracked = self._tracked(inputs)
-        if tracked is None:
+        inputs = self.preprocess(inputs)
+        tracked_inputs = self._tracked_inputs(inputs)
+        if tracked_inputs is None:
             theta = self.weights_of(inputs)
         else:
-            rest = inputs[len(tracked) :]
-            theta = torch.cat([self.weights_of(some) for some in (tracked, rest) if len(some)])
+            chunks = tracked_inputs, inputs[len(tracked_inputs) :]
+            theta = torch.cat([self.weights_of(chunk) for chunk in chunks if len(chunk)])
         concepts = self.concepts_of(inputs)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with disable_autocast(inputs.device):
             logits = torch.einsum("nk,nkc->nc", concepts, theta)
-        known = concepts.shape[1] - self.constant
+        count = concepts.shape[1] - self.constant
         return Reading(
             logits=logits,
             bias=theta[:, -1] if self.constant else logits.new_zeros(self.classes),
-            scores=concepts[:, :known],
-            weights=lambda rows, targets: theta[rows, :known, targets],
+            scores=concepts[:, :count],
+            weights=lambda rows, targets: theta[rows, :count, targets],
             theta=theta,
             concepts=concepts,
-            tracked=tracked,
-            reconstruction=self.conceptizer.decode(concepts[:, :known] * self.grounds.spread)
+            tracked_inputs=tracked_inputs,
+            reconstruction=self.conceptizer.decode(concepts[:, :count] * self.grounds.std)
             if self.training
             else None,
         )
@@ -250,37 +253,37 @@ class SENNNetwork(nn.Module):
         return self.decompose(inputs).logits
 
     def concepts_of(self, inputs: Tensor) -> Tensor:
-        """(N, K) of ready inputs, of deviation 1 on training data at last; and a 1, if one is constant."""
-        found = full_precision(self.conceptizer.encode(self.seen(inputs))) / self.grounds.spread
-        return torch.cat([found, torch.ones_like(found[:, :1])], 1) if self.constant else found
+        """(N, K) of preprocessed inputs, of deviation 1 on training data; and a 1, if one is constant."""
+        concepts = full_precision(self.conceptizer.encode(self.conceptizer_inputs(inputs))) / self.grounds.std
+        return torch.cat([concepts, torch.ones_like(concepts[:, :1])], 1) if self.constant else concepts
 
     def weights_of(self, inputs: Tensor) -> Tensor:
-        """(N, K, C) of ready inputs, for concepts of deviation 1, or (N, K + 1, C)."""
+        """(N, K, C) of preprocessed inputs, for concepts of deviation 1, or (N, K + 1, C)."""
         theta = full_precision(self.parametrizer(inputs))
-        spread = self.grounds.spread
+        std = self.grounds.std
         if self.constant:
-            spread = torch.cat([spread, torch.ones_like(spread[:1])])
-        return theta * spread[:, None]
+            std = torch.cat([std, torch.ones_like(std[:1])])
+        return theta * std[:, None]
 
-    def seen(self, inputs: Tensor) -> Tensor:
-        """Inputs as the conceptizer takes them: grey where it has one channel."""
+    def conceptizer_inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs as the conceptizer takes them: gray where it has one channel."""
         return inputs.mean(1, keepdim=True) if inputs.ndim == 4 and self.channels == 1 else inputs
 
-    def _tracked(self, inputs: Tensor) -> Tensor | None:
-        if not (self.training and self.tracked and torch.is_grad_enabled()):
+    def _tracked_inputs(self, inputs: Tensor) -> Tensor | None:
+        if not (self.training and self.robustness_fraction and torch.is_grad_enabled()):
             return None
-        if mixes_images(self.parametrizer):
+        if batch_mixing_module(self.parametrizer):
             return None  # slopes would be those of the batch
-        count = max(1, round(self.tracked * len(inputs)))
+        count = max(1, round(self.robustness_fraction * len(inputs)))
         return inputs[:count].detach().requires_grad_()
 
-    def steady(self) -> None:
+    def fold_batch_norms(self) -> None:
         """From now on no input changes the weights of another: batch norms are at rest."""
         fold_batch_norm(self.parametrizer).to(memory_format=torch.channels_last)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take the form of what is loaded: after training there is no batch norm."""
-        norm = mixes_images(self.parametrizer)
+        norm = batch_mixing_module(self.parametrizer)
         if norm is not None and f"{prefix}parametrizer.{norm}.running_mean" not in state_dict:
-            self.steady()
+            self.fold_batch_norms()
         super()._load_from_state_dict(state_dict, prefix, *rest)

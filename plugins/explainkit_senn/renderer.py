@@ -19,12 +19,12 @@ EXAMPLES = 4
 
 def draw(explanation: Explanation, figure: Figure) -> None:
     """The image and the sum; below, a row a concept: what it adds, examples, from little to much of it."""
-    if explanation.batch.of_rows:
+    if explanation.batch.is_tabular:
         bars = figure.subplots()
         show_sum(explanation, bars, count=12)
-        _certify(explanation, bars)
+        _show_instability(explanation, bars)
         return
-    items = [item for item in explanation.strongest(SHOWN) if item.exemplars]
+    items = [item for item in explanation.top(SHOWN) if item.exemplars]
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height * (1 + 0.42 * len(items)))
     ratios = [1.0, 0.42 * len(items)] if items else [1.0]
@@ -32,7 +32,7 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     image, bars = halves[0].subplots(1, 2, width_ratios=[1, 2.2])
     show_image(explanation, image)
     show_sum(explanation, bars)
-    _certify(explanation, bars)
+    _show_instability(explanation, bars)
     if items:
         rows = halves[1].subplots(len(items), 3, squeeze=False, width_ratios=[1, 1.5, 1.9])
         for row, item in zip(rows, items, strict=True):
@@ -41,40 +41,42 @@ def draw(explanation: Explanation, figure: Figure) -> None:
         rows[0, 2].set_title("drawn with little … much of it", fontsize=8, color=NEUTRAL)
 
 
-def _certify(explanation: Explanation, bars: Axes) -> None:
-    """How far the weights drift around the input, where that is told."""
-    if "instability" in explanation.notes:
-        what = "row" if explanation.batch.of_rows else "image"
+def _show_instability(explanation: Explanation, bars: Axes) -> None:
+    """How far the weights drift around the input, where that is known."""
+    if "instability" in explanation.diagnostics:
+        kind = "row" if explanation.batch.is_tabular else "image"
         bars.set_xlabel(
-            f"the weights drift around the {what} by {explanation.notes['instability']:.2f} of the slope",
-            fontsize=7, color=NEUTRAL,
-        )  # fmt: skip
+            f"the weights drift around the {kind} by "
+            f"{explanation.diagnostics['instability']:.2f} of the slope",
+            fontsize=7,
+            color=NEUTRAL,
+        )
 
 
 def _show_concept(row: Sequence[Axes], item: Evidence) -> None:
     """What a concept adds, its examples and its strip."""
     for axes in row:
         axes.set_axis_off()
-    colour = FOR if item.contribution > 0 else AGAINST
-    row[0].text(0, 0.72, item.words, fontsize=9, transform=row[0].transAxes, parse_math=False)
+    color = FOR if item.contribution > 0 else AGAINST
+    row[0].text(0, 0.72, item.text, fontsize=9, transform=row[0].transAxes, parse_math=False)
     row[0].text(
         0, 0.4, f"{item.score:+.2f} of it \N{MULTIPLICATION SIGN} weight {item.weight:+.2f}", fontsize=7.5,
         color=NEUTRAL, transform=row[0].transAxes,
     )  # fmt: skip
     row[0].text(
-        0, 0.08, f"{item.contribution:+.2f}", fontsize=9, color=colour, transform=row[0].transAxes
+        0, 0.08, f"{item.contribution:+.2f}", fontsize=9, color=color, transform=row[0].transAxes
     )  # fmt: skip
-    side = "train" if item.score >= 0 else "train, least of it"
-    examples = [found for found in item.exemplars if found.split == side][:EXAMPLES]
-    drawn = [found for found in item.exemplars if found.split == "drawn"]
-    for axes, found in ((row[1], examples), (row[2], drawn)):
-        if found:
-            axes.imshow(_side_by_side(found))
+    split = "train" if item.score >= 0 else "train, least of it"
+    examples = [exemplar for exemplar in item.exemplars if exemplar.split == split][:EXAMPLES]
+    drawn = [exemplar for exemplar in item.exemplars if exemplar.split == "drawn"]
+    for axes, exemplars in ((row[1], examples), (row[2], drawn)):
+        if exemplars:
+            axes.imshow(_side_by_side(exemplars))
 
 
-def _side_by_side(found: Sequence[Exemplar], gap: int = 4) -> Pixels:
+def _side_by_side(exemplars: Sequence[Exemplar], gap: int = 4) -> Pixels:
     """Pictures in a row, a little apart."""
-    pictures = [crop(item.image, item.box, 96) for item in found if item.image is not None]
+    pictures = [crop(item.image, item.box, 96) for item in exemplars if item.image is not None]
     white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (picture, white)]
-    return np.concatenate(parts[:-1], 1)
+    columns = [column for picture in pictures for column in (picture, white)]
+    return np.concatenate(columns[:-1], 1)

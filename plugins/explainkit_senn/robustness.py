@@ -1,4 +1,4 @@
-"""What keeps the weights of a self-explaining network stable: the paper's regulariser, without Jacobians.
+"""What keeps the weights of a self-explaining network stable: the paper's regularizer, without Jacobians.
 
 The paper holds the gradient of every logit f_c to that of a linear model with weights theta:
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-def exact(theta: Tensor, concepts: Tensor, inputs: Tensor) -> Tensor:
+def jacobian_penalty(theta: Tensor, concepts: Tensor, inputs: Tensor) -> Tensor:
     """``sum_c |R_c|^2`` of each input, (N,): one backward pass a class.
 
     Parameters
@@ -27,13 +27,14 @@ def exact(theta: Tensor, concepts: Tensor, inputs: Tensor) -> Tensor:
     inputs : Tensor, (N, ...)
     """
     slopes = [
-        torch.autograd.grad(one, inputs, concepts, create_graph=True)[0].flatten(1) for one in theta.unbind(2)
+        torch.autograd.grad(weights, inputs, concepts, create_graph=True)[0].flatten(1)
+        for weights in theta.unbind(2)
     ]
     return torch.stack([slope.square().sum(1) for slope in slopes]).sum(0)
 
 
-def probed(theta: Tensor, concepts: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
-    """`exact` in expectation over `signs` (N, C) of +1 and -1, by one backward pass: (N,).
+def estimated_jacobian_penalty(theta: Tensor, concepts: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
+    """`jacobian_penalty` in expectation over `signs` (N, C) of +1 and -1, by one backward pass: (N,).
 
     Hutchinson's estimate, Communications in Statistics 19 (2), 1990, of the squared Frobenius norm; for one
     class it is exact.
@@ -48,11 +49,11 @@ def instability(theta: Tensor, concepts: Tensor, inputs: Tensor, targets: Tensor
     Both `theta` and `concepts` depend on `inputs`.
     """
     rows = torch.arange(len(targets), device=targets.device)
-    asked = torch.zeros_like(theta)
-    asked[rows, :, targets] = concepts.detach()
-    (drift,) = torch.autograd.grad(theta, inputs, asked, retain_graph=True)
-    (held,) = torch.autograd.grad(concepts, inputs, theta[rows, :, targets].detach())
-    slope = drift + held  # the product rule: theta's network is gone back through but once
+    cotangent = torch.zeros_like(theta)
+    cotangent[rows, :, targets] = concepts.detach()
+    (drift,) = torch.autograd.grad(theta, inputs, cotangent, retain_graph=True)
+    (linear,) = torch.autograd.grad(concepts, inputs, theta[rows, :, targets].detach())
+    slope = drift + linear  # the product rule: theta's network is gone back through but once
     return drift.flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp(min=1e-12)
 
 
@@ -68,7 +69,7 @@ def local_lipschitz(
 ) -> Tensor:
     """How far weights change with concepts near each input, the paper's measure of stability: (N,).
 
-    The largest ``|theta(x) - theta(x')| / |h(x) - h(x')|`` that was found for x' no further than `radius`
+    The largest ``|theta(x) - theta(x')| / |h(x) - h(x')|`` found for x' no further than `radius`
     from x in any element, by steps along the sign of its gradient for all inputs at once: a lower bound.
 
     Parameters
@@ -81,7 +82,7 @@ def local_lipschitz(
     generator = torch.Generator(inputs.device).manual_seed(seed)
     inputs = inputs.detach()
     with torch.no_grad():
-        weights, found = theta(inputs), concepts(inputs)
+        weights, values = theta(inputs), concepts(inputs)
     worst = torch.zeros(len(inputs), device=inputs.device, dtype=inputs.dtype)
     for _ in range(starts):
         noise = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
@@ -89,7 +90,7 @@ def local_lipschitz(
         for step in range(steps + 1):
             with torch.enable_grad():
                 near = (inputs + moved).requires_grad_()
-                apart = (concepts(near) - found).norm(dim=1).clamp(min=1e-12)
+                apart = (concepts(near) - values).norm(dim=1).clamp(min=1e-12)
                 ratio = (theta(near) - weights).norm(dim=1) / apart
                 worst = torch.maximum(worst, ratio.detach().to(worst.dtype))
                 if step < steps:

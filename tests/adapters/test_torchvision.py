@@ -1,4 +1,4 @@
-"""torchvision's classifiers as backbones: every family, trained weights from disk, faults in words."""
+"""torchvision's classifiers as backbones: every family, trained weights from disk, errors in words."""
 
 import sys
 
@@ -8,7 +8,7 @@ from torchvision import models
 
 import explainkit as ek
 from explainkit.errors import InputError, MissingPackageError, UnknownNameError
-from explainkit.testing import tiny_data
+from explainkit.testing import tiny_dataset
 
 FAMILIES = {  # channels and stride
     "alexnet": (256, 32),
@@ -26,51 +26,51 @@ FAMILIES = {  # channels and stride
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_gives_a_grid_that_is_never_negative(name):
-    made = ek.backbone(f"torchvision/{name}").eval()
+    backbone = ek.backbone(f"torchvision/{name}").eval()
 
     with torch.no_grad():
-        features = made(torch.rand(2, 3, 160, 128))
+        features = backbone(torch.rand(2, 3, 160, 128))
 
     channels, stride = FAMILIES[name]
-    assert (made.channels, made.stride) == (channels, stride)
+    assert (backbone.channels, backbone.stride) == (channels, stride)
     assert features.shape[:2] == (2, channels) and (features >= 0).all()
     assert abs(features.shape[2] - 160 // stride) <= 1 and abs(features.shape[3] - 128 // stride) <= 1
 
 
 def test_features_below_zero_are_kept_as_channels_of_their_own():
     torch.manual_seed(0)
-    made = ek.backbone("torchvision/efficientnet_b0").eval()
+    backbone = ek.backbone("torchvision/efficientnet_b0").eval()
     images = torch.rand(2, 3, 64, 64)
 
     with torch.no_grad():
-        above, below = made(images).chunk(2, 1)
-        plain = made.features((images - made.mean) / made.std)
+        above, below = backbone(images).chunk(2, 1)
+        plain = backbone.features((images - backbone.mean) / backbone.std)
 
-    assert made.signed and (below > 0).any()
+    assert backbone.signed and (below > 0).any()
     assert torch.equal(above - below, plain) and not (above * below).any()
 
 
 def test_the_tokens_of_a_vision_transformer_lie_where_they_came_from():
-    made = ek.backbone("torchvision/vit_b_16", image_size=64).eval()
-    network = made.features.tokens
+    backbone = ek.backbone("torchvision/vit_b_16", image_size=64).eval()
     with torch.no_grad():
-        for name, parameter in network.named_parameters():  # only the patches' own content is handed on
+        # only the patches' own content is handed on
+        for name, parameter in backbone.features.tokens.named_parameters():
             if "layers" in name and ("out_proj" in name or "mlp.3" in name or "pos_embedding" in name):
                 parameter.zero_()
-        plain = made(torch.zeros(1, 3, 64, 64))
+        plain = backbone(torch.zeros(1, 3, 64, 64))
         changed = torch.zeros(1, 3, 64, 64)
         changed[:, :, 16:32, 48:64] = 1
-        moved = (made(changed) - plain).abs().sum(1)[0]
+        moved = (backbone(changed) - plain).abs().sum(1)[0]
 
-    assert moved.shape == (4, 4) and made.stride == 16
+    assert moved.shape == (4, 4) and backbone.stride == 16
     assert (moved > 1e-3).nonzero().tolist() == [[1, 3]]
 
 
 def test_a_vision_transformer_says_which_size_it_takes():
-    made = ek.backbone("torchvision/vit_b_16", image_size=64)
+    backbone = ek.backbone("torchvision/vit_b_16", image_size=64)
 
     with pytest.raises(InputError, match=r"Expected images of 64 x 64.*got \(32, 32\)"):
-        made(torch.rand(1, 3, 32, 32))
+        backbone(torch.rand(1, 3, 32, 32))
     with pytest.raises(InputError, match="takes any size"):
         ek.backbone("torchvision/resnet18", image_size=64)
     with pytest.raises(InputError, match="cannot make vit_b_16 so"):
@@ -86,7 +86,7 @@ def test_a_backbone_can_end_early():
         ek.backbone("torchvision/resnet18", until="layer22")
 
 
-def test_all_that_is_named_wrongly_is_told():
+def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(UnknownNameError, match="resnet18"):
         ek.backbone("torchvision/resnet19")
     with pytest.raises(
@@ -104,15 +104,15 @@ def test_trained_weights_come_from_torchvisions_cache(monkeypatch, tmp_path):
     torch.save(trained.state_dict(), folder / record.url.rpartition("/")[2])
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
 
-    made = ek.backbone("torchvision/resnet18", weights="DEFAULT")
+    backbone = ek.backbone("torchvision/resnet18", weights="DEFAULT")
 
-    state = made.features.state_dict()
+    state = backbone.features.state_dict()
     assert torch.equal(state["layer4.1.conv2.weight"], trained.layer4[1].conv2.weight)
-    assert made.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_weights_that_cannot_be_fetched_are_told_with_the_place_to_put_them(monkeypatch, tmp_path):
-    def closed(*given, **settings):
+def test_weights_that_cannot_be_fetched_are_named_with_the_folder_to_put_them_in(monkeypatch, tmp_path):
+    def closed(*arguments, **settings):
         raise OSError("no way out")
 
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
@@ -123,7 +123,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_the_place_to_put_them(monk
 
 
 @pytest.mark.parametrize("fault", [ImportError("no such file"), RuntimeError("operator nms does not exist")])
-def test_a_broken_pair_of_torch_and_torchvision_is_told(monkeypatch, fault):
+def test_a_broken_pair_of_torch_and_torchvision_is_reported(monkeypatch, fault):
     class Broken:
         def find_spec(self, name, path=None, target=None):
             if name.partition(".")[0] == "torchvision":
@@ -143,27 +143,33 @@ def test_a_broken_pair_of_torch_and_torchvision_is_told(monkeypatch, fault):
 def test_the_papers_settings_run(name, tmp_path):
     quick = {
         "cam": {"epochs": 4},
-        "protopnet": {"warm": 1, "joint": 1, "rounds": 1, "per_class": 2, "depth": 8},
+        "protopnet": {
+            "warm_epochs": 1,
+            "joint_epochs": 1,
+            "rounds": 1,
+            "prototypes_per_class": 2,
+            "depth": 8,
+        },
     }
-    data = tiny_data(size=64)
+    dataset = tiny_dataset(size=64)
     model = ek.explainer(name, preset="paper", weights=None, batch_size=48, **quick[name])
 
-    model.fit(data, seed=0, device="cpu", progress=False)
+    model.fit(dataset, seed=0, device="cpu", progress=False)
 
-    told = model.explain(data.test.batch(torch.arange(4)).images).check()
-    again = ek.load(ek.save(model, tmp_path / name)).explain(told.images)
-    assert torch.equal(again.logits, told.logits)
-    if name == "cam":
-        assert len(told.units) == 1024 and told.maps.shape[2:] == (4, 4)  # stride 16, as the paper cuts it
+    explanations = model.explain(dataset.test.batch(torch.arange(4)).images).check_additivity()
+    loaded = ek.load(ek.save(model, tmp_path / name))
+    assert torch.equal(loaded.explain(explanations.images).logits, explanations.logits)
+    if name == "cam":  # stride 16, as the paper cuts it
+        assert len(explanations.units) == 1024 and explanations.maps.shape[2:] == (4, 4)
         assert [epoch.phase for epoch in model.history] == ["all"] * 4
 
 
 def test_a_model_on_trained_weights_is_loaded_without_fetching_them_again(monkeypatch, tmp_path):
-    made = ek.explainer("cam", backbone="torchvision/squeezenet1_1", epochs=1, batch_size=48)
-    made.fit(tiny_data(size=64), device="cpu", progress=False)
-    made.weights = "DEFAULT"  # as if it had begun with them
-    folder = ek.save(made, tmp_path / "model")
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *given, **settings: 1 / 0)
+    model = ek.explainer("cam", backbone="torchvision/squeezenet1_1", epochs=1, batch_size=48)
+    model.fit(tiny_dataset(size=64), device="cpu", progress=False)
+    model.weights = "DEFAULT"  # as if it had begun with them
+    folder = ek.save(model, tmp_path / "model")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *arguments, **settings: 1 / 0)
 
     loaded = ek.load(folder)
 

@@ -5,10 +5,10 @@ import torch
 from attrs import evolve
 from torchvision.transforms import v2
 
-from explainkit.data.augmentation import MirrorShiftLight, PerSample
-from explainkit.data.aviary.dataset import aviary
-from explainkit.data.images import Augmentation, Batch
-from explainkit.data.warping import RotateSkewShear
+from explainkit.data.datasets.aviary.dataset import aviary
+from explainkit.data.transforms.augmentation import FlipShiftBrightness, PerSample
+from explainkit.data.transforms.warping import RotateSkewShear
+from explainkit.data.types import Augmentation, Batch
 from explainkit.errors import InputError
 
 BATCH: Batch = aviary(train=30, validation=1, test=1).train.batch(torch.arange(30))
@@ -16,7 +16,7 @@ FLAT = evolve(BATCH, images=torch.full((30, 3, 64, 64), 0.5))
 CROP = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(64, padding=4), v2.ColorJitter(0.2, 0.2)])
 EACH = pytest.mark.parametrize(
     "augment",
-    [MirrorShiftLight(), RotateSkewShear(), PerSample(CROP)],
+    [FlipShiftBrightness(), RotateSkewShear(), PerSample(CROP)],
     ids=["shifted", "warped", "per sample"],
 )
 
@@ -30,13 +30,13 @@ def _rows(batch: Batch, rows: torch.Tensor) -> Batch:
 
 
 @EACH
-def test_what_happens_to_an_image_is_told_by_seed_epoch_and_id_alone(augment: Augmentation) -> None:
+def test_what_happens_to_an_image_depends_on_seed_epoch_and_id_alone(augment: Augmentation) -> None:
     order = torch.tensor([7, 2, 29])
 
-    every, some = augment(BATCH, 3, 5), augment(_rows(BATCH, order), 3, 5)
+    together, selected = augment(BATCH, 3, 5), augment(_rows(BATCH, order), 3, 5)
 
     for name in ("images", "masks", "key_points", "boxes"):
-        assert torch.equal(getattr(some, name), getattr(every, name)[order]), name
+        assert torch.equal(getattr(selected, name), getattr(together, name)[order]), name
 
 
 @EACH
@@ -76,33 +76,33 @@ def test_masks_key_points_and_boxes_go_along(augment: Augmentation) -> None:
 
 
 def test_moved_images_and_masks_are_those_of_a_literal_shift() -> None:
-    after = MirrorShiftLight(contrast=0, brightness=0)(BATCH, 0, 0)
+    after = FlipShiftBrightness(contrast=0, brightness=0)(BATCH, 0, 0)
 
     shifts = set()
     for n in range(30):
-        found = [
+        matches = [
             (mirrored, right, down)
             for mirrored in (False, True)
             for right in range(-4, 5)
             for down in range(-4, 5)
-            if torch.equal(_literal(BATCH.images[n], mirrored, right, down), after.images[n])
+            if torch.equal(_literal_shift(BATCH.images[n], mirrored, right, down), after.images[n])
         ]
-        assert len(found) == 1
-        shifts.add(found[0])
+        assert len(matches) == 1
+        shifts.add(matches[0])
         inside = slice(4, 60)
-        moved = _literal(BATCH.masks[n], *found[0])  # type: ignore[index]
+        moved = _literal_shift(BATCH.masks[n], *matches[0])  # type: ignore[index]
         assert torch.equal(moved[:, inside, inside], after.masks[n, :, inside, inside])  # type: ignore[index]
     assert len(shifts) > 20
 
 
-def _literal(image: torch.Tensor, mirrored: bool, right: int, down: int) -> torch.Tensor:
+def _literal_shift(image: torch.Tensor, mirrored: bool, right: int, down: int) -> torch.Tensor:
     rows = (torch.arange(64) - down).clamp(0, 63)
     columns = (torch.arange(64) - right).clamp(0, 63)
     return (image.flip(2) if mirrored else image)[:, rows][:, :, columns]
 
 
 def test_light_changes_each_channel_within_its_bounds() -> None:
-    after = MirrorShiftLight(contrast=0.2, brightness=0.1)(FLAT, 0, 0).images
+    after = FlipShiftBrightness(contrast=0.2, brightness=0.1)(FLAT, 0, 0).images
 
     assert (after - 0.5).abs().max() <= 0.5 * 0.2 + 0.1 + 1e-6
     assert after[:, :, 0, 0].std(0).min() > 0.01
@@ -110,7 +110,7 @@ def test_light_changes_each_channel_within_its_bounds() -> None:
 
 
 def test_images_stay_within_range() -> None:
-    after = MirrorShiftLight(contrast=0.9, brightness=0.5)(BATCH, 0, 0).images
+    after = FlipShiftBrightness(contrast=0.9, brightness=0.5)(BATCH, 0, 0).images
 
     assert after.min() >= 0 and after.max() <= 1
 

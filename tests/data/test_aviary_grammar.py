@@ -5,11 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainkit.data.aviary.grammar import COLOURS, PARTS, PATTERNED, PRESETS, SHAPES, Grammar, grammar
+from explainkit.data.datasets.aviary.grammar import (
+    COLORS,
+    PARTS,
+    PATTERNED,
+    PRESETS,
+    SHAPES,
+    Grammar,
+    grammar,
+)
 from explainkit.errors import InputError, UnknownNameError
 
 
-@pytest.mark.parametrize("preset", ["standard", "colour", "clever-hans"])
+@pytest.mark.parametrize("preset", ["standard", "color", "clever-hans"])
 @pytest.mark.parametrize("classes", [5, 20, 50, 200])
 def test_species_differ_in_at_least_four_parts(preset: str, classes: int) -> None:
     assert grammar(classes, preset).distance >= 4
@@ -32,10 +40,10 @@ def test_distances_are_those_of_a_literal_count(preset: str) -> None:
         assert species.differing(one, other) == tuple(differing)
 
 
-def test_every_species_wears_every_colour_once() -> None:
-    colours = np.sort(grammar(100).codes[..., 1], 1)
+def test_every_species_wears_every_color_once() -> None:
+    colors = np.sort(grammar(100).codes[..., 1], 1)
 
-    assert (colours == np.arange(len(COLOURS))).all()
+    assert (colors == np.arange(len(COLORS))).all()
 
 
 def test_patterns_are_worn_by_wing_breast_and_tail_alone() -> None:
@@ -52,14 +60,14 @@ def test_hard_has_siblings_that_differ_in_one_part() -> None:
     assert (np.sort(species.distances, 1)[:, 1] == 1).mean() > 0.5
 
 
-def test_integrate_lets_no_part_wear_more_than_two_colours() -> None:
+def test_integrate_lets_no_part_wear_more_than_two_colors() -> None:
     codes = grammar(20, "integrate").codes
 
     assert all(len(set(codes[:, p, 1].tolist())) <= 2 for p in range(len(PARTS)))
 
 
 def test_a_preset_tells_species_by_its_cue_alone() -> None:
-    assert len({tuple(codes[:, 0].tolist()) for codes in grammar(20, "colour").codes}) == 1
+    assert len({tuple(codes[:, 0].tolist()) for codes in grammar(20, "color").codes}) == 1
     assert grammar(20, "shape").relevant == (True, False, True)
 
 
@@ -72,17 +80,17 @@ def test_minimal_sufficient_sets_are_those_of_brute_force(k: int, preset: str, s
 
 
 def _brute_force(species: Grammar, k: int) -> list[tuple[str, ...]]:
-    found: list[tuple[int, ...]] = []
+    sufficient: list[tuple[int, ...]] = []
     for size in range(1, len(PARTS) + 1):
         for parts in combinations(range(len(PARTS)), size):
-            if any(set(smaller) <= set(parts) for smaller in found):
+            if any(set(smaller) <= set(parts) for smaller in sufficient):
                 continue
             alike = [
                 c for c in range(len(species)) if (species.codes[c, parts] == species.codes[k, parts]).all()
             ]
             if alike == [k]:
-                found.append(parts)
-    return [tuple(PARTS[p] for p in parts) for parts in found]
+                sufficient.append(parts)
+    return [tuple(PARTS[p] for p in parts) for parts in sufficient]
 
 
 def test_the_same_seed_gives_the_same_species() -> None:

@@ -4,22 +4,35 @@ import numpy as np
 import pytest
 from attrs import fields
 
-from explainkit.data.aviary import interventions as change
-from explainkit.data.aviary.grammar import COLOURS, PARTS, SHAPES, grammar
-from explainkit.data.aviary.rendering import Rendering, render
-from explainkit.data.aviary.scenes import Booleans, Casting, Scenes, compose
+from explainkit.data.datasets.aviary import interventions as change
+from explainkit.data.datasets.aviary.grammar import (
+    COLORS,
+    PARTS,
+    SHAPES,
+    grammar,
+)
+from explainkit.data.datasets.aviary.rendering import Rendering, render
+from explainkit.data.datasets.aviary.scenes import (
+    Booleans,
+    Casting,
+    Scenes,
+    compose,
+)
 from explainkit.errors import UnknownNameError
 
 SPECIES = grammar(20)
 SCENES = compose(SPECIES, np.arange(60), Casting(seed=5))
 DRAWN = render(SCENES, 64)
-RIVALS = SPECIES.codes[(SCENES.labels + 7) % 20]
+OTHER_CODES = SPECIES.codes[(SCENES.labels + 7) % 20]
 
 ON_ONE_PART: list[tuple[str, str, Callable[[Scenes], Scenes]]] = [
     *[(f"remove {part}", part, lambda scenes, part=part: change.remove(scenes, part)) for part in PARTS],
-    *[(f"swap {part}", part, lambda scenes, part=part: change.swap(scenes, part, RIVALS)) for part in PARTS],
     *[
-        (f"recolour {part}", part, lambda scenes, part=part: change.recolour(scenes, part, "pink"))
+        (f"swap {part}", part, lambda scenes, part=part: change.swap(scenes, part, OTHER_CODES))
+        for part in PARTS
+    ],
+    *[
+        (f"recolor {part}", part, lambda scenes, part=part: change.recolor(scenes, part, "pink"))
         for part in PARTS
     ],
     *[
@@ -63,16 +76,16 @@ def test_a_removed_part_is_gone_and_all_others_stay() -> None:
     assert after.masks[:, [p for p in range(7) if p not in gone]].any((2, 3)).all()
 
 
-def test_recolouring_leaves_the_label_map() -> None:
+def test_recoloring_leaves_the_label_map() -> None:
     for part in PARTS:
-        for colour in COLOURS[:2]:
+        for color in COLORS[:2]:
             assert (
-                render(change.recolour(SCENES[:20], part, colour), 64).identities == DRAWN.identities[:20]
+                render(change.recolor(SCENES[:20], part, color), 64).identities == DRAWN.identities[:20]
             ).all()
 
 
 def test_a_bird_with_all_parts_of_another_species_is_one() -> None:
-    after = change.swap(SCENES, PARTS, RIVALS)
+    after = change.swap(SCENES, PARTS, OTHER_CODES)
 
     matches = SPECIES.matches(after.codes[:, 0], after.present[:, 0])
 
@@ -146,7 +159,7 @@ def test_edits_leave_the_scenes_they_were_given() -> None:
     ("edit", "words"),
     [
         (lambda: change.remove(SCENES, "horn"), "No part is called 'horn'. There are: beak"),
-        (lambda: change.recolour(SCENES, "beak", "teal"), "No colour is called 'teal'"),
+        (lambda: change.recolor(SCENES, "beak", "teal"), "No color is called 'teal'"),
         (lambda: change.reshape(SCENES, "beak", "fork"), "No shape of a beak is called 'fork'"),
         (lambda: change.repattern(SCENES, "beak", "barred"), "No pattern of a beak is called 'barred'"),
         (lambda: change.with_theme(SCENES, "moon"), "No theme is called 'moon'"),

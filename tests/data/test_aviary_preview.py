@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from explainkit.data.aviary.dataset import aviary
-from explainkit.data.aviary.preview import contact_sheet, part_map
+from explainkit.data.datasets.aviary.dataset import aviary
+from explainkit.data.datasets.aviary.preview import contact_sheet, part_map
 
 
 @pytest.mark.parametrize(("size", "classes", "preset"), [(64, 20, "standard"), (32, 5, "shape")])
@@ -18,12 +18,12 @@ def test_the_contact_sheet_is_the_same_each_time() -> None:
     assert (np.asarray(contact_sheet(aviary(size=32))) == np.asarray(contact_sheet(aviary(size=32)))).all()
 
 
-def test_a_part_map_paints_each_part_in_its_own_colour() -> None:
-    data = aviary(test=4)
-    drawn = data.draw(data.scenes("test"))
+def test_a_part_map_paints_each_part_in_its_own_color() -> None:
+    dataset = aviary(test=4)
+    drawn = dataset.draw(dataset.scenes("test"))
 
     painted = part_map(drawn)
 
-    colours = [{tuple(c) for c in np.moveaxis(painted, 1, -1)[drawn.masks[:, p]].tolist()} for p in range(7)]
-    assert all(len(found) == 1 for found in colours)
-    assert len(set.union(*colours)) == 7
+    colors = [{tuple(c) for c in np.moveaxis(painted, 1, -1)[drawn.masks[:, p]].tolist()} for p in range(7)]
+    assert all(len(part_colors) == 1 for part_colors in colors)
+    assert len(set.union(*colors)) == 7

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explainkit.data.aviary import backdrop, birds, canvas, interventions, rendering
-from explainkit.data.aviary.canvas import Canvas, Sprites
-from explainkit.data.aviary.grammar import PARTS, grammar
-from explainkit.data.aviary.palette import FEATHERS, INK
-from explainkit.data.aviary.rendering import render
-from explainkit.data.aviary.scenes import Casting, compose
-from explainkit.data.aviary.shapes import RESOLUTION, atlas
+from explainkit.data.datasets.aviary import (
+    backdrop,
+    birds,
+    canvas,
+    interventions,
+    rendering,
+)
+from explainkit.data.datasets.aviary.canvas import Canvas, Sprites
+from explainkit.data.datasets.aviary.grammar import PARTS, grammar
+from explainkit.data.datasets.aviary.palette import FEATHERS, INK
+from explainkit.data.datasets.aviary.rendering import render
+from explainkit.data.datasets.aviary.scenes import Casting, compose
+from explainkit.data.datasets.aviary.shapes import RESOLUTION, atlas
 from explainkit.errors import InputError
 
 SPECIES = grammar(20)
@@ -24,7 +30,7 @@ GOLDEN = Path(__file__).parent / "aviary_golden.png"
 def test_label_maps_are_the_golden_ones() -> None:
     maps = [render(SCENES[:24], size).identities for size in (64, 96)]
 
-    assert [hashlib.sha256(each.tobytes()).hexdigest()[:16] for each in maps] == [
+    assert [hashlib.sha256(label_map.tobytes()).hexdigest()[:16] for label_map in maps] == [
         "05b1e8507deff57e",
         "be01fa82058e8042",
     ]
@@ -38,15 +44,16 @@ def test_pixels_are_the_golden_ones_within_one_step() -> None:
     assert np.abs(np.concatenate(list(drawn), 1) - golden).max() <= 1
 
 
-@pytest.mark.parametrize("company", [1, 5, 33])
-def test_an_image_is_bit_for_bit_the_same_in_any_company(company: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5, 33])
+def test_an_image_is_bit_for_bit_the_same_in_any_batch(batch_size: int) -> None:
     together = render(SCENES, 64)
 
-    for start in range(0, len(SCENES), company):
-        some = render(SCENES[start : start + company], 64)
-        assert (some.images == together.images[start : start + company]).all()
-        assert (some.identities == together.identities[start : start + company]).all()
-        assert (some.key_points == together.key_points[start : start + company]).all()
+    for start in range(0, len(SCENES), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = render(SCENES[rows], 64)
+        assert (batch.images == together.images[rows]).all()
+        assert (batch.identities == together.identities[rows]).all()
+        assert (batch.key_points == together.key_points[rows]).all()
 
 
 def test_an_image_is_bit_for_bit_the_same_in_any_order() -> None:
@@ -89,7 +96,7 @@ def test_a_window_larger_than_the_shape_shows_no_smear() -> None:
     assert (lone.identities[0] == beside.identities[0]).all()
 
 
-def test_outlines_are_in_ink_whatever_the_colour() -> None:
+def test_outlines_are_in_ink_whatever_the_color() -> None:
     sheet = Canvas.blank(2, 224)
     sheet.pixels[:] = 1
 
@@ -161,7 +168,7 @@ def _sprites(rows: np.ndarray, shape: str, half: np.ndarray) -> Sprites:
     return Sprites(
         rows=rows, shapes=np.full(len(rows), atlas().rows[shape]), x=middle, y=middle,
         half_width=half.astype(np.float32), half_height=half.astype(np.float32), angle=level,
-        colours=FEATHERS[[0, 3]][: len(rows)], mirrored=level > 0,
+        colors=FEATHERS[[0, 3]][: len(rows)], mirrored=level > 0,
     )  # fmt: skip
 
 

@@ -6,12 +6,17 @@ from attrs import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainkit.data.aviary.grammar import PRESETS, grammar
-from explainkit.data.aviary.scenes import THEMES, Casting, Scenes, compose
+from explainkit.data.datasets.aviary.grammar import PRESETS, grammar
+from explainkit.data.datasets.aviary.scenes import (
+    THEMES,
+    Casting,
+    Scenes,
+    compose,
+)
 from explainkit.errors import InputError
 
 SPECIES = grammar(20)
-TAUGHT = Casting(split=1, dropout=0.5, variation=0.3)
+TRAINING = Casting(split=1, dropout=0.5, variation=0.3)
 
 
 def test_factors_are_the_golden_ones() -> None:
@@ -20,11 +25,11 @@ def test_factors_are_the_golden_ones() -> None:
     assert _digest(scenes) == "47bb7355fac291dd"
 
 
-def test_a_scene_is_told_by_its_index_alone() -> None:
-    every = compose(SPECIES, np.arange(200), TAUGHT)
+def test_a_scene_depends_on_its_index_alone() -> None:
+    scenes = compose(SPECIES, np.arange(200), TRAINING)
     order = np.random.default_rng(0).permutation(200)[:50]
 
-    assert _digest(every[order]) == _digest(compose(SPECIES, order, TAUGHT))
+    assert _digest(scenes[order]) == _digest(compose(SPECIES, order, TRAINING))
 
 
 def test_seeds_and_splits_share_no_scene() -> None:
@@ -38,10 +43,10 @@ def test_seeds_and_splits_share_no_scene() -> None:
 
 
 def test_labels_are_balanced() -> None:
-    assert (np.bincount(compose(SPECIES, np.arange(2000), TAUGHT).labels) == 100).all()
+    assert (np.bincount(compose(SPECIES, np.arange(2000), TRAINING).labels) == 100).all()
 
 
-@given(st.integers(0, 2**40), st.sampled_from(["standard", "shape", "colour", "clever-hans"]))
+@given(st.integers(0, 2**40), st.sampled_from(["standard", "shape", "color", "clever-hans"]))
 @settings(max_examples=20, deadline=None)
 def test_twice_the_changed_parts_and_the_missing_ones_stay_below_the_code_distance(
     seed: int, preset: str
@@ -102,11 +107,11 @@ def test_mixed_scenes_have_one_foreign_part_and_lack_up_to_two_others(preset: st
 
 
 def test_free_birds_are_anywhere_and_of_any_size() -> None:
-    place = compose(SPECIES, np.arange(3000), Casting(placement="free")).place[:, 0]
+    positions = compose(SPECIES, np.arange(3000), Casting(placement="free")).positions[:, 0]
 
-    assert np.abs(place[:, :2] - 0.5).max() <= 0.25
-    assert np.abs(place[:, :2] - 0.5).max(0).min() > 0.2
-    length = 3.4 * place[:, 2]
+    assert np.abs(positions[:, :2] - 0.5).max() <= 0.25
+    assert np.abs(positions[:, :2] - 0.5).max(0).min() > 0.2
+    length = 3.4 * positions[:, 2]
     assert 0.3 <= length.min() < 0.32 and 0.58 < length.max() <= 0.6001
 
 
@@ -118,7 +123,7 @@ def test_a_scene_holds_one_to_three_birds_of_one_species() -> None:
     assert (scenes.codes == scenes.codes[:, :1]).all()
 
 
-def test_birds_of_several_species_can_be_asked_for() -> None:
+def test_birds_of_several_species_can_be_requested() -> None:
     scenes = compose(SPECIES, np.arange(2), Casting(birds=3), species=[[3, 4, 5], [6, 6, 7]])
 
     assert scenes.labels.tolist() == [3, 6]
@@ -126,17 +131,17 @@ def test_birds_of_several_species_can_be_asked_for() -> None:
 
 
 def test_a_spurious_theme_follows_the_species() -> None:
-    scenes = compose(SPECIES, np.arange(2000), Casting(spurious=0.98))
-    usual = compose(SPECIES, np.arange(2000), Casting())
+    spurious = compose(SPECIES, np.arange(2000), Casting(spurious=0.98))
+    independent = compose(SPECIES, np.arange(2000), Casting())
 
-    assert (scenes.themes == scenes.labels % len(THEMES)).mean() > 0.96
-    assert (usual.themes == usual.labels % len(THEMES)).mean() < 0.2
+    assert (spurious.themes == spurious.labels % len(THEMES)).mean() > 0.96
+    assert (independent.themes == independent.labels % len(THEMES)).mean() < 0.2
 
 
 def test_shape_paints_every_image_anew() -> None:
     scenes = compose(grammar(20, "shape"), np.arange(0, 400, 20), Casting())
 
-    assert len({tuple(colours) for colours in scenes.codes[:, 0, :, 1].tolist()}) > 15
+    assert len({tuple(colors) for colors in scenes.codes[:, 0, :, 1].tolist()}) > 15
     assert (np.sort(scenes.codes[:, 0, :, 1], 1) == np.arange(7)).all()
 
 

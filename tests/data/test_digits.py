@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from split_cases import whole_batch
 
 import explainkit as ek
 
@@ -12,30 +13,26 @@ def mnist():
     return ek.dataset("mnist")
 
 
-def everything(data, split):
-    return data.split(split).batch(torch.arange(len(data.split(split))))
-
-
 def test_mnist_is_five_hundred_images_of_each_digit(mnist):
-    known = torch.cat([split.labels for split in mnist.splits.values()])
+    labels = torch.cat([split.labels for split in mnist.splits.values()])
 
     assert {name: len(split) for name, split in mnist.splits.items()} == {
         "train": 3600, "validation": 400, "test": 1000,
     }  # fmt: skip
-    assert known.bincount().tolist() == [500] * 10 and mnist.size == (28, 28)
+    assert labels.bincount().tolist() == [500] * 10 and mnist.size == (28, 28)
     assert mnist.classes[3] == "three"
 
 
 def test_no_image_of_mnist_is_in_two_splits(mnist):
-    images = [everything(mnist, name).images[:, 0].flatten(1) for name in mnist.splits]
+    images = [whole_batch(mnist.split(name)).images[:, 0].flatten(1) for name in mnist.splits]
 
     distinct = torch.cat(images).unique(dim=0)
 
     assert len(distinct) == sum(len(split.unique(dim=0)) for split in images)
 
 
-def test_images_of_mnist_are_grey_in_three_channels_and_bright_on_black(mnist):
-    images = everything(mnist, "test").images
+def test_images_of_mnist_are_gray_in_three_channels_and_bright_on_black(mnist):
+    images = whole_batch(mnist.test).images
 
     assert images.shape == (1000, 3, 28, 28) and images.dtype == torch.float32
     assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from explainkit.data.matlab import DEPTH, read_variable
+from explainkit.data.datasets.pascal_part.matlab import DEPTH, read_variable
 from explainkit.errors import FormatError, InputError
 
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
@@ -62,13 +62,13 @@ def array(kind, shape, *content, name=b"anno"):
 def test_structs_texts_and_arrays_are_read_as_scipy_reads_them(written):
     (anno,) = read_variable(written, "anno")
 
-    theirs = loadmat(written)["anno"][0, 0]
-    assert anno["imname"] == theirs["imname"][0]
+    expected = loadmat(written)["anno"][0, 0]
+    assert anno["imname"] == expected["imname"][0]
     assert len(anno["objects"]) == 2
-    for ours, their in zip(anno["objects"], theirs["objects"][0], strict=True):
-        assert ours["class"] == their["class"][0]
-        assert ours["class_ind"].tolist() == their["class_ind"].tolist()
-        assert np.array_equal(ours["mask"], their["mask"])
+    for read, saved in zip(anno["objects"], expected["objects"][0], strict=True):
+        assert read["class"] == saved["class"][0]
+        assert read["class_ind"].tolist() == saved["class_ind"].tolist()
+        assert np.array_equal(read["mask"], saved["mask"])
     assert anno["objects"][0]["parts"].size == 0
     (part,) = anno["objects"][1]["parts"]
     assert part["part_name"] == "leye"
@@ -163,7 +163,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"MATLAB 7.3 MAT-file, HDF5 schema 1.00 .".ljust(600), bytes(512) + b"\x89HDF\r\n\x1a\n"]
 )
-def test_version_7_3_is_told_what_to_do(tmp_path, content):
+def test_version_7_3_is_refused_with_the_way_out(tmp_path, content):
     (tmp_path / "a.mat").write_bytes(content)
 
     with pytest.raises(FormatError, match=r"version 5 to 7;.*-v7"):
@@ -177,8 +177,8 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(written):
 
     for _ in range(1500):
         changed = bytearray(whole)
-        for place in chance.integers(100, len(whole), chance.integers(1, 4)):
-            changed[place] = chance.integers(256)
+        for offset in chance.integers(100, len(whole), chance.integers(1, 4)):
+            changed[offset] = chance.integers(256)
         written.write_bytes(changed[: chance.integers(1, len(whole)) if chance.random() < 0.2 else None])
         try:
             read_variable(written, "anno")

@@ -8,54 +8,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import explainkit as ek
-from explainkit.data.phrases import (
+from explainkit.data.captions.phrases import (
     corpus_tagger,
+    extract_phrases,
     mentions,
     phrasebook,
-    phrases_in,
     tf_idf,
-    words_of,
+    tokenize,
 )
 
 CORPUS = [
-    "A small bird with a long red bill and grey wings.",
+    "A small bird with a long red bill and gray wings.",
     "This bird has a red and black bill; its crown is blue.",
     "The wings are black and white, the tail feathers are long.",
     "A bird with white tail feathers, a black bill and a blue crown.",
-    "It has a yellow wing, a black and red bill and a short grey tail.",
+    "It has a yellow wing, a black and red bill and a short gray tail.",
     "A white bird, seen at night, with a long tail.",
 ]
 
 
-def said(text, corpus=CORPUS):
-    return {phrase for phrase, _ in phrases_in([*corpus, text])[-1]}
+def phrases_of(text, corpus=CORPUS):
+    return {phrase for phrase, _ in extract_phrases([*corpus, text])[-1]}
 
 
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [
         ("a bird with a red bill", {"red bill"}),
-        ("a long grey tail", {"long tail", "grey tail"}),
+        ("a long gray tail", {"long tail", "gray tail"}),
         ("a red and black bill", {"black and red bill"}),
         ("a black and red bill", {"black and red bill"}),
         ("a bill and black wings", {"black wing"}),
         ("its crown is blue", {"blue crown"}),
         ("the wings are black and white", {"black and white wing"}),
-        ("the bill is long, the tail is grey", {"long bill", "grey tail"}),
+        ("the bill is long, the tail is gray", {"long bill", "gray tail"}),
         ("white tail feathers", {"white tail feathers"}),
-        ("grey wings and a grey wing", {"grey wing"}),
-        ("GREY Wings!", {"grey wing"}),
+        ("gray wings and a gray wing", {"gray wing"}),
+        ("GRAY Wings!", {"gray wing"}),
         ("at night with the bird", set()),
         ("", set()),
         ("... , ; !", set()),
     ],
 )
 def test_the_phrases_of(text, phrases):
-    assert said(text) == phrases
+    assert phrases_of(text) == phrases
 
 
 def test_hyphenated_words_are_one_and_synonyms_are_put_in_whole():
-    assert words_of("A dagger-like bill, pale-tipped.") == [
+    assert tokenize("A dagger-like bill, pale-tipped.") == [
         "a",
         "dagger-like",
         "bill",
@@ -63,35 +63,35 @@ def test_hyphenated_words_are_one_and_synonyms_are_put_in_whole():
         "pale-tipped",
         ".",
     ]
-    assert words_of("eye-ring and eye", {"eye": "iris"}) == ["eye-ring", "and", "iris"]
-    assert words_of("tail feathers", {"tail": "rear", "tail feathers": "tail"})[0] in ("tail", "rear")
-    assert words_of("an eye ring", {"eye ring": "eyering", "eye": "iris"}) == ["an", "eyering"]
+    assert tokenize("eye-ring and eye", {"eye": "iris"}) == ["eye-ring", "and", "iris"]
+    assert tokenize("tail feathers", {"tail": "rear", "tail feathers": "tail"})[0] in ("tail", "rear")
+    assert tokenize("an eye ring", {"eye ring": "eyering", "eye": "iris"}) == ["an", "eyering"]
 
 
 def test_a_tagger_of_ones_own_decides():
     tags = {"glowing": "ADJ", "crow": "NOUN", "dark": "NOUN"}
 
-    found = phrases_in(
+    phrases = extract_phrases(
         ["a glowing dark, a glowing crow"],
         tagger=lambda sentences: [[tags.get(word, "X") for word in words] for words in sentences],
     )
 
-    assert found == [{("glowing dark", "dark"), ("glowing crow", "crow")}]
+    assert phrases == [{("glowing dark", "dark"), ("glowing crow", "crow")}]
 
 
-def test_nouns_are_told_by_where_words_stand():
-    (tags,) = corpus_tagger([words_of("a red bill , a red crest and a blue crest .")])
+def test_nouns_are_found_by_where_words_stand():
+    (tags,) = corpus_tagger([tokenize("a red bill , a red crest and a blue crest .")])
 
     assert tags == ["X", "ADJ", "NOUN", "X", "X", "ADJ", "NOUN", "CCONJ", "X", "ADJ", "NOUN", "X"]
 
 
 def test_almost_all_phrases_of_aviarys_parts_are_found_and_hardly_any_other():
-    data = ek.dataset("aviary", train=1500, size=32)
-    captions = data.train.batch(torch.arange(1500)).captions
-    found = phrases_in([caption.text for caption in captions])
+    dataset = ek.dataset("aviary", train=1500, size=32)
+    captions = dataset.train.batch(torch.arange(1500)).captions
+    pairs = extract_phrases([caption.text for caption in captions])
 
     right = missed = others = 0
-    for caption, phrases in zip(captions, found, strict=True):
+    for caption, phrases in zip(captions, pairs, strict=True):
         texts, true = {text for text, _ in phrases}, set()
         for phrase in caption.phrases:
             noun = next((n for n in ("tail feathers",) if phrase.text.endswith(n)), phrase.text.split()[-1])
@@ -115,19 +115,19 @@ def test_tf_idf_is_the_share_within_the_class_times_how_few_classes_have_it():
 
 
 CAPTIONS = [
-    *["a bird with a red bill and a grey wing"] * 3,
+    *["a bird with a red bill and a gray wing"] * 3,
     "a bird with a red bill and a long tail",
     *["a bird with a blue bill and a long tail"] * 4,
-    "a bird with a blue bill and a grey wing",
+    "a bird with a blue bill and a gray wing",
     "a bird with a short tail",
 ]
 LABELS = torch.tensor([0] * 4 + [1] * 5 + [1])
 
 
 def test_a_phrasebook_has_what_tells_classes_apart_and_where_it_was_said():
-    book = phrasebook(CAPTIONS, LABELS, 2, least=2)
+    book = phrasebook(CAPTIONS, LABELS, 2, min_count=2)
 
-    assert book.phrases == ("blue bill", "grey wing", "long tail", "red bill")
+    assert book.phrases == ("blue bill", "gray wing", "long tail", "red bill")
     assert book.of_classes.tolist() == [[False, True], [True, False], [False, True], [True, False]]
     assert book.of_images[0].tolist() == [False, True, False, True]
     assert book.of_images[3].tolist() == [False, False, False, True]  # its long tail is not of its class
@@ -136,39 +136,39 @@ def test_a_phrasebook_has_what_tells_classes_apart_and_where_it_was_said():
 
 
 def test_a_phrase_said_of_all_classes_or_seldom_is_left_out():
-    book = phrasebook(CAPTIONS, LABELS, 2, least=1)
+    book = phrasebook(CAPTIONS, LABELS, 2, min_count=1)
 
     assert (
-        "short tail" in book.phrases and "long tail" not in book.phrases and "grey wing" not in book.phrases
+        "short tail" in book.phrases and "long tail" not in book.phrases and "gray wing" not in book.phrases
     )
-    assert "short tail" not in phrasebook(CAPTIONS, LABELS, 2, least=2).phrases
+    assert "short tail" not in phrasebook(CAPTIONS, LABELS, 2, min_count=2).phrases
 
 
 def test_a_phrase_that_is_said_of_a_small_share_of_a_class_is_left_out():
     captions = [*["a red bill"] * 9, "a blue bill", *["a blue bill"] * 10]
     labels = torch.tensor([0] * 10 + [1] * 10)
 
-    assert phrasebook(captions, labels, 2, least=1).phrases == ("red bill",)  # blue is said of both
-    book = phrasebook(captions, labels, 2, least=1, share=0.2)
+    assert phrasebook(captions, labels, 2, min_count=1).phrases == ("red bill",)  # blue is said of both
+    book = phrasebook(captions, labels, 2, min_count=1, min_doc_freq=0.2)
 
     assert book.phrases == ("blue bill", "red bill")
     assert book.of_classes.tolist() == [[False, True], [True, False]] and not book.of_images[9].any()
 
 
 def test_at_most_so_many_phrases_are_chosen_for_a_class():
-    book = phrasebook(CAPTIONS, LABELS, 2, least=2, per_class=1)
+    book = phrasebook(CAPTIONS, LABELS, 2, min_count=2, phrases_per_class=1)
 
     assert (book.of_classes.sum(0) <= 1).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sets(st.sampled_from("abcdefg"), max_size=4)), min_size=1))
 def test_every_phrasebook_keeps_to_its_rules(images):
-    captions = [", ".join(f"a {letter}x thing" for letter in sorted(said)) for _, said in images]
+    captions = [", ".join(f"a {letter}x thing" for letter in sorted(letters)) for _, letters in images]
     labels = torch.tensor([label for label, _ in images])
     tags = {f"{letter}x": "ADJ" for letter in "abcdefg"} | {"thing": "NOUN"}
     try:
         book = phrasebook(
-            captions, labels, 4, per_class=2, least=2,
+            captions, labels, 4, phrases_per_class=2, min_count=2,
             tagger=lambda sentences: [[tags.get(word, "X") for word in words] for words in sentences],
         )  # fmt: skip
     except ek.InputError:
@@ -177,42 +177,44 @@ def test_every_phrasebook_keeps_to_its_rules(images):
     assert len(book) <= 2 * 4 and (book.of_classes.sum(0) <= 2).all() and book.of_classes.any(1).all()
     assert not (book.of_images & ~book.of_classes.T[labels]).any()
     for k, phrase in enumerate(book.phrases):
-        counts = [sum(phrase[0] in said for label, said in images if label == number) for number in range(4)]
+        counts = [
+            sum(phrase[0] in letters for label, letters in images if label == number) for number in range(4)
+        ]
         spread = sum(count >= 2 for count in counts)
         assert 0 < spread < 4  # what is said of all classes tells none
         assert all(counts[c] >= 2 for c in book.of_classes[k].nonzero()[:, 0].tolist())
-        for i, (label, said) in enumerate(images):
-            assert book.of_images[i, k] == (phrase[0] in said and bool(book.of_classes[k, label]))
+        for i, (label, letters) in enumerate(images):
+            assert book.of_images[i, k] == (phrase[0] in letters and bool(book.of_classes[k, label]))
 
 
 def test_nouns_that_say_too_little_are_left_out():
-    book = phrasebook(CAPTIONS, LABELS, 2, least=2, without=["bill"])
+    book = phrasebook(CAPTIONS, LABELS, 2, min_count=2, without=["bill"])
 
-    assert book.phrases == ("grey wing", "long tail")
+    assert book.phrases == ("gray wing", "long tail")
 
 
 def test_other_captions_change_nothing_and_are_read_with_the_same_phrases():
-    book = phrasebook(CAPTIONS, LABELS, 2, least=2)
+    book = phrasebook(CAPTIONS, LABELS, 2, min_count=2)
 
-    held_out = mentions(
-        book.phrases, ["a bird with a red bill and a purple crest", "", "a grey wing is long"]
+    mentioned = mentions(
+        book.phrases, ["a bird with a red bill and a purple crest", "", "a gray wing is long"]
     )
 
-    assert held_out.shape == (3, 4)
-    assert held_out[0].tolist() == [False, False, False, True] and not held_out[1].any()
+    assert mentioned.shape == (3, 4)
+    assert mentioned[0].tolist() == [False, False, False, True] and not mentioned[1].any()
 
 
 def test_phrases_that_cannot_be_learned_apart_are_named():
-    captions = ["a bird with a red bill and a grey wing"] * 4 + ["a bird with a blue bill"] * 4
+    captions = ["a bird with a red bill and a gray wing"] * 4 + ["a bird with a blue bill"] * 4
     labels = torch.tensor([0] * 4 + [1] * 4)
 
     alike = phrasebook(captions, labels, 2).confounded()
 
-    assert alike == {"red bill": "grey wing", "grey wing": "red bill"}
+    assert alike == {"red bill": "gray wing", "gray wing": "red bill"}
 
 
 def test_what_is_said_with_another_phrase_in_nearly_every_image_is_named():
-    texts = ["red bill and a grey wing", "grey wing", "red bill and a long tail", "long tail", "long tail"]
+    texts = ["red bill and a gray wing", "gray wing", "red bill and a long tail", "long tail", "long tail"]
     captions = [f"a bird with a {text}" for text in texts for _ in range(3)]
     labels = torch.tensor([0] * 3 + [1] * 3 + [0] * 3 + [2] * 6)
 
@@ -230,7 +232,7 @@ def test_captions_without_a_telling_phrase_are_refused_in_words():
 
 @given(st.lists(st.text(alphabet="abc and,.-'\n\tÄß0", max_size=30), min_size=1, max_size=6))
 def test_any_text_can_be_read(captions):
-    found = phrases_in(captions)
+    phrases = extract_phrases(captions)
 
-    assert len(found) == len(captions)
-    assert all(text.endswith(noun) and len(text) > len(noun) for each in found for text, noun in each)
+    assert len(phrases) == len(captions)
+    assert all(text.endswith(noun) and len(text) > len(noun) for pairs in phrases for text, noun in pairs)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.data.table import table
+from explainkit.data.datasets.tables import table
 
 
 def rows(count=40, columns=3):
@@ -25,64 +25,68 @@ def same(one, other):
 
 
 def test_each_row_is_in_one_split_in_its_own_units():
-    given = rows()
+    values = rows()
 
-    data = table(given, labels())
+    dataset = table(values, labels())
 
-    found = torch.cat([split.rows for split in data.splits.values()])
-    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, given.astype(np.float32).tolist()))
-    assert found.dtype == torch.float32 and data.train.labels.dtype == torch.int64
+    stored = torch.cat([split.rows for split in dataset.splits.values()])
+    assert sorted(map(tuple, stored.tolist())) == sorted(map(tuple, values.astype(np.float32).tolist()))
+    assert stored.dtype == torch.float32 and dataset.train.labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (40, 7), (100, 50, 10)])
 def test_every_class_is_in_every_split_at_its_share(counts):
-    known = np.repeat(np.arange(len(counts)), counts)
+    targets = np.repeat(np.arange(len(counts)), counts)
 
-    data = table(rows(len(known)), known)
+    dataset = table(rows(len(targets)), targets)
 
     for label, count in enumerate(counts):
-        parts = [(split.labels == label).sum().item() for split in data.splits.values()]
-        assert sum(parts) == count and abs(parts[0] - 0.7 * count) <= 1 and abs(parts[2] - 0.2 * count) <= 1
-        assert min(parts[0], parts[2]) > 0
+        train, validation, test = ((split.labels == label).sum().item() for split in dataset.splits.values())
+        assert train + validation + test == count
+        assert abs(train - 0.7 * count) <= 1 and abs(test - 0.2 * count) <= 1
+        assert min(train, test) > 0
 
 
 def test_labels_stay_with_their_rows():
-    known = labels(classes=4)
-    given = rows()
-    given[:, 0] = known
+    targets = labels(classes=4)
+    values = rows()
+    values[:, 0] = targets
 
-    data = table(given, known)
+    dataset = table(values, targets)
 
-    for split in data.splits.values():
+    for split in dataset.splits.values():
         assert torch.equal(split.rows[:, 0].long(), split.labels)
 
 
-def test_the_split_hangs_on_the_seed_alone():
+def test_the_split_depends_on_the_seed_alone():
     assert same(table(rows(), labels(), seed=3), table(rows(), labels(), seed=3))
     assert not same(table(rows(), labels(), seed=3), table(rows(), labels(), seed=4))
 
 
 def test_a_batch_has_the_rows_of_its_ids_in_their_order():
-    data = table(rows(), labels())
+    dataset = table(rows(), labels())
 
-    batch = data.train.batch(torch.tensor([5, 0, 5]))
+    batch = dataset.train.batch(torch.tensor([5, 0, 5]))
 
-    assert torch.equal(batch.images, data.train.rows[[5, 0, 5]]) and len(batch) == 3
-    assert torch.equal(batch.labels, data.train.labels[[5, 0, 5]]) and batch.ids.tolist() == [5, 0, 5]
-    assert sum(len(some) for some in data.batches("train", 7)) == len(data.train)
+    assert torch.equal(batch.images, dataset.train.rows[[5, 0, 5]]) and len(batch) == 3
+    assert torch.equal(batch.labels, dataset.train.labels[[5, 0, 5]]) and batch.ids.tolist() == [5, 0, 5]
+    assert sum(len(batch) for batch in dataset.batches("train", 7)) == len(dataset.train)
 
 
 def test_names_are_counted_off_where_there_are_none():
-    data = table(rows(), labels())
+    dataset = table(rows(), labels())
 
-    assert data.features == ("column 0", "column 1", "column 2") and data.classes == ("class 0", "class 1")
-    assert data.size == (3,)
+    assert dataset.features == ("column 0", "column 1", "column 2") and dataset.classes == (
+        "class 0",
+        "class 1",
+    )
+    assert dataset.size == (3,)
     named = table(rows(), labels(), features=["a", "b", "c"], classes=["no", "yes"], name="mine")
     assert named.features == ("a", "b", "c") and named.classes == ("no", "yes") and named.name == "mine"
 
 
 @pytest.mark.parametrize(
-    ("given", "known", "words"),
+    ("values", "targets", "message"),
     [
         (rows()[0], labels(), r"rows \(N, F\)"),
         (rows(), labels(39), r"\(40, 3\) and \(39,\)"),
@@ -102,9 +106,9 @@ def test_names_are_counted_off_where_there_are_none():
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_what_is_no_table_is_refused_in_words(given, known, words):
-    with pytest.raises(ek.InputError, match=words):
-        table(given, known)
+def test_what_is_no_table_is_refused_in_words(values, targets, message):
+    with pytest.raises(ek.InputError, match=message):
+        table(values, targets)
 
 
 @pytest.mark.parametrize("names", [{"features": ["a"]}, {"classes": ["a", "b", "c"]}])
@@ -119,13 +123,13 @@ def test_names_that_are_too_few_or_too_many_are_refused(names):
 def test_the_bundled_tables_are_those_of_the_literature(name, columns, counts):
     pytest.importorskip("sklearn")
 
-    data = ek.dataset(name)
+    dataset = ek.dataset(name)
 
-    known = torch.cat([split.labels for split in data.splits.values()])
-    assert data.size == (columns,) and len(data.features) == columns
-    assert known.bincount().tolist() == counts and len(data.classes) == len(counts)
-    assert not any("_" in word for word in (*data.features, *data.classes))
-    assert same(data, ek.dataset(name)) and not same(data, ek.dataset(name, seed=1))
+    targets = torch.cat([split.labels for split in dataset.splits.values()])
+    assert dataset.size == (columns,) and len(dataset.features) == columns
+    assert targets.bincount().tolist() == counts and len(dataset.classes) == len(counts)
+    assert not any("_" in word for word in (*dataset.features, *dataset.classes))
+    assert same(dataset, ek.dataset(name)) and not same(dataset, ek.dataset(name, seed=1))
 
 
 @pytest.mark.parametrize("name", ["wine", "breast-cancer"])

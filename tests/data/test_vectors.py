@@ -6,37 +6,42 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.data.vectors import hashed, phrase_vectors, read_vectors, words_in
+from explainkit.data.captions.vectors import (
+    hashed_vector,
+    phrase_vectors,
+    phrase_words,
+    read_vectors,
+)
 from explainkit.errors import FormatError
 
 
 def test_a_hashed_word_is_a_unit_vector_always_the_same_and_far_from_others():
-    words = [hashed(word) for word in ("red", "head", "tail", "der", "reds")]
+    words = [hashed_vector(word) for word in ("red", "head", "tail", "der", "reds")]
     table = torch.stack(words)
 
-    assert torch.equal(hashed("red"), words[0])
+    assert torch.equal(hashed_vector("red"), words[0])
     assert torch.allclose(table.norm(dim=1), torch.ones(5))
     assert ((table @ table.T).fill_diagonal_(0).abs() < 0.5).all()
 
 
 def test_hashed_vectors_are_spread_evenly():
-    table = torch.stack([hashed(f"word{number}", 20) for number in range(2000)])
+    table = torch.stack([hashed_vector(f"word{number}", 20) for number in range(2000)])
 
     assert table.mean(0).abs().max() < 0.02
     assert (table.T @ table / 2000 - torch.eye(20) / 20).abs().max() < 0.01
 
 
 def test_a_phrase_is_the_sum_of_its_words_without_and():
-    red, black, head = hashed("red"), hashed("black"), hashed("head")
+    red, black, head = hashed_vector("red"), hashed_vector("black"), hashed_vector("head")
 
-    found = phrase_vectors(["red head", "black and red head"])
+    vectors = phrase_vectors(["red head", "black and red head"])
 
-    assert torch.allclose(found, torch.stack([red + head, black + red + head]))
-    assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.7
+    assert torch.allclose(vectors, torch.stack([red + head, black + red + head]))
+    assert torch.cosine_similarity(vectors[0], vectors[1], dim=0) > 0.7
 
 
 def test_the_words_of_a_phrase_are_those_that_have_vectors():
-    assert words_in("black and pale-tipped wing") == ["black", "pale", "tipped", "wing"]
+    assert phrase_words("black and pale-tipped wing") == ["black", "pale", "tipped", "wing"]
 
 
 def test_trained_vectors_are_read_and_unknown_words_are_hashed_at_their_length(tmp_path):
@@ -44,11 +49,11 @@ def test_trained_vectors_are_read_and_unknown_words_are_hashed_at_their_length(t
     path.write_text("2 3\nred 1 0 0\nhead 0 2 0\nother 5 5 5\n", encoding="utf-8")
 
     vectors = read_vectors(path, ["red", "head", "wing"])
-    found = phrase_vectors(["red head", "wing"], vectors.get)
+    table = phrase_vectors(["red head", "wing"], vectors.get)
 
     assert sorted(vectors) == ["head", "red"]
-    assert found[0].tolist() == [1, 2, 0]
-    assert found[1].norm().item() == pytest.approx(1.5)
+    assert table[0].tolist() == [1, 2, 0]
+    assert table[1].norm().item() == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_vectors(tmp_path / "pipe", ["red"])
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(ek.InputError, match="Expected word vectors at"):
         read_vectors(tmp_path / "none.txt", ["red"])

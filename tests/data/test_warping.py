@@ -1,4 +1,4 @@
-"""Images that are rotated, skewed and sheared: every place is worked out again with a matrix of its own."""
+"""Images that are rotated, skewed and sheared: every position is computed again with a matrix of its own."""
 
 import math
 
@@ -7,37 +7,41 @@ import pytest
 import torch
 from attrs import evolve
 
-from explainkit.data.aviary.dataset import aviary
-from explainkit.data.images import Batch
-from explainkit.data.warping import RotateSkewShear
+from explainkit.data.datasets.aviary.dataset import aviary
+from explainkit.data.transforms.warping import RotateSkewShear
+from explainkit.data.types import Batch
 
 BATCH = aviary(train=40, validation=1, test=1).train.batch(torch.arange(40))
 STILL = {"rotation": 0, "skew": 0, "shear": 0, "mirror": 0}
 
 
-def marked(places, size):
-    """Dark images with a light pixel at each of places (N, 2), and what is told of it."""
-    images = torch.zeros(len(places), 3, *size)
-    masks = torch.zeros(len(places), 1, *size, dtype=torch.bool)
-    for n, (x, y) in enumerate(places):
+def marked(positions, size):
+    """Dark images with a light square at each of positions (N, 2), with masks, key points and boxes."""
+    images = torch.zeros(len(positions), 3, *size)
+    masks = torch.zeros(len(positions), 1, *size, dtype=torch.bool)
+    for n, (x, y) in enumerate(positions):
         images[n, :, y - 1 : y + 2, x - 1 : x + 2] = 1
         masks[n, 0, y - 1 : y + 2, x - 1 : x + 2] = True
-    points = torch.tensor([[[x + 0.5, y + 0.5, 1]] for x, y in places])
-    boxes = torch.tensor([[x - 1, y - 1, x + 2, y + 2] for x, y in places]).float()
+    points = torch.tensor([[[x + 0.5, y + 0.5, 1]] for x, y in positions])
+    boxes = torch.tensor([[x - 1, y - 1, x + 2, y + 2] for x, y in positions]).float()
     return Batch(
-        images=images, labels=torch.zeros(len(places)).long(), ids=torch.arange(len(places)), masks=masks,
-        key_points=points, boxes=boxes,
-    )  # fmt: skip
+        images=images,
+        labels=torch.zeros(len(positions)).long(),
+        ids=torch.arange(len(positions)),
+        masks=masks,
+        key_points=points,
+        boxes=boxes,
+    )
 
 
 @pytest.mark.parametrize("only", ["rotation", "skew", "shear", "mirror", None])
 def test_a_mark_is_found_where_its_key_point_goes(only):
     size = (60, 90)
     chance = np.random.default_rng(0)
-    places = list(
+    positions = list(
         zip(chance.integers(25, 65, 60).tolist(), chance.integers(20, 40, 60).tolist(), strict=True)
     )
-    batch = marked(places, size)
+    batch = marked(positions, size)
     amount = {} if only is None else {**STILL, only: {"skew": 0.2, "mirror": 0.5}.get(only, 12)}
 
     after = RotateSkewShear(**amount)(batch, 0, 1)

@@ -12,11 +12,12 @@ import platform
 from pathlib import Path
 
 import torch
+from attrs import evolve
 from safetensors.torch import load_file, save_file
 
 from explainkit import registry
 from explainkit.questions.naming import name_units
-from explainkit.testing import specimen, tiny_data, tiny_images
+from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 FOLDER = Path(__file__).parent
 ARCHITECTURES = ("cam", "ccnn", "protopnet", "ra-cnn", "senn")
@@ -56,101 +57,117 @@ def weights_of(explainer):
 
 def trained(name):
     """The architecture's tiny network, trained anew with one thread."""
-    return specimen.__wrapped__(name)
+    return fitted_example.__wrapped__(name)
 
 
-def restored(name, weights):
+def with_weights(name, weights):
     """The architecture's tiny network with given weights, and its units read off them."""
-    explainer = copy.deepcopy(specimen(name))
+    explainer = copy.deepcopy(fitted_example(name))
     names = list(explainer.network.state_dict())
     prefix = f"{name}/"
     values = [value for key, value in sorted(weights.items()) if key.startswith(prefix)]
     state = dict(zip(names, values, strict=True))
-    explainer.restore(state, explainer.classes, explainer.size, None)
-    explainer.units = _with_ranges(explainer)
+    explainer.load_state(state, explainer.classes, explainer.size, None)
+    score_range = explainer.score_ranges(tiny_dataset())
+    explainer.units = evolve(explainer.units, score_range=score_range)
     explainer.network.eval()
     return explainer
 
 
-def _with_ranges(explainer):
-    from attrs import evolve
-
-    return evolve(explainer.units, range=explainer.ranges(tiny_data()))
-
-
 def of_architecture(name, weights):
     """Tensors and sentences of one architecture: an image, a class, a counterfactual, names."""
-    explainer = restored(name, weights)
-    data, images = tiny_data(), tiny_images()
+    explainer = with_weights(name, weights)
+    dataset, images = tiny_dataset(), tiny_images()
     tensors, words = {}, {}
-    told = explainer.explain(images)
-    tensors |= {f"image/{key}": value for key, value in columns(told).items()}
-    words["image"] = [item.sentence() for item in told]
-    margins = told.contrast(0)
+    explanations = explainer.explain(images)
+    tensors |= {f"image/{key}": value for key, value in columns(explanations).items()}
+    words["image"] = [item.sentence() for item in explanations]
+    margins = explanations.contrast(0)
     tensors |= {f"contrast/{key}": value for key, value in columns(margins).items()}
     words["contrast"] = [item.sentence() for item in margins]
-    classes = explainer.explain_class(data.batches("test"))
+    classes = explainer.explain_class(dataset.batches("test"))
     tensors |= {f"class/{key}": value for key, value in class_columns(classes).items()}
     words["class"] = [item.sentence() for item in classes]
     words["class contrast"] = [item.contrast().sentence() for item in classes]
     for norm in ("l0", "l1", "l2"):
-        changes = explainer.counterfactual(images, bank=data, cost="count" if norm == "l0" else norm)
-        edit = changes.edit
+        changes = explainer.counterfactual(images, distractors=dataset, norm=norm)
+        edit = changes.edits["score-edit"]
         tensors |= {
             f"score-edit {norm}/{key}": getattr(edit, key)
             for key in ("before", "after", "gains", "logits", "feasible", "exact", "lower_bound", "size")
         }
         words[f"counterfactual {norm}"] = [item.sentence() for item in changes]
-    swap = changes.realised
+    swap = changes.edits["region-swap"]
     tensors |= {
         "region-swap/images": swap.images, "region-swap/regions": swap.regions,
         "region-swap/success": swap.success, "region-swap/logits": swap.logits,
         "region-swap/source_ids": swap.exemplars, "region-swap/shifts": swap.shifts,
-        "region-swap/mirrored": swap.mirrored, "region-swap/predicted_size": swap.promised,
-        "region-swap/num_forwards": torch.tensor(swap.passes),
+        "region-swap/mirrored": swap.mirrored, "region-swap/predicted_size": swap.predicted_size,
+        "region-swap/num_forwards": torch.tensor(swap.num_forwards),
     }  # fmt: skip
-    names = name_units(explainer, data)
-    tensors["names/scores"] = torch.tensor([[item.score, item.error, item.steady] for item in names])
-    words["names"] = [f"{item.phrase}: {item.told}" for item in names]
+    names = name_units(explainer, dataset)
+    tensors["names/scores"] = torch.tensor(
+        [[item.score, item.std_error, item.selection_stability] for item in names]
+    )
+    words["names"] = [f"{item.phrase}: {item.accepted}" for item in names]
     words["named image"] = [item.sentence() for item in explainer.explain(images)]
     return tensors, words
 
 
 def of_method(name):
     """The same of a post-hoc method on the fixed network; those with sums answer for classes too."""
-    explainer = specimen(name)
-    told = explainer.explain(tiny_images())
-    tensors = {f"image/{key}": value for key, value in columns(told).items()}
-    words = {"image": [item.sentence() for item in told]}
-    if explainer.card.claim != "none":
-        classes = explainer.explain_class(tiny_data().batches("test"))
+    explainer = fitted_example(name)
+    explanations = explainer.explain(tiny_images())
+    tensors = {f"image/{key}": value for key, value in columns(explanations).items()}
+    words = {"image": [item.sentence() for item in explanations]}
+    if explainer.card.additivity != "none":
+        classes = explainer.explain_class(tiny_dataset().batches("test"))
         tensors |= {f"class/{key}": value for key, value in class_columns(classes).items()}
         words["class"] = [item.sentence() for item in classes]
     return tensors, words
 
 
-def columns(told):
+def columns(explanations):
     """Explanations by the names of the second edition."""
     given = {
-        "logits": told.logits, "targets": told.targets, "base": told.base, "scores": told.scores,
-        "weights": told.weights, "contributions": told.contributions, "residual": told.residual,
-        "explained_output": told.totals, "nonspatial": told.unplaced, "maps": told.maps, "boxes": told.boxes,
-        "saliency": told.saliency(), "saliency_8x8": told.saliency((8, 8)),
-    }  # fmt: skip
-    given |= {f"diagnostics {key}": value for key, value in told.notes.items()}
+        "logits": explanations.logits,
+        "targets": explanations.targets,
+        "base": explanations.base,
+        "scores": explanations.scores,
+        "weights": explanations.weights,
+        "contributions": explanations.contributions,
+        "residual": explanations.residual,
+        "explained_output": explanations.explained_output,
+        "nonspatial": explanations.nonspatial,
+        "maps": explanations.maps,
+        "boxes": explanations.boxes,
+        "saliency": explanations.saliency(),
+        "saliency_8x8": explanations.saliency((8, 8)),
+    }
+    given |= {f"diagnostics {key}": value for key, value in explanations.diagnostics.items()}
     return {key: value.detach() for key, value in given.items() if value is not None}
 
 
 def class_columns(classes):
     """Class explanations by the names of the second edition."""
     given = {
-        "counts": classes.counts, "logits": classes.logits, "base": classes.base, "scores": classes.scores,
-        "contributions": classes.contributions, "std": classes.spread, "quantiles": classes.quantiles,
-        "sign_agreement": classes.agreement, "decisive_rate": classes.decisive,
-        "confusion": classes.confusion, "linear_r2": classes.linearity,
-        "all_class_contributions": classes.every, "bases": classes.bases, "ids": classes.examples.ids,
-        "cells": classes.examples.cells, "boxes": classes.examples.boxes,
-    }  # fmt: skip
+        "counts": classes.counts,
+        "logits": classes.logits,
+        "base": classes.base,
+        "scores": classes.scores,
+        "contributions": classes.contributions,
+        "std": classes.std,
+        "quantiles": classes.quantiles,
+        "sign_agreement": classes.sign_agreement,
+        "decisive_rate": classes.decisive_rate,
+        "confusion": classes.confusion,
+        "linear_r2": classes.linear_r2,
+        "all_class_contributions": classes.all_class_contributions,
+        "bases": classes.bases,
+        "ids": classes.examples.ids,
+        "cells": classes.examples.cells,
+        "boxes": classes.examples.boxes,
+    }
     return {key: value.detach() for key, value in given.items() if value is not None}
 
 

@@ -24,6 +24,13 @@ CHOSEN = re.compile(r"region-swap/|class/(ids|cells|boxes|sign_agreement|decisiv
 """Choices among nearly equal values: compared to the bit, or by their shares."""
 
 
+REWORDED = {
+    "nothing speaks for it": "nothing supports it",
+    "no phrase speaks for it": "no phrase supports it",
+}
+"""What sentences of the first edition say in the second."""
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     before = torch.get_num_threads()
@@ -79,7 +86,7 @@ def agrees(key, value, golden_value, size):
 
 @pytest.mark.parametrize("name", (*recording.ARCHITECTURES, *recording.METHODS))
 def test_the_sentences_are_the_golden_ones(name):
-    said, golden_words = found(name)[1], golden()[2]["words"][name]
+    said, golden_words = found(name)[1], reworded(golden()[2]["words"][name])
 
     assert said.keys() == golden_words.keys()
     for question, sentences in said.items():
@@ -91,6 +98,14 @@ def test_the_sentences_are_the_golden_ones(name):
             for one, other in zip(sentences, golden_words[question], strict=True)
         )
         assert apart <= max(1, len(sentences) // 5), f"{question}: {apart} of {len(sentences)} differ"
+
+
+def reworded(words):
+    for old, new in REWORDED.items():
+        words = {
+            question: [sentence.replace(old, new) for sentence in said] for question, said in words.items()
+        }
+    return words
 
 
 def without_numbers(sentence):

@@ -17,12 +17,29 @@ from hostile_files import peak
 SECONDS = 10
 MEGABYTES = 1500
 
+MANY = 100
+"""Inputs of one test from which on three of them are representative, instead of one."""
+
+
 settings.register_profile(
     "hostile",
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def pytest_collection_modifyitems(items):
+    """Mark all but representative inputs as ``fuzz``: one of each test, three of those with many."""
+    tests = {}
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            tests.setdefault((item.path, item.originalname), []).append(item)
+    for inputs in tests.values():
+        last = len(inputs) - 1
+        representative = {last // 2} if len(inputs) < MANY else {0, last // 2, last}
+        for index in set(range(len(inputs))) - representative:
+            inputs[index].add_marker(pytest.mark.fuzz)
 
 
 @pytest.fixture(autouse=True)

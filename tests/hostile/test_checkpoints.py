@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explainkit.errors import ExplainKitError, FormatError
-from explainkit.files import pack, unpack
-from explainkit.testing import tiny_data
+from explainkit.explanations.serialization import pack, unpack
+from explainkit.testing import tiny_dataset
 from explainkit.training.checkpoints import FILE
 from explainkit_cam.explainer import CAM
 
@@ -31,13 +31,13 @@ class Copier:
 
 def fitted(folder, resume=True, loggers=()):
     return CAM(backbone="tiny", epochs=2, batch_size=96).fit(
-        tiny_data(), device="cpu", progress=False, checkpoints=folder, resume=resume, loggers=loggers
+        tiny_dataset(), device="cpu", progress=False, checkpoints=folder, resume=resume, loggers=loggers
     )
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory):
-    """A checkpoint after one of two epochs, its optimiser and its schedule inside."""
+    """A checkpoint after one of two epochs, its optimizer and its schedule inside."""
     folder = tmp_path_factory.mktemp("run")
     fitted(folder, resume=False, loggers=[Copier(folder)])
     return (folder / "kept").read_bytes()
@@ -106,16 +106,18 @@ def at(*path):
 FIELDS = {
     "/".join(map(str, path)): path
     for path in (
-        ("schema",), ("run",), *(("run", name) for name in ("data", "plan", "threads")), ("keeps_best",),
-        ("state",),
-        *(("state", name) for name in ("place", "epochs", "history", "first", "totals", "best", "waited")),
-        *(("state", "place", name) for name in ("item", "turn", "phase", "stage", "epoch", "step")),
-        ("state", "history", 0), ("state", "history", 0, "terms"), ("state", "first", "cross_entropy"),
-        ("state", "best", 0), ("optimiser",), ("optimiser", "groups"), ("optimiser", "groups", 0),
-        *(("optimiser", "groups", 0, name) for name in ("lr", "betas", "eps", "weight_decay", "amsgrad")),
-        *(("optimiser", "groups", 0, name) for name in ("foreach", "capturable", "maximize", "max_lr")),
-        *(("optimiser", "groups", 0, name) for name in ("initial_lr", "params")),
-        ("optimiser", "state"), ("schedule",),
+        ("schema",), ("run",), *(("run", name) for name in ("dataset", "plan", "threads")),
+        ("has_best_state",), ("state",),
+        *(("state", name) for name in ("position", "epochs", "history", "initial_losses", "loss_sums")),
+        *(("state", name) for name in ("best", "epochs_since_best")),
+        *(("state", "position", name) for name in ("item", "round", "phase", "stage", "epoch", "step")),
+        ("state", "history", 0), ("state", "history", 0, "train_losses"),
+        ("state", "initial_losses", "cross_entropy"), ("state", "best", 0),
+        ("optimizer",), ("optimizer", "groups"), ("optimizer", "groups", 0),
+        *(("optimizer", "groups", 0, name) for name in ("lr", "betas", "eps", "weight_decay", "amsgrad")),
+        *(("optimizer", "groups", 0, name) for name in ("foreach", "capturable", "maximize", "max_lr")),
+        *(("optimizer", "groups", 0, name) for name in ("initial_lr", "params")),
+        ("optimizer", "state"), ("schedule",),
         *(("schedule", name) for name in ("last_epoch", "total_steps", "_step_count", "_last_lr")),
         ("schedule", "base_lrs"),
         ("schedule", "_schedule_phases"), ("schedule", "_schedule_phases", 0, "end_step"),
@@ -140,23 +142,23 @@ SAID = {
     "no run": lambda facts: facts.pop("run"),
     "no state": lambda facts: facts.pop("state"),
     "no schedule": lambda facts: facts.pop("schedule"),
-    "no groups": lambda facts: facts["optimiser"].update(groups=[]),
-    "a group too many": lambda facts: facts["optimiser"]["groups"].append({}),
+    "no groups": lambda facts: facts["optimizer"].update(groups=[]),
+    "a group too many": lambda facts: facts["optimizer"]["groups"].append({}),
     "a setting too many": lambda facts: facts["schedule"].update(step=3),
-    "another optimiser": lambda facts: facts["schedule"].update(optimizer="x"),
-    "a step below zero": lambda facts: facts["state"]["place"].update(step=-1),
-    "a step beyond the epoch": lambda facts: facts["state"]["place"].update(step=1000),
-    "an epoch below zero": lambda facts: facts["state"]["place"].update(epoch=-1),
+    "another optimizer": lambda facts: facts["schedule"].update(optimizer="x"),
+    "a step below zero": lambda facts: facts["state"]["position"].update(step=-1),
+    "a step beyond the epoch": lambda facts: facts["state"]["position"].update(step=1000),
+    "an epoch below zero": lambda facts: facts["state"]["position"].update(epoch=-1),
     "a schedule ahead": lambda facts: facts["schedule"].update(last_epoch=10**6),
     "a schedule behind": lambda facts: facts["schedule"].update(last_epoch=-10),
     "a schedule without length": lambda facts: facts["schedule"].update(total_steps=0),
-    "a parameter that is not there": lambda facts: facts["optimiser"]["state"].update({"999": {"step": 1}}),
-    "a parameter that is no number": lambda facts: facts["optimiser"]["state"].update({"a": {"step": 1}}),
-    "a best that is not there": lambda facts: facts.update(keeps_best=True),
-    "betas of two": lambda facts: facts["optimiser"]["groups"][0].update(betas=[2, 2]),
-    "a rate below zero": lambda facts: facts["optimiser"]["groups"][0].update(lr=-1),
-    "a rate of words": lambda facts: facts["optimiser"]["groups"][0].update(lr="1"),
-    "a rate of the graph": lambda facts: facts["optimiser"]["groups"][0].update(capturable=True),
+    "a parameter that is not there": lambda facts: facts["optimizer"]["state"].update({"999": {"step": 1}}),
+    "a parameter that is no number": lambda facts: facts["optimizer"]["state"].update({"a": {"step": 1}}),
+    "a best that is not there": lambda facts: facts.update(has_best_state=True),
+    "betas of two": lambda facts: facts["optimizer"]["groups"][0].update(betas=[2, 2]),
+    "a rate below zero": lambda facts: facts["optimizer"]["groups"][0].update(lr=-1),
+    "a rate of words": lambda facts: facts["optimizer"]["groups"][0].update(lr="1"),
+    "a rate of the graph": lambda facts: facts["optimizer"]["groups"][0].update(capturable=True),
 }
 
 
@@ -171,9 +173,9 @@ def test_what_no_run_remembers_is_refused(content, file, contained, what):
 
 
 TENSORS = (
-    "network.head.weight", "network.backbone.stem.1.running_var", "random.cpu", "optimiser.0.exp_avg",
-    "optimiser.0.exp_avg_sq", "optimiser.0.step", "best.head.weight", "optimiser.0.more", "optimiser.99.step",
-    "optimiser.-1.exp_avg", "optimiser.x.step", "optimiser.0.", "network.more",
+    "network.head.weight", "network.backbone.stem.1.running_var", "random.cpu", "optimizer.0.exp_avg",
+    "optimizer.0.exp_avg_sq", "optimizer.0.step", "best.head.weight", "optimizer.0.more", "optimizer.99.step",
+    "optimizer.-1.exp_avg", "optimizer.x.step", "optimizer.0.", "network.more",
 )  # fmt: skip
 VALUES = {
     "left out": lambda _: None,

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import explainkit as ek
 from explainkit.errors import ExplainKitError, FormatError
-from explainkit.explanation import Exemplar
-from explainkit.files import pack, unpack
-from explainkit.storage import _digest
+from explainkit.explanations.files import _digest
+from explainkit.explanations.serialization import pack, unpack
+from explainkit.explanations.units import Exemplar
 
 
 def drawn(*shape, seed=0):
@@ -25,13 +25,13 @@ def told():
     )
     units = ek.Units(
         kind="part", names=list("abcd"), pooling="mean", group=torch.tensor([0, 0, 1, 1]),
-        reference=drawn(4, seed=3), range=drawn(2, 3, 4), phrases=("red crest", None, None, None),
+        reference=drawn(4, seed=3), score_range=drawn(2, 3, 4), phrases=("red crest", None, None, None),
         exemplars=((exemplar,), (), (), ()),
     )  # fmt: skip
     return ek.Explanations(
         logits=logits, targets=torch.tensor([0, 2]), base=drawn(2), scores=drawn(2, 4, seed=4),
         weights=table[[0, 2]], units=units, classes=("cardinal", "jay", "wren"), images=drawn(2, 3, 8, 8),
-        claim="approximate", maps=drawn(2, 4, 2, 2),
+        additivity="approximate", maps=drawn(2, 4, 2, 2),
         boxes=torch.tensor([[0.0, 0, 8, 8], [2, 2, 6, 7]]).expand(2, 2, 4),
         provenance=ek.Provenance(explainer="made", created="2026-01-01", versions={"torch": "2"}),
         decomposition=ek.Decomposition(
@@ -58,10 +58,10 @@ def signed(facts, tensors):
 
 def questions(explained, shown=False):
     """All that can be asked of explanations; to be `shown` takes longest."""
-    yield lambda: explained.check()
+    yield lambda: explained.check_additivity()
     yield lambda: explained.saliency()
     yield lambda: explained.saliency((5, 3))
-    yield lambda: explained.unplaced
+    yield lambda: explained.nonspatial
     yield lambda: explained.top(2)
     yield lambda: explained.contrast(0).saliency()
     yield lambda: explained.to("cpu")
@@ -112,7 +112,7 @@ def test_a_path_that_cannot_be_is_refused(contained, path):
 FIELDS = {
     "/".join(map(str, path)): path
     for path in (
-        ("schema",), ("classes",), ("classes", 1), ("claim",), ("units",), ("provenance",),
+        ("schema",), ("classes",), ("classes", 1), ("additivity",), ("units",), ("provenance",),
         *(("units", name) for name in ("kind", "names", "pooling", "phrases", "exemplars")),
         ("units", "names", 2), ("units", "phrases", 1), ("units", "exemplars", 0),
         *(("units", "exemplars", 0, 0, name) for name in ("id", "split", "label", "cell", "box")),
@@ -140,7 +140,7 @@ SAID = {
     "boxes below zero": lambda facts: facts["units"]["exemplars"][0][0].update(box=[-5, -5, 2, 2]),
     "cells of words": lambda facts: facts["units"]["exemplars"][0][0].update(cell=["a", "b"]),
     "a module to be imported": lambda facts: facts.update({"py/object": "os.system", "module": "os"}),
-    "a claim too many": lambda facts: facts.update(claim="proven"),
+    "a claim too many": lambda facts: facts.update(additivity="proven"),
     "another's digest": lambda facts: facts.update(digest="0" * 64),
 }
 HARMLESS = {"classes alike", "a module to be imported", "another's digest"}
@@ -212,7 +212,7 @@ def test_a_minor_version_may_add_and_no_more(content, file):
 
 TENSORS = (
     "logits", "targets", "base", "scores", "weights", "images", "maps", "maps.peak", "boxes", "map_units",
-    "rest", "against", "units.group", "units.reference", "units.range", "units.exemplar.0.0",
+    "remainder_map", "foils", "units.group", "units.reference", "units.score_range", "units.exemplar.0.0",
     "decomposition.weights", "decomposition.bias",
 )  # fmt: skip
 VALUES = {
@@ -259,7 +259,7 @@ def test_other_values_are_refused_or_harmless(content, file, contained, answer, 
 def long_images(tensors):
     tensors["images"] = torch.zeros(2, 3, 1, 100_000).byte()
     tensors["maps"] = torch.zeros(2, 2, 1, 99_999).half()
-    tensors.pop("rest"), tensors.pop("boxes")
+    tensors.pop("remainder_map"), tensors.pop("boxes")
 
 
 def many_boxes(tensors):
@@ -296,13 +296,13 @@ INPUTS += [0] * len(TENSORS) * len(VALUES)
 
 
 @settings(settings.get_profile("hostile"), max_examples=150)
-@given(data=st.data())
-def test_whatever_changes_it_is_refused_or_answers(content, tmp_path_factory, contained, answer, data):
+@given(dataset=st.data())
+def test_whatever_changes_it_is_refused_or_answers(content, tmp_path_factory, contained, answer, dataset):
     file = tmp_path_factory.getbasetemp() / "told.safetensors"
     spoiled = bytearray(content)
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(spoiled) - 1))
-        spoiled[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    for _ in range(dataset.draw(st.integers(1, 4))):
+        place = dataset.draw(st.integers(0, len(spoiled) - 1))
+        spoiled[place : place + dataset.draw(st.integers(0, 3))] = dataset.draw(st.binary(max_size=4))
     try:
         tensors, facts = unpack(bytes(spoiled), file)
         file.write_bytes(signed(facts, tensors))

@@ -36,7 +36,7 @@ GOOD = {
     "png with a palette": written("PNG", PICTURE.convert("P")),
     "png of 16 bits": written("PNG", Image.fromarray(np.full((24, 20), 999, np.uint16))),
     "jpeg": written("JPEG"),
-    "jpeg of four colours": written("JPEG", PICTURE.convert("CMYK")),
+    "jpeg of four colors": written("JPEG", PICTURE.convert("CMYK")),
     "jpeg in passes": written("JPEG", progressive=True, exif=about()),
     "gif": written("GIF"),
     "gif that moves": written("GIF", save_all=True, append_images=[PICTURE.rotate(90)] * 3),
@@ -73,21 +73,21 @@ SPOILED = {
 }  # fmt: skip
 
 
-def png(width, height, *chunks, depth=8, colour=2, pixels=b"\0" * 100):
+def png(width, height, *chunks, depth=8, color=2, pixels=b"\0" * 100):
     """A PNG whose header may say anything."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
     body = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
+        struct.pack(">I", len(dataset)) + kind + dataset + struct.pack(">I", zlib.crc32(kind + dataset))
+        for kind, dataset in parts
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def at(content, place, form, *values):
     """Other numbers at a place of a file's header."""
-    data = struct.pack(form, *values)
-    return content[:place] + data + content[place + len(data) :]
+    dataset = struct.pack(form, *values)
+    return content[:place] + dataset + content[place + len(dataset) :]
 
 
 REFUSED = {
@@ -98,7 +98,7 @@ REFUSED = {
     "no pixel high": png(5, 0),
     "more pixels than there are": png(64, 64),
     "an unknown depth": png(5, 5, depth=7),
-    "an unknown colour": png(5, 5, colour=5),
+    "an unknown color": png(5, 5, color=5),
     "a bomb of words": png(5, 5, (b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))),
     "a bomb of a profile": png(5, 5, (b"iCCP", b"a\0\0" + zlib.compress(bytes(80_000_000)))),
     "a bmp of no pixel": at(GOOD["bmp"], 18, "<ii", 0, 0),
@@ -214,13 +214,13 @@ INPUTS = [*REFUSED, *REFUSED, *HARMLESS, *PLACES, *NAMES, *GOOD, *[0] * len(GOOD
 
 
 @settings(settings.get_profile("hostile"), max_examples=300)
-@given(data=st.data())
-def test_whatever_changes_an_image_is_refused_or_an_image(tmp_path_factory, contained, data):
+@given(dataset=st.data())
+def test_whatever_changes_an_image_is_refused_or_an_image(tmp_path_factory, contained, dataset):
     path = tmp_path_factory.getbasetemp() / "a.png"
-    spoiled = bytearray(GOOD[data.draw(st.sampled_from(list(GOOD)))])
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(spoiled) - 1) | st.integers(0, 60))
-        spoiled[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    spoiled = bytearray(GOOD[dataset.draw(st.sampled_from(list(GOOD)))])
+    for _ in range(dataset.draw(st.integers(1, 4))):
+        place = dataset.draw(st.integers(0, len(spoiled) - 1) | st.integers(0, 60))
+        spoiled[place : place + dataset.draw(st.integers(0, 4))] = dataset.draw(st.binary(max_size=4))
     path.write_bytes(spoiled)
 
     met(path, contained)

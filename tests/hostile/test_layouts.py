@@ -34,13 +34,13 @@ def met(root, contained, **settings):
     """Whether a layout is read; then every image of it is one."""
     try:
         with contained():
-            data = ek.dataset("folder", path=root, size=8, **settings)
-            batches = [batch for split in data.splits for batch in data.batches(split)]
+            dataset = ek.dataset("folder", path=root, size=8, **settings)
+            batches = [batch for split in dataset.splits for batch in dataset.batches(split)]
     except ExplainKitError:
         return None
     for batch in batches:
         assert batch.images.shape[1:] == (3, 8, 8) and batch.images.isfinite().all()
-    return data
+    return dataset
 
 
 # what stands among the classes and the images
@@ -80,15 +80,15 @@ def test_a_hostile_name_of_a_class_is_a_name(root, contained, tmp_path, what):
     name = NAMES[what]
     (root / "jay").rename(root / name)
 
-    data = met(root, contained)
+    dataset = met(root, contained)
 
-    assert data is not None and set(data.classes) == {name, "wren"}
+    assert dataset is not None and set(dataset.classes) == {name, "wren"}
     torch.manual_seed(0)
     model = ek.explainer("cam", backbone="tiny", epochs=1, batch_size=2).fit(
-        data, device="cpu", progress=False
+        dataset, device="cpu", progress=False
     )
-    told = ek.load(ek.save(model, tmp_path / "model")).explain(data.test.batch(torch.arange(2)), name)
-    assert ek.Explanations.load(told.save(tmp_path / "told.safetensors")).classes == data.classes
+    told = ek.load(ek.save(model, tmp_path / "model")).explain(dataset.test.batch(torch.arange(2)), name)
+    assert ek.Explanations.load(told.save(tmp_path / "told.safetensors")).classes == dataset.classes
     assert name in told[0].sentence()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import explainkit as ek
 from explainkit.errors import ExplainKitError, FormatError
-from explainkit.files import pack, unpack
+from explainkit.explanations.serialization import pack, unpack
 from explainkit_cam.explainer import CAM
 from explainkit_protopnet.explainer import ProtoPNet
 
@@ -26,7 +26,7 @@ CLASSES = ("cardinal", "jay", "wren")
 def made(explainer, size=(16, 16)):
     """An explainer as `fit` leaves it, without the cost."""
     torch.manual_seed(0)
-    network = explainer._built(ek.Task(classes=3, size=32)).eval()
+    network = explainer._build_network(ek.Task(classes=3, size=32)).eval()
     if isinstance(explainer, ProtoPNet):
         network.start = None
         network.projected.fill_(True)
@@ -41,7 +41,9 @@ def saved(tmp_path_factory):
     """The folders of a CAM and of a ProtoPNet."""
     place = tmp_path_factory.mktemp("saved")
     ek.save(made(CAM(backbone="tiny")), place / "cam")
-    ek.save(made(ProtoPNet(backbone="tiny", per_class=2, depth=8, start=0)), place / "protopnet")
+    ek.save(
+        made(ProtoPNet(backbone="tiny", prototypes_per_class=2, depth=8, start_epochs=0)), place / "protopnet"
+    )
     return place
 
 
@@ -75,9 +77,9 @@ def weighed(folder, content):
 def questions(model):
     """All that can be asked of a model."""
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    yield lambda: model.explain(images).check()
+    yield lambda: model.explain(images).check_additivity()
     yield lambda: model.explain(images)[0].sentence()
-    yield lambda: model.explain(images, 0, against=1).saliency()
+    yield lambda: model.explain(images, 0, foils=1).saliency()
     yield lambda: model.explain(images, "jay")
     yield lambda: model.explain(images).save("told.safetensors")
     yield lambda: ek.save(model, "again")
@@ -250,8 +252,8 @@ REFUSED = {
     "units of no pooling": lambda facts: facts["units"].update(pooling="median"),
     "names of numbers": lambda facts: facts["units"].update(names=[1] * 32),
     "phrases of numbers": lambda facts: facts["units"].update(phrases=[1] * 32),
-    "another version of the schema": the("schema", "explainkit.explainer/2.0"),
-    "a schema of explanations": the("schema", "explainkit.explanations/1.0"),
+    "another version of the schema": the("schema", "explainkit.explainer/1.0"),
+    "a schema of explanations": the("schema", "explainkit.explanations/2.0"),
     "a schema of words": the("schema", "explainkit.explainer/one"),
 }  # fmt: skip
 
@@ -295,12 +297,12 @@ def test_a_size_among_the_settings_is_no_size_for_a_network_of_the_callers(folde
 
 GIGANTIC = {
     f"{count:.0e} {what}": {what: count}
-    for what in ("per_class", "depth")
+    for what in ("prototypes_per_class", "depth")
     for count in (10**7, 10**8, 10**9, 2**31 - 1, 10**12)
 }
 IMPOSSIBLE = {
     f"{count} {what}": {what: count}
-    for what in ("per_class", "depth")
+    for what in ("prototypes_per_class", "depth")
     for count in (-1, 0, 3, 2**62, 2**63, 10**30, True, None, 2.0, 1e300, "2", [2])
 }
 
@@ -320,7 +322,9 @@ def test_a_gigantic_network_is_refused_before_it_is_built(prototypes, contained,
 def test_an_impossible_network_is_refused(prototypes, contained, answer, what):
     described(prototypes, lambda facts: facts["settings"].update(IMPOSSIBLE[what]))
 
-    assert not met(prototypes, contained, answer) or what == "3 per_class"  # fewer are what pruning leaves
+    assert (
+        not met(prototypes, contained, answer) or what == "3 prototypes_per_class"
+    )  # fewer are what pruning leaves
 
 
 # what it holds

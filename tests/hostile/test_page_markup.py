@@ -9,7 +9,7 @@ from attrs import evolve
 from matplotlib.text import Text
 
 import explainkit as ek
-from explainkit.explanation import Exemplar
+from explainkit.explanations.units import Exemplar
 from explainkit.rendering.figures import legible
 from explainkit.rendering.html import Fact, TableView
 
@@ -74,8 +74,8 @@ def told(names, placed=False, count=None):
     weights = torch.eye(count, classes) + 0.01
     return ek.Explanations(
         logits=weights, targets=torch.arange(count), base=torch.zeros(count), weights=weights,
-        scores=torch.ones(count, classes), claim="approximate", classes=names,
-        images=torch.full((count, 3, 8, 8), 0.5), against=(torch.arange(count) + 1) % classes,
+        scores=torch.ones(count, classes), additivity="approximate", classes=names,
+        images=torch.full((count, 3, 8, 8), 0.5), foils=(torch.arange(count) + 1) % classes,
         maps=torch.ones(count, classes, 2, 2) if placed else None,
         units=ek.Units(
             kind=names[3], names=names, pooling="mean" if placed else "none",
@@ -94,7 +94,7 @@ def report(path, names):
             title=name,
             note=name,
             columns=[name, names[0]],
-            notes={name: name},
+            diagnostics={name: name},
             rows=[(name, [name, names[1]], True)],
         )
         for name in names[:20]
@@ -183,7 +183,7 @@ def test_a_fragment_in_a_notebook_is_as_safe(browser, overheard, tmp_path):
 
 def test_a_stranger_that_fails_with_markup_is_told_of_on_the_page(browser, overheard, tmp_path):
     class Failing(ek.PostHocExplainer):
-        card = ek.Card(title="Failing", citation="", claim="none", speaks="pixels")
+        card = ek.Card(title="Failing", citation="", additivity="none", unit_kind="pixels")
 
         def explain_batch(self, images, targets, against):
             raise ek.InputError(NAMES[0])
@@ -193,7 +193,9 @@ def test_a_stranger_that_fails_with_markup_is_told_of_on_the_page(browser, overh
     ).eval()
     model = ek.explainer("captum/saliency", network=network, classes=NAMES[:3])
     compared = ek.compare(
-        [model, Failing.bind(network, classes=NAMES[:3])], torch.rand(2, 3, 8, 8), measures=["gini"]
+        [model, Failing.from_network(network, classes=NAMES[:3])],
+        torch.rand(2, 3, 8, 8),
+        metric_names=["gini"],
     )
 
     path = compared.save(tmp_path / "page.html", title=NAMES[1])

@@ -1,25 +1,27 @@
-"""A small aviary, a network of four layers that has learned nothing, and the observer that knows all."""
+"""A small aviary, a network of four layers that has learned nothing, and the ideal observer."""
 
 import pytest
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from explainkit.data.aviary.dataset import Aviary, aviary
-from explainkit.data.images import ImageData
-from explainkit.explanation import Explanations, Units
-from explainkit.interfaces import Card, PostHocExplainer
-from explainkit.metrics import Exam
-from explainkit.metrics.observer import IdealObserver
+from explainkit.data.datasets.aviary.dataset import Aviary, aviary
+from explainkit.data.datasets.aviary.observer import IdealObserver
+from explainkit.data.types import ImageDataset
+from explainkit.explainers.interface import Card
+from explainkit.explainers.posthoc import PostHocExplainer
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.units import Units
+from explainkit.metrics import EvalContext
 from explainkit_cam.explainer import CAM
 
 
 class Slopes(PostHocExplainer):
     """Pixels times their gradients, as a post-hoc method enters: two units, no sum claimed."""
 
-    card = Card(title="Slopes", citation="made for tests", claim="none", speaks="pixels")
+    card = Card(title="Slopes", citation="made for tests", additivity="none", unit_kind="pixels")
 
-    def explain_batch(self, images: Tensor, targets: Tensor | None, against: Tensor | None) -> Explanations:
+    def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             logits = self.network(images)
@@ -31,7 +33,7 @@ class Slopes(PostHocExplainer):
             logits=logits.detach(), targets=targets, base=logits.new_zeros(len(logits)),
             scores=maps.sum((2, 3)), weights=logits.new_tensor([1.0, -1.0]).expand(len(logits), -1),
             units=Units(kind="pixels", names=("pixels for", "pixels against"), pooling="sum"), maps=maps,
-            classes=self.classes, images=images.detach(), claim="none", provenance=self.provenance(),
+            classes=self.classes, images=images.detach(), additivity="none", provenance=self.provenance(),
         )  # fmt: skip
 
 
@@ -39,20 +41,22 @@ class Slopes(PostHocExplainer):
 class Small:
     """What the tests share."""
 
-    data: Aviary
+    dataset: Aviary
     cam: CAM
     slopes: Slopes
     observer: IdealObserver
 
-    def exam(self, images: int = 6, explainer: object = None, **settings: object) -> Exam:
-        """The first mixed scenes, asked of CAM unless told otherwise."""
+    def context(self, images: int = 6, explainer: object = None, **settings: object) -> EvalContext:
+        """The first mixed scenes, explained by CAM unless another explainer is given."""
         chosen = self.cam if explainer is None else explainer
-        return Exam(explainer=chosen, data=self.data, split="mixed", ids=torch.arange(images), **settings)  # type: ignore[arg-type]
+        return EvalContext(
+            explainer=chosen, dataset=self.dataset, split="mixed", ids=torch.arange(images), **settings
+        )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
 def small() -> Small:
-    data = aviary(classes=5, size=32, train=10, validation=20, test=20)
+    dataset = aviary(classes=5, size=32, train=10, validation=20, test=20)
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
@@ -60,13 +64,15 @@ def small() -> Small:
     ).eval()  # fmt: skip
     with torch.no_grad():
         network[-1].weight *= 10
-    cam = CAM.bind(network, classes=data.classes, size=(32, 32))
-    return Small(data, cam, Slopes.bind(cam.network, classes=data.classes), IdealObserver().fit(data))
+    cam = CAM.from_network(network, classes=dataset.classes, size=(32, 32))
+    return Small(
+        dataset, cam, Slopes.from_network(cam.network, classes=dataset.classes), IdealObserver().fit(dataset)
+    )
 
 
 @pytest.fixture(scope="session")
-def plain() -> ImageData:
+def plain() -> ImageDataset:
     """Images without masks and scenes."""
-    from explainkit.testing import tiny_data
+    from explainkit.testing import tiny_dataset
 
-    return tiny_data()
+    return tiny_dataset()

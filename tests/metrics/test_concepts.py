@@ -15,7 +15,7 @@ from explainkit.metrics.concepts import (
 
 
 def world(images=300, concepts=4, side=12, seed=0, both=0.3):
-    """Square concepts at places by lot, in half of the images; sometimes two instances."""
+    """Square concepts at random positions, in half of the images; sometimes two instances."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(images, concepts, side, side, dtype=torch.bool)
     for i in range(images):
@@ -29,17 +29,17 @@ def world(images=300, concepts=4, side=12, seed=0, both=0.3):
 
 def test_the_concept_itself_scores_one():
     masks = world()
-    found = concept_scores(masks.float(), masks)
+    scores = concept_scores(masks.float(), masks)
 
-    assert torch.allclose(found.fis, torch.ones(4).double(), atol=0.02)
-    assert found.concept.tolist() == [0, 1, 2, 3] and (found.steady == 1).all()
+    assert torch.allclose(scores.fis, torch.ones(4).double(), atol=0.02)
+    assert scores.concept.tolist() == [0, 1, 2, 3] and (scores.selection_stability == 1).all()
 
 
 def test_maps_that_are_the_same_everywhere_score_nothing():
     masks = world()
-    centre = torch.zeros(300, 1, 12, 12)
-    centre[:, :, 5:7, 5:7] = 1
-    constant = torch.cat([centre, torch.ones_like(centre), torch.zeros_like(centre)], 1)
+    center = torch.zeros(300, 1, 12, 12)
+    center[:, :, 5:7, 5:7] = 1
+    constant = torch.cat([center, torch.ones_like(center), torch.zeros_like(center)], 1)
 
     assert concept_scores(constant, masks).fis.abs().max() < 0.02
 
@@ -49,17 +49,17 @@ def test_choosing_among_many_concepts_earns_nothing():
     noise = torch.rand(300, 48, 12, 12, generator=generator)
     few, many = concept_scores(noise, world(concepts=2)), concept_scores(noise, world(concepts=40, seed=1))
 
-    for found in (few, many):
-        error = found.fis.std() / len(found.fis) ** 0.5
-        assert found.fis.mean().abs() < 3 * error + 1e-3
-        assert found.table.amax(1).mean() > found.fis.mean()
+    for scores in (few, many):
+        error = scores.fis.std() / len(scores.fis) ** 0.5
+        assert scores.fis.mean().abs() < 3 * error + 1e-3
+        assert scores.table.amax(1).mean() > scores.fis.mean()
 
 
 def test_one_of_two_instances_is_half_of_it():
     masks = torch.zeros(200, 1, 8, 8, dtype=torch.bool)
-    place = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(0))
+    rows = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(0))
     first = torch.zeros(200, 1, 8, 8)
-    for i, y in enumerate(place.tolist()):
+    for i, y in enumerate(rows.tolist()):
         masks[i, 0, y, 1], masks[i, 0, y + 4, 5] = True, True
         first[i, 0, y, 1] = 1
     tallies = tally(first, masks, None, torch.zeros(200, dtype=torch.long), 1)
@@ -77,11 +77,11 @@ def test_overlap_is_purity_and_coverage():
     )
     tallies = tally(maps, masks, None, torch.zeros(120, dtype=torch.long), 1)
     hits, alarms, mass = tallies.hits[0], tallies.alarms[0], tallies.mass[0].sum(1)
-    some = hits > 0
+    is_hit = hits > 0
     overlap = hits / (mass + alarms)
     purity, coverage = hits / (hits + alarms), hits / mass
 
-    assert torch.allclose((1 / overlap)[some], (1 / purity + 1 / coverage - 1)[some])
+    assert torch.allclose((1 / overlap)[is_hit], (1 / purity + 1 / coverage - 1)[is_hit])
 
 
 def test_chance_is_what_pairing_at_random_gives():
@@ -90,23 +90,25 @@ def test_chance_is_what_pairing_at_random_gives():
     tallies = tally(maps, masks, None, torch.zeros(80, dtype=torch.long), 1)
     weights = instance_weights(masks).flatten(2)
     on = (maps.flatten(2) > levels(maps)[5][None, :, None]).double()
-    every = torch.stack([torch.einsum("nfp,nkp->fk", on, weights.roll(step, 0)) for step in range(80)])
+    pairings = torch.stack([torch.einsum("nfp,nkp->fk", on, weights.roll(step, 0)) for step in range(80)])
     expected = torch.einsum("fp,kp->fk", tallies.active[0, 5, :, 0], tallies.mass[0] / 80)
 
-    assert torch.allclose(every.mean(0), expected)
+    assert torch.allclose(pairings.mean(0), expected)
 
 
 def test_what_is_not_known_of_an_image_counts_for_nothing():
     masks, maps = world(200), world(200, seed=4).float()
-    known = torch.rand(200, 4, generator=torch.Generator().manual_seed(1)) < 0.6
-    changed = masks ^ ~known[:, :, None, None]
-    one = concept_scores(maps, masks & known[:, :, None, None], known)
-    other = concept_scores(maps, changed | masks & known[:, :, None, None], known)
+    annotated = torch.rand(200, 4, generator=torch.Generator().manual_seed(1)) < 0.6
+    changed = masks ^ ~annotated[:, :, None, None]
+    one = concept_scores(maps, masks & annotated[:, :, None, None], annotated)
+    other = concept_scores(maps, changed | masks & annotated[:, :, None, None], annotated)
 
     assert one.table.shape == other.table.shape
-    alone = known[:, 0]
-    part = tally(maps[alone], masks[alone][:, :1], None, torch.zeros(int(alone.sum()), dtype=torch.long), 1)
-    whole = tally(maps, masks, known, torch.zeros(200, dtype=torch.long), 1)
+    has_first = annotated[:, 0]
+    part = tally(
+        maps[has_first], masks[has_first][:, :1], None, torch.zeros(int(has_first.sum()), dtype=torch.long), 1
+    )
+    whole = tally(maps, masks, annotated, torch.zeros(200, dtype=torch.long), 1)
     assert whole.counts[0, 0] == part.counts[0, 0]
 
 
@@ -118,19 +120,19 @@ def test_scores_do_not_depend_on_the_scale_of_a_feature():
     assert torch.allclose(one.fis, other.fis) and torch.allclose(one.table, other.table)
 
 
-def test_concepts_that_are_always_in_the_same_place_tell_nothing():
+def test_concepts_that_are_always_in_the_same_place_score_nothing():
     masks = torch.zeros(50, 1, 6, 6, dtype=torch.bool)
     masks[:, :, 2:4, 2:4] = True
-    found = concept_scores(masks.float(), masks)
+    scores = concept_scores(masks.float(), masks)
 
-    assert found.fis.tolist() == [0.0] and found.table.max() == 0
+    assert scores.fis.tolist() == [0.0] and scores.table.max() == 0
 
 
 def test_units_without_a_place_are_scored_by_image():
     present = torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) < 0.3
-    found = concept_scores(present.float()[..., None, None], present[..., None, None])
+    scores = concept_scores(present.float()[..., None, None], present[..., None, None])
 
-    assert (found.fis > 0.9).all() and found.concept.tolist() == [0, 1, 2]
+    assert (scores.fis > 0.9).all() and scores.concept.tolist() == [0, 1, 2]
 
 
 def test_folds_are_even_and_the_same_again():

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from explainkit.metrics.cost import Passes, counting
-from explainkit.testing import _state
+from explainkit.metrics.context import Passes
+from explainkit.metrics.cost import counting
+from explainkit.testing.assertions import network_state
 
 IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def test_decompose_is_one_pass_forward_and_none_back(small) -> None:
     with counting(small.cam.network, IMAGES[:1]) as counter:
-        small.cam.explain(IMAGES, max_batch=4)
+        small.cam.explain(IMAGES, batch_size=4)
 
     assert counter.passes == Passes(forward=6, backward=0)
 
@@ -43,13 +44,13 @@ def test_a_copy_that_a_method_makes_of_the_network_counts_too(small) -> None:
 
 def test_the_network_is_left_as_it_was_even_after_an_error(small) -> None:
     network = small.cam.network.train()
-    before = _state(network, IMAGES)
+    before = network_state(network, IMAGES)
 
     with pytest.raises(RuntimeError, match="halfway"), counting(network, IMAGES[:1]):
         network(IMAGES)
         raise RuntimeError("halfway")
 
-    after = _state(network.train(), IMAGES)
+    after = network_state(network.train(), IMAGES)
     assert after["hooks"] == before["hooks"] and not any(before["hooks"])
     assert after["training mode"] == before["training mode"]
     network.eval()

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from explainkit.metrics import Answer
-from explainkit.metrics.interpretability import gini, gini_index, units_to_95, units_to_reach
+from explainkit.metrics import ExplainerOutput
+from explainkit.metrics.interpretability import gini, gini_index, units_to_95_percent, units_to_reach
 
 
 def test_units_are_counted_from_the_strongest_for_or_against() -> None:
@@ -35,9 +35,11 @@ def test_the_gini_index_knows_its_ends_and_no_sign() -> None:
 
 
 def test_pixels_for_and_against_are_no_units_to_count(small) -> None:
-    exam = small.exam(2)
-    told = small.slopes.explain(exam.images, exam.targets)
-    row = Answer(exam=exam, name="slopes", told=told, saliency_map=told.saliency())
+    context = small.context(2)
+    explanations = small.slopes.explain(context.images, context.targets)
+    row = ExplainerOutput(
+        context=context, name="slopes", full_explanations=explanations, saliency_map=explanations.saliency()
+    )
 
-    assert "always two" in units_to_95(row).reason
+    assert "always two" in units_to_95_percent(row).reason
     assert gini(row).reason is None

@@ -6,8 +6,8 @@ import torch
 
 from explainkit import registry
 from explainkit.errors import InputError, UnknownNameError
-from explainkit.explanation import Explanations
-from explainkit.metrics import MetricTable, measure
+from explainkit.explanations.batch import Explanations
+from explainkit.metrics import MetricTable, evaluate_explanations
 from explainkit.metrics.baselines import TRIVIAL
 from explainkit.rendering.html import TableView
 from explainkit_cam.explainer import CAM
@@ -15,10 +15,10 @@ from explainkit_cam.explainer import CAM
 
 @pytest.fixture(scope="module")
 def table(small) -> MetricTable:
-    return measure([small.cam, small.slopes], small.data, images=20)
+    return evaluate_explanations([small.cam, small.slopes], small.dataset, images=20)
 
 
-def test_explainkit_metrics_of_ours_all_say_what_they_are(table) -> None:
+def test_every_metric_of_ours_is_a_column_with_a_docstring(table) -> None:
     assert set(table.columns) == set(registry.offers("metrics"))
     for column in table.columns:
         score = table.score("oracle", column)
@@ -37,7 +37,7 @@ def test_explainers_come_first_and_every_trivial_row_stands_beside_them(small, t
 def test_the_oracle_is_above_every_method_and_noise_is_below_it(table) -> None:
     for row in table.rows:
         if row.name not in ("oracle", "class average"):
-            assert table.score("oracle", "rho-phi").mean > row.scores["rho-phi"].mean
+            assert table.score("oracle", "shapley-correlation").mean > row.scores["shapley-correlation"].mean
     assert table.score("oracle", "part-deletion").mean < table.score("random", "part-deletion").mean
 
 
@@ -55,67 +55,87 @@ def test_networks_are_left_as_they_were(small, table) -> None:
 
 
 def test_the_truth_is_worked_out_once_for_all_explainers_of_a_network(small, monkeypatch) -> None:
-    from explainkit.metrics import exam
+    from explainkit.metrics import context
 
     calls = []
-    real = exam.part_truth
-    monkeypatch.setattr(exam, "part_truth", lambda *given, **more: calls.append(1) or real(*given, **more))
+    real = context.part_truth
+    monkeypatch.setattr(
+        context, "part_truth", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
+    )
 
-    measure([small.cam, small.slopes], small.data, images=2, metrics=["rho-phi", "part-deletion"])
+    evaluate_explanations(
+        [small.cam, small.slopes], small.dataset, images=2, metrics=["shapley-correlation", "part-deletion"]
+    )
 
     assert len(calls) == 1
 
 
 def test_each_network_has_trivial_rows_of_its_own(small) -> None:
-    other = CAM.bind(
+    other = CAM.from_network(
         torch.nn.Sequential(
             torch.nn.Conv2d(3, 4, 3, 4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
             torch.nn.Flatten(), torch.nn.Linear(4, 5),
-        ).eval(), classes=small.data.classes, size=(32, 32),
+        ).eval(), classes=small.dataset.classes, size=(32, 32),
     )  # fmt: skip
 
-    table = measure({"one": small.cam, "two": other}, small.data, images=3, metrics=["rho-phi"])
+    table = evaluate_explanations(
+        {"one": small.cam, "two": other}, small.dataset, images=3, metrics=["shapley-correlation"]
+    )
 
     assert len(table.rows) == 2 + 2 * len(TRIVIAL)
     assert {"one", "two", "oracle (one)", "oracle (two)"} <= {row.name for row in table.rows}
-    assert table.skill(next(row for row in table.rows if row.name == "oracle (two)"), "rho-phi") == 1
+    assert (
+        table.skill(next(row for row in table.rows if row.name == "oracle (two)"), "shapley-correlation") == 1
+    )
 
 
-def test_the_same_name_twice_is_told_apart(small) -> None:
-    table = measure([small.cam, small.cam], small.data, images=2, metrics=["gini"])
+def test_the_same_name_twice_is_distinguished(small) -> None:
+    table = evaluate_explanations([small.cam, small.cam], small.dataset, images=2, metrics=["gini"])
 
     assert [row.name for row in table.rows[:2]] == ["cam", "cam [2]"]
 
 
 def test_what_cannot_be_measured_is_a_reason_and_the_rest_is_there(small, plain) -> None:
-    explainer = CAM.bind(small.cam.network.network, classes=[f"class {c}" for c in range(5)], size=(32, 32))
+    explainer = CAM.from_network(
+        small.cam.network.network, classes=[f"class {c}" for c in range(5)], size=(32, 32)
+    )
 
-    table = measure(explainer, plain, images=4)
+    table = evaluate_explanations(explainer, plain, images=4)
 
     assert table.split == "test"
-    assert "no part masks" in table.score("cam", "rho-phi").reason
+    assert "no part masks" in table.score("cam", "shapley-correlation").reason
     assert "no part masks" in table.score("cam", "pointing").reason
-    for column in ("residual", "pixel-deletion", "pixel-insertion", "gini", "units-to-95", "forward-passes"):
+    for column in (
+        "residual",
+        "pixel-deletion",
+        "pixel-insertion",
+        "gini",
+        "units-to-95-percent",
+        "forward-passes",
+    ):
         assert table.score("cam", column).reason is None
     assert table.score("random", "pixel-deletion").reason is None
-    assert math.isnan(table.skill(table.rows[0], "rho-phi"))
+    assert math.isnan(table.skill(table.rows[0], "shapley-correlation"))
 
 
-def test_a_stranger_who_raises_anything_spoils_only_the_cells_that_are_its_own(small, monkeypatch) -> None:
-    def broken(answer):
+def test_an_error_of_a_third_party_is_in_the_cells_that_are_its_own_alone(small, monkeypatch) -> None:
+    def broken(output):
         raise ZeroDivisionError("by zero")
 
     class Broken(type(small.slopes)):
-        def explain_batch(self, images, targets, against) -> Explanations:
+        def explain_batch(self, images, targets, foils) -> Explanations:
             raise KeyError("gone")
 
     real = registry.find
     monkeypatch.setattr(
         registry, "find", lambda kind, name: broken if name == "mine/broken" else real(kind, name)
     )
-    explainers = {"cam": small.cam, "broken": Broken.bind(small.cam.network, classes=small.data.classes)}
+    explainers = {
+        "cam": small.cam,
+        "broken": Broken.from_network(small.cam.network, classes=small.dataset.classes),
+    }
 
-    table = measure(explainers, small.data, images=2, metrics=["mine/broken", "gini"])
+    table = evaluate_explanations(explainers, small.dataset, images=2, metrics=["mine/broken", "gini"])
 
     assert table.score("cam", "mine/broken").reason == "ZeroDivisionError: by zero"
     assert table.score("broken", "gini").reason == "KeyError: 'gone'"
@@ -130,30 +150,30 @@ def test_a_table_is_read_by_name(table) -> None:
 
 
 def test_fewer_columns_are_the_same_numbers(table) -> None:
-    fewer = table.only("gini", "rho-phi")
+    fewer = table.only("gini", "shapley-correlation")
 
-    assert fewer.view()["columns"] == ["gini", "rho-phi ↑"]
+    assert fewer.view()["columns"] == ["gini", "shapley-correlation ↑"]
     assert fewer.score("cam", "gini") is table.score("cam", "gini")
-    assert list(json.loads(fewer.to_json())["rows"][0]["scores"]) == ["gini", "rho-phi"]
+    assert list(json.loads(fewer.to_json())["rows"][0]["scores"]) == ["gini", "shapley-correlation"]
     with pytest.raises(UnknownNameError, match="No column 'ginny'"):
         table.only("ginny")
 
 
 def test_bad_requests_are_refused_in_words(small) -> None:
     with pytest.raises(InputError, match="at least one explainer"):
-        measure([], small.data)
+        evaluate_explanations([], small.dataset)
     with pytest.raises(UnknownNameError, match="no split 'mixt'"):
-        measure(small.cam, small.data, split="mixt")
-    with pytest.raises(UnknownNameError, match="rho-phi"):
-        measure(small.cam, small.data, images=2, metrics=["rho-fi"])
+        evaluate_explanations(small.cam, small.dataset, split="mixt")
+    with pytest.raises(UnknownNameError, match="shapley-correlation"):
+        evaluate_explanations(small.cam, small.dataset, images=2, metrics=["shapley-corelation"])
 
 
 def test_json_holds_every_number_and_reason(table) -> None:
-    told = json.loads(table.to_json())
+    facts = json.loads(table.to_json())
 
-    cell = told["rows"][0]["scores"]["rho-phi"]
-    assert cell["mean"] == table.score("cam", "rho-phi").mean and len(cell["values"]) == 20
-    assert told["rows"][1]["scores"]["residual"] == {
+    cell = facts["rows"][0]["scores"]["shapley-correlation"]
+    assert cell["mean"] == table.score("cam", "shapley-correlation").mean and len(cell["values"]) == 20
+    assert facts["rows"][1]["scores"]["residual"] == {
         "mean": None, "interval": [None, None], "reason": "It claims no sum.", "undefined": 0, "skill": None,
         "better": "lower", "unit": "share of |logit|", "note": "", "values": None,
     }  # fmt: skip
@@ -163,7 +183,7 @@ def test_the_table_can_be_read_printed_and_put_on_a_page(table) -> None:
     view = TableView(**table.view())
 
     assert len(view.rows) == len(table.rows) and all(len(row[1]) == len(table.columns) for row in view.rows)
-    assert "rho-phi ↑" in view.columns and "It claims no sum." in view.note
+    assert "shapley-correlation ↑" in view.columns and "It claims no sum." in view.note
     text, page = table.table(), table.markdown()
     assert "[0." in page and "[0." in table.table(intervals=True) and "[0." not in text
     assert "· random" in text and len(text.splitlines()) == len(table.rows) + 3

@@ -8,8 +8,8 @@ from attrs import define, field
 from torch import nn
 
 import explainkit as ek
-from explainkit.data.images import ArraySplit, Batch, ImageData
-from explainkit.testing import specimen
+from explainkit.data.types import ArraySplit, Batch, ImageDataset
+from explainkit.testing import fitted_example
 
 FAR = 1e-4
 """How far float32 sums in another order may lie apart, relatively."""
@@ -42,7 +42,7 @@ class Cells(nn.Module):
 
 
 class Varying(nn.Module):
-    """Weights and biases that depend on the image; scores of colours, without a place."""
+    """Weights and biases that depend on the image; scores of colors, without a place."""
 
     def __init__(self, classes=3, units=5, seed=0, own_weights=True):
         super().__init__()
@@ -57,9 +57,9 @@ class Varying(nn.Module):
         return self.decompose(images).logits
 
     def decompose(self, images):
-        colours = images.mean((2, 3))
-        scores, bias = self.scores(colours).relu(), self.bias(colours)
-        theta = self.weights(colours if self.own_weights else colours * 0 + 0.5)
+        colors = images.mean((2, 3))
+        scores, bias = self.scores(colors).relu(), self.bias(colors)
+        theta = self.weights(colors if self.own_weights else colors * 0 + 0.5)
         theta = theta.view(len(images), -1, scores.shape[1])  # (N, C, K)
         return ek.Decomposition(
             logits=bias + torch.einsum("nck,nk->nc", theta, scores), bias=bias, scores=scores,
@@ -71,7 +71,7 @@ class Varying(nn.Module):
 class Toy(ek.InterpretableExplainer):
     """An explainer of either; `reference` is the score that says nothing."""
 
-    card = ek.Card(title="Toy", citation="none", claim="exact", speaks="filters")
+    card = ek.Card(title="Toy", citation="none", additivity="exact", unit_kind="filters")
     reference: float = field(default=0.0)
 
     def build(self, task):
@@ -80,7 +80,7 @@ class Toy(ek.InterpretableExplainer):
     def phases(self):
         return ()
 
-    def describe(self, network):
+    def describe_units(self, network):
         count = network.cells.out_channels if isinstance(network, Cells) else network.scores.out_features
         return ek.Units(
             kind="filter", names=[f"filter {unit}" for unit in range(count)],
@@ -90,7 +90,7 @@ class Toy(ek.InterpretableExplainer):
 
 
 def toy(network=None, classes=("ant", "bee", "cat"), **settings):
-    return Toy.bind((network or Cells(len(classes))).eval(), classes=classes, **settings)
+    return Toy.from_network((network or Cells(len(classes))).eval(), classes=classes, **settings)
 
 
 def noise(count=60, size=32, seed=0):
@@ -106,26 +106,26 @@ def batch_of(images, labels, start=0):
     return Batch(images=images, labels=labels, ids=torch.arange(start, start + len(images)))
 
 
-def data_of(images, labels, classes=("ant", "bee", "cat"), **more):
+def dataset_of(images, labels, classes=("ant", "bee", "cat"), **more):
     split = ArraySplit(images=(images * 255).round().byte(), labels=labels)
-    return ImageData(
+    return ImageDataset(
         name="made", classes=classes, size=tuple(images.shape[-2:]),
         splits=dict.fromkeys(("train", "validation", "test"), split), **more,
     )  # fmt: skip
 
 
-def labelled(explainer, images):
+def labeled(explainer, images):
     """Images with the labels that the network gives them."""
     return batch_of(images, explainer.predict(images).argmax(1))
 
 
 @cache
 def balanced(name, reference=0.0):
-    """A toy or a specimen whose biases are such that no class has all images."""
+    """A toy or a fitted_example whose biases are such that no class has all images."""
     if name in ("cells", "varying"):
         explainer = toy(Cells() if name == "cells" else Varying(), reference=reference)
     else:
-        explainer = copy.deepcopy(specimen(name))
+        explainer = copy.deepcopy(fitted_example(name))
     logits = explainer.predict(noise(60)).mean(0)
     for module in explainer.network.modules():
         if isinstance(module, nn.Linear) and module.out_features == 3 and module.bias is not None:
@@ -135,5 +135,7 @@ def balanced(name, reference=0.0):
 
 @cache
 def wine():
-    data = ek.dataset("wine")
-    return ek.explainer("senn", preset="table", settle=15).fit(data, device="cpu", progress=False), data
+    dataset = ek.dataset("wine")
+    return ek.explainer("senn", preset="table", settle_epochs=15).fit(
+        dataset, device="cpu", progress=False
+    ), dataset

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import explainkit as ek
-from explainkit.decomposition import full_precision
+from explainkit.networks.precision import full_precision
 
 
 class GridVoteNetwork(nn.Module):
@@ -54,25 +54,25 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
     card: ClassVar[ek.Card] = ek.Card(
         title="Grid vote",
         citation="after BagNet: Brendel & Bethge; ICLR 2019; arXiv:1904.00760",
-        claim="exact",
-        speaks="cells",
+        additivity="exact",
+        unit_kind="cells",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}, "digits": {"backbone": "tiny"}}
 
     backbone: str = "small"
     grid: int = 8
     epochs: int = 10
-    rate: float = 4e-3
+    lr: float = 4e-3
 
     def build(self, task: ek.Task) -> GridVoteNetwork:
-        """Any backbone will do, a stranger's too."""
+        """Any backbone will do, a third-party one too."""
         return GridVoteNetwork(ek.backbone(self.backbone), len(task.classes), self.grid)
 
     def phases(self) -> list[ek.Phase[GridVoteNetwork]]:
         """One phase, in which all parameters learn."""
-        return [ek.Phase("all", self.epochs, cross_entropy, {"": self.rate}, schedule="one-cycle")]
+        return [ek.Phase("all", self.epochs, cross_entropy, {"": self.lr}, lr_scheduler="one-cycle")]
 
-    def describe(self, network: GridVoteNetwork) -> ek.Units:
+    def describe_units(self, network: GridVoteNetwork) -> ek.Units:
         """The cells, row by row."""
         rows = columns = range(1, network.places.shape[-1] + 1)
         names = [f"row {row} column {column}" for row in rows for column in columns]

@@ -1,0 +1,98 @@
+"""`compare`: several explainers on the same images, about the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from explainkit.comparison.comparison import Comparison
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import ExplainKitError, InputError
+from explainkit.explainers.identity import distinct_names
+from explainkit.explainers.interface import Explainer
+from explainkit.explanations.validation import class_indices
+from explainkit.protocols import Images, Targets
+
+
+def compare(
+    explainers: Sequence[Explainer],
+    images: Images,
+    targets: Targets | None = None,
+    *,
+    foils: Targets | None = None,
+    dataset: ImageDataset | None = None,
+    split: str | None = None,
+    count: int = 200,
+    metric_names: Sequence[str] | None = None,
+    seed: int = 0,
+    distractors: ImageDataset | None = None,
+) -> Comparison:
+    """What `explainers` say of the same images, about the same classes.
+
+    Parameters
+    ----------
+    images
+        Tensor (N, 3, H, W) in [0, 1], a `Batch` (its masks give pointing), or files, PIL images and arrays.
+    targets
+        Classes by name or index; by default the first explainer's predictions.
+    foils
+        Explain the margin over these classes instead.
+    dataset, split, count
+        What the table of metrics is measured on: the first `count` images of a split. For aviary the mixed
+        scenes, whose parts are removed by drawing them again. ``None``: the images that are shown.
+    metric_names : sequence of str or None
+        Metrics of the table, by name; ``None``: all that can be.
+    seed : int
+        Of the random rows, of ties and of the intervals.
+    distractors : ImageDataset or None
+        Training images: with them the page also has class explanations and counterfactuals of each
+        architecture.
+
+    Raises
+    ------
+    InputError
+        Where no explainer can explain the images, with each one's reason.
+    """
+    if not explainers:
+        raise InputError("Expected at least one explainer to compare; got none.")
+    first = explainers[0]
+    for other in explainers[1:]:
+        if other.classes and other.classes != first.classes:
+            raise InputError(
+                f"Expected explainers of the same classes; {first.card.title} knows "
+                f"{', '.join(first.classes[:3])} …, {other.card.title} knows "
+                f"{', '.join(other.classes[:3])} …. Name them with classes=…."
+            )
+    batch = images if isinstance(images, Batch) else _batch_of(first.read_images(images))
+    targets = first.predict(batch.images).argmax(1) if targets is None else targets
+    targets = class_indices(targets, first.classes, len(batch))
+    explainer_by_name = distinct_names(explainers)
+    explanations, failures = {}, {}
+    for name, explainer in explainer_by_name.items():
+        try:
+            explanations[name] = explainer.explain(batch.images, targets, foils=foils)
+        except ExplainKitError as error:
+            failures[name] = str(error)
+    if not explanations:
+        raise InputError(f"No explainer could explain the images: {failures}.")
+    labels = [first.classes[label] for label in batch.labels.tolist()] if isinstance(images, Batch) else None
+    return Comparison(
+        explainers=explainer_by_name,
+        explanations=explanations,
+        failures=failures,
+        batch=batch,
+        labels=None if labels is None else tuple(labels),
+        dataset=dataset,
+        split=split,
+        count=count,
+        metric_names=metric_names,
+        seed=seed,
+        distractors=distractors,
+    )
+
+
+def _batch_of(images: Tensor) -> Batch:
+    ids = torch.arange(len(images))
+    return Batch(images=images, labels=torch.full_like(ids, -1), ids=ids)

@@ -1,0 +1,1 @@
+"""Phrases and word vectors of captions."""

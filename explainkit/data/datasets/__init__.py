@@ -1,0 +1,1 @@
+"""Data sets: drawn, downloaded by you, or inside packages."""

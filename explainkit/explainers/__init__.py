@@ -1,0 +1,1 @@
+"""Explainers: what gives explanations."""

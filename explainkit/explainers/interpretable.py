@@ -1,0 +1,355 @@
+"""Architectures that explain their own decisions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from attrs import define, evolve, field, frozen
+from torch import Tensor, nn
+
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.identity import class_names
+from explainkit.explainers.inputs import check_range
+from explainkit.explainers.interface import BATCH_SIZE, Explainer
+from explainkit.explainers.state import undisturbed
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.units import Units
+from explainkit.protocols import Images, Logger, Targets
+from explainkit.questions.quantiles import Quantiles
+from explainkit.training import Epoch, Phase, Repeat, Trainer
+
+LARGEST_RANGES = 2**22
+"""Most pairs of a class and a unit for which plausible scores are kept."""
+
+
+def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"class {c}" for c in range(classes)) if isinstance(classes, int) else tuple(classes)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+@frozen(kw_only=True)
+class Task:
+    """What a network is built for.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Or how many.
+    size : (int, int) or (int,)
+        Height and width of the images, one number for both; or (F,), the columns of a table.
+    dataset : ImageDataset or None
+        What the network will learn from; ``None`` where a saved one is built anew.
+    units : Units or None
+        Those of the saved network.
+    """
+
+    classes: tuple[str, ...] = field(converter=_class_names)
+    size: tuple[int, ...] = field(converter=_sides, default=64)
+    dataset: ImageDataset | None = field(default=None, repr=False, eq=False)
+    units: Units | None = field(default=None, repr=False, eq=False)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@define(eq=False, kw_only=True)
+class InterpretableExplainer(Explainer, Generic[Network]):
+    """An architecture that explains its own decisions: settings, then `fit`.
+
+    A subclass has settings as attrs fields, a `card`, and three methods: `build` the network, the `phases`
+    that train it, and `describe_units`. Its network has `decompose`; every answer is derived from that.
+
+    Attributes
+    ----------
+    bound : bool
+        Whether the network was trained elsewhere and came by `from_network`.
+    units : Units or None
+    history : list of Epoch
+    """
+
+    network_type: ClassVar[type[nn.Module]] = nn.Module
+    """What `from_network` takes: a class of networks that has `decompose`."""
+
+    bound: bool = field(default=False, init=False)
+    units: Units | None = field(default=None, init=False, repr=False)
+    history: list[Epoch] = field(factory=list, init=False, repr=False)
+    _training_dataset: ImageDataset | None = field(default=None, init=False, repr=False)
+
+    @abstractmethod
+    def build(self, task: Task) -> Network:
+        """A fresh network for `task`, with `decompose` and `forward`, a logit a class."""
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase[Network] | Repeat[Network]]:
+        """How the network is trained, in order."""
+
+    @abstractmethod
+    def describe_units(self, network: Network) -> Units:
+        """What the K units of a trained network are."""
+
+    def fit(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        loggers: Sequence[Logger] = (),
+        progress: bool | None = None,
+        checkpoints: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Build the network, train it on ``dataset.train`` and return this explainer.
+
+        Parameters
+        ----------
+        seed : int
+            Of the first weights, the order of images and their augmentation; the caller's random state is
+            kept.
+        device : str
+            ``"auto"`` takes an accelerator where there is one.
+        loggers : sequence of Logger
+            Called after every epoch; `history` keeps the epochs too.
+        progress : bool or None
+            A bar in the terminal; ``None``: where there is one.
+        checkpoints : path or None
+            Folder for a checkpoint after every epoch, and before and after every `Phase.on_end`.
+        resume : bool
+            Go on from that checkpoint, or begin where there is none; ends as the uninterrupted run would.
+
+        Raises
+        ------
+        TrainingError
+            For a loss that is NaN or explodes, with phase, epoch and term.
+        InputError
+            For a checkpoint of another run, and for a folder that cannot be written.
+        """
+        if not 0 <= seed < 2**63:
+            raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed}.")
+        if not len(dataset.train):
+            raise InputError(f"Expected training images; {dataset.name} has none.")
+        self._check_input_kind(dataset.size, dataset.name)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = self._build_network(Task(classes=dataset.classes, size=dataset.size, dataset=dataset))
+            trainer = Trainer(
+                seed=seed,
+                device=device,
+                loggers=loggers,
+                progress=progress,
+                checkpoints=checkpoints,
+                resume=resume,
+            )
+            self.history = trainer.run(network, dataset, self.phases())
+        self._seed, self.bound, self._training_dataset = seed, False, dataset
+        self._adopt(network, dataset.classes, dataset.size)
+        units = self.units
+        if units is not None and len(self.classes) * len(units) <= LARGEST_RANGES:
+            self.units = evolve(units, score_range=self.score_ranges(dataset))
+        return self
+
+    @classmethod
+    def from_network(
+        cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any
+    ) -> Self:
+        """An explainer of a network of this architecture, trained elsewhere.
+
+        The network may have an `input_size`: that which files are resized to, or ``None``.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            For a network that is no `network_type`, or has no `decompose`.
+        """
+        if not isinstance(network, cls.network_type) or not hasattr(network, "decompose"):
+            kind = cls.network_type
+            expected = "network with decompose(images)" if kind is nn.Module else kind.__name__
+            raise UnsupportedNetworkError(
+                f"Expected a {expected} for {cls.card.title}; got {type(network).__name__}. "
+                "Train one with fit(dataset)."
+            )
+        explainer = cls(**settings)
+        explainer.bound = True
+        size: tuple[int, ...] | None = getattr(network, "input_size", None)
+        return explainer._adopt(network, class_names(network, classes), size)
+
+    def counterfactual(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        distractors: ImageDataset | Batch | None = None,
+        norm: Norm = "l0",
+        margin: float = 0.01,
+        batch_size: int = BATCH_SIZE,
+    ) -> Counterfactuals:
+        """What would make each image its target: in the evidence, exactly; in the image, as the network says.
+
+        Parameters
+        ----------
+        images
+            As `explain` takes them.
+        targets
+            Classes by name or index; by default the runners-up.
+        distractors : ImageDataset, Batch or None
+            Images with labels, whose regions are swapped in: the training images of an ImageDataset. What
+            `fit` learned from unless given; after `load` it must be.
+        norm : {"l0", "l1", "l2"}
+            What an edit of the evidence has least of: changed scores, the sum of changes, or of their
+            squares.
+        margin : float
+            By how much the target shall be ahead by its evidence, in logits.
+        batch_size : int
+            How many images are explained at once.
+
+        Raises
+        ------
+        InputError
+            Without distractors; for distractors of images of another size; for another norm or margin.
+        UnknownNameError
+            For a class that the network does not know.
+        """
+        from explainkit.questions.counterfactual_search import search_counterfactuals
+
+        source = self._training_dataset if distractors is None else distractors
+        return search_counterfactuals(
+            self, images, targets, distractors=source, norm=norm, margin=margin, batch_size=batch_size
+        )
+
+    def load_state(
+        self,
+        state: Mapping[str, Tensor],
+        classes: Sequence[str],
+        size: tuple[int, ...] | None,
+        units: Units | None,
+    ) -> Self:
+        """Become what was saved: build the network and give it its `state`.
+
+        Trained weights that the setting ``weights`` names are in the state, and are not fetched again.
+
+        Raises
+        ------
+        InputError
+            For whole numbers where the network has others, or the other way round, and for `units` of
+            another number.
+        """
+        self._check_input_kind(size or (64, 64), "what was saved")
+        with torch.random.fork_rng(), _without_weights_setting(self):
+            network = self._build_network(Task(classes=classes, size=size or (64, 64), units=units))
+        for name, value in network.state_dict().items():
+            saved = state.get(name, value)
+            if saved.is_floating_point() != value.is_floating_point() or saved.is_complex():
+                raise InputError(f"Expected {name} of {value.dtype}; got {saved.dtype}.")
+        network.load_state_dict(dict(state))
+        network_units = self._adopt(network, classes, size).units
+        if units is not None and network_units is not None and len(units) != len(network_units):
+            raise InputError(f"Expected the network's {len(network_units)} units; got {len(units)}.")
+        self.units = units or network_units
+        return self
+
+    def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
+        """One `decompose`, and the algebra."""
+        if self._checks_range and not self.is_tabular:
+            check_range(images)
+        with torch.no_grad():
+            decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
+            if targets is None:
+                targets = decomposition.logits.argmax(1)
+            weights, base = decomposition.weights_for(targets), decomposition.bias_for(targets)
+            diagnostics = self.diagnostics(images, decomposition, targets)
+        units = self._units_on(images.device)
+        if units.reference is not None:
+            base = base + (weights * units.reference.to(weights.dtype)).sum(1)
+        explanations = Explanations(
+            logits=decomposition.logits,
+            targets=targets,
+            base=base,
+            scores=decomposition.scores,
+            weights=weights,
+            maps=decomposition.maps,
+            boxes=decomposition.boxes,
+            units=units,
+            classes=self.classes,
+            images=images,
+            additivity=self.card.additivity,
+            provenance=self.provenance(),
+            decomposition=decomposition.detach(),
+            diagnostics=diagnostics,
+        )
+        return explanations if foils is None else explanations.contrast(foils)
+
+    def diagnostics(
+        self, images: Tensor, decomposition: Decomposition, targets: Tensor
+    ) -> Mapping[str, Tensor]:
+        """Further numbers of each image, (N,) each, to be reported beside its sum; a plugin may have some."""
+        return {}
+
+    @property
+    def _checks_range(self) -> bool:
+        """Whether images outside [0, 1] are refused: true of networks that were trained here."""
+        return True
+
+    def _check_input_kind(self, size: Sequence[int], source: str) -> None:
+        """Refuse a table where the architecture knows images alone."""
+        if len(size) == 1 and not self.supports_tables:
+            raise InputError(
+                f"Expected images; {source} is a table of {size[0]} columns, and {self.card.title} explains "
+                "by places in an image. Architectures of concepts, as 'senn', take tables."
+            )
+
+    def _build_network(self, task: Task) -> Network:
+        """The network in the memory format that is fastest, for training and explaining alike."""
+        return self.build(task).to(memory_format=torch.channels_last)
+
+    def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, ...] | None) -> Self:
+        self._network, self.classes, self.size = network, tuple(classes), size
+        self.units = self.describe_units(network)  # type: ignore[arg-type]
+        return self
+
+    def score_ranges(self, dataset: ImageDataset | Batch) -> Tensor:
+        """Which scores are plausible: 5 % and 95 % quantiles on (training) images of each class, (2, C, K).
+
+        Of a class without images anything is plausible that is of others.
+        """
+        batches = dataset.batches("train", BATCH_SIZE) if isinstance(dataset, ImageDataset) else [dataset]
+        with undisturbed(self.network), torch.no_grad():
+            quantiles = Quantiles(len(self.classes), len(self._units_on(self.device)))
+            for batch in batches:
+                images = self.read_images(batch)
+                decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
+                quantiles.add(decomposition.scores, batch.labels)
+            low, high = quantiles.at((0.05, 0.95))
+            unseen = low.isnan().any(1)
+            low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)
+            return torch.stack([low, high])
+
+    def _units_on(self, device: torch.device) -> Units:
+        units = self.units or self.describe_units(self.network)  # type: ignore[arg-type]
+        if any(value is not None and value.device != device for value in (units.reference, units.group)):
+            units = units.to(device)
+        self.units = units
+        return units
+
+
+@contextmanager
+def _without_weights_setting(explainer: InterpretableExplainer[Any]) -> Iterator[None]:
+    """`explainer` without the name of trained weights, where it has a setting for one."""
+    weights = getattr(explainer, "weights", None)
+    if weights is None:
+        yield
+        return
+    explainer.weights = None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        explainer.weights = weights  # type: ignore[attr-defined]

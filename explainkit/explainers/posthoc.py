@@ -1,0 +1,52 @@
+"""Methods that explain a network that is trained already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from attrs import define
+from torch import nn
+
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError
+from explainkit.explainers.identity import class_names
+from explainkit.explainers.interface import BATCH_SIZE, Explainer
+from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+from explainkit.protocols import Images, Targets
+
+
+@define(eq=False, kw_only=True)
+class PostHocExplainer(Explainer):
+    """A method that explains a network that is trained already."""
+
+    @classmethod
+    def from_network(
+        cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any
+    ) -> Self:
+        """An explainer of `network`."""
+        explainer = cls(**settings)
+        explainer._network = network
+        explainer.classes = class_names(network, classes)
+        return explainer
+
+    def counterfactual(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        distractors: ImageDataset | Batch | None = None,
+        norm: Norm = "l0",
+        margin: float = 0.01,
+        batch_size: int = BATCH_SIZE,
+    ) -> Counterfactuals:
+        """Refused: there are no scores that the decision is made by.
+
+        Raises
+        ------
+        InputError
+        """
+        raise InputError(
+            f"Expected an architecture that explains itself; {self.card.title} attributes a decision "
+            "after it was made: there are no scores that the decision is made by, and so none to change."
+        )

@@ -1,0 +1,199 @@
+"""Explainers in folders: ``explainer.json`` (what it is) and ``network.safetensors`` (what it learned).
+
+No pickle, and no import of a name in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import torch
+from attrs import asdict
+from torch import Tensor, nn
+
+from explainkit.data.reading import LARGEST_SIDE
+from explainkit.errors import FormatError, InputError, NotFittedError
+from explainkit.explainers.identity import name_of
+from explainkit.explainers.interface import Explainer
+from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explanations.files import (
+    check_kinds,
+    checked_names,
+    units_from_json,
+    units_to_json,
+    with_tuples,
+)
+from explainkit.explanations.serialization import (
+    SCHEMA,
+    as_format_error,
+    canonical,
+    check_schema,
+    in_brief,
+    new_folder,
+    pack,
+    read,
+    read_json,
+    unpack,
+)
+from explainkit.explanations.units import Units
+from explainkit.networks.memory import MemoryLimit
+from explainkit.registry.catalog import explainer as explainer_by_name
+
+EXPLAINER: Mapping[str, type | UnionType] = {
+    "explainer": str, "settings": dict, "classes": list, "size": list | None, "seed": int | None,
+    "bound": bool, "units": dict,
+}  # fmt: skip
+
+
+def save(explainer: Explainer, folder: str | Path) -> Path:
+    """Write a fitted explainer to `folder`, whole or not at all, and return it.
+
+    An explainer of this kind that is there already is replaced; any other folder that is not empty is left
+    alone.
+
+    Raises
+    ------
+    InputError
+        For a post-hoc explainer, which has learned nothing, and for a folder that cannot be written.
+    NotFittedError
+        Before `fit`.
+    """
+    if not isinstance(explainer, InterpretableExplainer):
+        raise InputError(
+            f"{explainer.card.title} has learned nothing: save its network, and call from_network again."
+        )
+    folder = check_folder(folder)
+    network, units = explainer.network, explainer.units
+    if units is None:
+        raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(dataset).")
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    unit_facts, unit_tensors = units_to_json(units)
+    weights = pack(tensors | unit_tensors, {})
+    name = name_of(type(explainer))
+    facts = {
+        "schema": f"explainkit.explainer/{SCHEMA}",
+        "explainer": name,
+        "settings": explainer.settings(),
+        "classes": explainer.classes,
+        "size": explainer.size,
+        "seed": explainer._seed,
+        "bound": explainer.bound,
+        "units": unit_facts,
+        "versions": explainer.provenance().versions,
+        "history": [asdict(epoch) for epoch in explainer.history],
+        "digest": hashlib.sha256(weights).hexdigest(),
+    }
+    with new_folder(folder) as part:
+        (part / "network.safetensors").write_bytes(weights)
+        (part / "explainer.json").write_text(canonical(facts, indent=1), encoding="utf-8")
+    return folder
+
+
+def check_folder(folder: str | Path) -> Path:
+    """`folder`, once it is found to be one that `save` may fill: new, empty, or a saved explainer.
+
+    Raises
+    ------
+    InputError
+        For a folder of something else; for an explainer to be saved, that is better known before training.
+    """
+    folder = Path(folder)
+    if (
+        folder.exists()
+        and not (folder / "explainer.json").is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
+        raise InputError(
+            f"Expected an empty or new folder, or a saved explainer; {str(folder)!r} is something else."
+        )
+    return folder
+
+
+def load(
+    folder: str | Path, *, device: torch.device | str = "cpu", network: nn.Module | None = None
+) -> InterpretableExplainer[Any]:
+    """The explainer that `save` wrote to `folder`, on `device`.
+
+    Parameters
+    ----------
+    network : nn.Module or None
+        For an explainer made by `from_network`: a network of the same form, to take the weights.
+
+    Raises
+    ------
+    FormatError
+        For a folder that is damaged, foreign, or of another schema version.
+    UnknownNameError
+        Where no installed plugin offers the explainer's name.
+    """
+    folder = Path(folder)
+    facts = read_json(folder / "explainer.json")
+    check_schema(facts, "explainkit.explainer", folder)
+    path = folder / "network.safetensors"
+    weights = read(path)
+    if hashlib.sha256(weights).hexdigest() != facts.get("digest"):
+        raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
+    tensors, _ = unpack(weights, path)
+    with as_format_error(f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has"):
+        check_kinds(facts, EXPLAINER)
+        _check_explainer(facts)
+        units = units_from_json(facts["units"], tensors)
+    if facts["bound"] and network is None:
+        raise InputError(
+            f"{str(folder)!r} holds an explainer made by from_network: give a network of the same form, "
+            "load(folder, network=…)."
+        )
+    message = f"{str(folder)!r} does not fit the network of {facts['explainer']!r}"
+    with as_format_error(message):
+        explainer = _restore_explainer(facts, tensors, units, network, MemoryLimit(len(weights)))
+    explainer._seed = facts.get("seed")
+    explainer.network.eval()
+    return explainer.to(device)
+
+
+def _restore_explainer(
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    units: Units,
+    network: nn.Module | None,
+    memory_limit: MemoryLimit,
+) -> InterpretableExplainer[Any]:
+    """The explainer that `facts` describe, built anew within `memory_limit`, or made of `network`."""
+    name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
+    size = facts["size"] and tuple(facts["size"])
+    state = {
+        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
+    }
+    # refuses what only from_network takes, such as a size
+    explainer: Explainer = explainer_by_name(name, **settings)
+    if network is not None:
+        explainer = explainer_by_name(name, network=network, classes=classes, **settings)
+    if not isinstance(explainer, InterpretableExplainer):
+        raise FormatError(f"expected an explainer that learns; got {name!r}")
+    with memory_limit:
+        if network is None:
+            return explainer.load_state(state, classes, size, units)
+        explainer.network.load_state_dict(state)
+    explainer.units, explainer.size = units, size
+    return explainer
+
+
+def _check_explainer(facts: Mapping[str, Any]) -> None:
+    """Refuse, as ValueError, what no explainer was ever saved with."""
+    for name, is_valid in {
+        "settings": not {"network", "classes", "preset"} & facts["settings"].keys(),
+        "classes": len(checked_names(facts["classes"])) > 0,
+        "size": facts["size"] is None or _is_size(facts["size"]),
+        "seed": facts["seed"] is None or 0 <= facts["seed"] < 2**63,
+    }.items():
+        if not is_valid:
+            raise ValueError(f"{name} is {in_brief(facts[name], 60)!r}")
+
+
+def _is_size(size: Sequence[Any]) -> bool:
+    """Whether it is height and width of images that somebody could have, or the columns of a table."""
+    return len(size) in (1, 2) and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)

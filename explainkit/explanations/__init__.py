@@ -1,0 +1,1 @@
+"""Explanations as values: no network, no data set, no plugin."""

@@ -1,0 +1,330 @@
+"""Explanations of images as values: columnar, validated, immutable; all answers follow from the algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from explainkit.errors import AdditivityError, InputError
+from explainkit.explanations.decomposition import Additivity, Decomposition, concat
+from explainkit.explanations.display import markup
+from explainkit.explanations.files import load_explanations, save_explanations
+from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.single import Explanation
+from explainkit.explanations.spatial import is_localized, resize, saliency_grid
+from explainkit.explanations.units import Units
+from explainkit.explanations.validation import as_names, check_explanations, class_indices
+
+
+@frozen(eq=False, kw_only=True)
+class Top:
+    """The k strongest units of each image, and what all others add, so that sums still hold.
+
+    Attributes
+    ----------
+    unit : Tensor, (N, k), int64
+    contribution : Tensor, (N, k)
+    remainder : Tensor, (N,)
+    """
+
+    unit: Tensor
+    contribution: Tensor
+    remainder: Tensor
+
+
+@frozen(eq=False, kw_only=True)
+class Explanations:
+    """Why each of N images got the logit that its target has: a sum over K units.
+
+    ``logits[n, targets[n]] = base[n] + contributions[n].sum() + residual[n]``; with `foils`, the left side
+    is the margin over that class.
+
+    Attributes
+    ----------
+    logits : Tensor, (N, C)
+    targets : Tensor, (N,), int64
+    base : Tensor, (N,)
+        The bias, and the weighted reference scores; f(baseline) for post-hoc methods that are complete.
+    scores, weights : Tensor, (N, K)
+        For the targets.
+    units : Units
+    classes : tuple of str, C
+    images : Tensor, (N, 3, H, W), or rows of a table (N, F)
+        By reference. Rows have no places: their explanations have no maps and no saliency.
+    additivity : {"exact", "approximate", "none"}
+        Whether contributions add up to the logit.
+    provenance : Provenance
+    maps : Tensor or None, (N, K, h, w) or (N, k, h, w)
+        Never negative; of `map_units` alone where that is given.
+    boxes : Tensor or None, (N, G, 4)
+        Where the maps of each group lie, in pixels of the image; ``None`` for the whole image.
+    foils : Tensor or None, (N,)
+        The class that the target is contrasted with.
+    decomposition : Decomposition or None
+        All classes, for interpretable explainers.
+    map_units : Tensor or None, (N, k)
+        Which units have kept their maps, where not all have.
+    remainder_map : Tensor or None, (N, h, w)
+        The contributions of the units whose maps were not kept, distributed over the image.
+    diagnostics : mapping of str to Tensor, (N,)
+        Further numbers that the explainer gives of each image, by what they are: ``"instability"``.
+
+    Raises
+    ------
+    InputError
+        On construction, for numbers that are not finite, shapes that disagree, targets out of range,
+        negative maps or boxes that leave the image.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    base: Tensor
+    scores: Tensor
+    weights: Tensor
+    units: Units
+    classes: tuple[str, ...] = field(converter=as_names)
+    images: Tensor = field(repr=False)
+    additivity: Additivity
+    provenance: Provenance = field(repr=False)
+    maps: Tensor | None = field(default=None, repr=False)
+    boxes: Tensor | None = field(default=None, repr=False)
+    foils: Tensor | None = None
+    decomposition: Decomposition | None = field(default=None, repr=False)
+    map_units: Tensor | None = field(default=None, repr=False)
+    remainder_map: Tensor | None = field(default=None, repr=False)
+    diagnostics: Mapping[str, Tensor] = field(factory=dict, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_explanations(self)
+
+    def __repr__(self) -> str:
+        images, units = self.scores.shape
+        explainer, kind = self.provenance.explainer, self.units.kind
+        return f"<{images} explanations by {explainer}: {units} {kind} units, {self.additivity}>"
+
+    @cached_property
+    def contributions(self) -> Tensor:
+        """(N, K): weight * (score - reference), in units of logit."""
+        reference = self.units.reference
+        scores = self.scores if reference is None else self.scores - reference.to(self.scores.dtype)
+        return self.weights * scores
+
+    @property
+    def explained_output(self) -> Tensor:
+        """What is explained, (N,): the target's logit, or its margin over `foils`."""
+        logits = self.logits.gather(1, self.targets[:, None])[:, 0]
+        if self.foils is None:
+            return logits
+        return logits - self.logits.gather(1, self.foils[:, None])[:, 0]
+
+    @cached_property
+    def residual(self) -> Tensor | None:
+        """What the sum leaves unexplained, (N,); ``None`` where no sum is claimed."""
+        if self.additivity == "none":
+            return None
+        return self.explained_output - self.base - self.contributions.sum(1)
+
+    @cached_property
+    def nonspatial(self) -> Tensor:
+        """The contributions of units without a place, (N,): what `saliency` cannot show."""
+        total = self.contributions.sum(1)
+        if self.maps is None:
+            return total
+        if self.map_units is None:
+            return (self.contributions * ~is_localized(self.maps)).sum(1)
+        remainder = 0 if self.remainder_map is None else self.remainder_map.sum((1, 2))
+        return total - remainder - (self._mapped_contributions() * is_localized(self.maps)).sum(1)
+
+    @property
+    def is_tabular(self) -> bool:
+        """Whether what is explained are rows of a table."""
+        return self.images.ndim == 2
+
+    @property
+    def unit(self) -> Literal["logit", "gradient"]:
+        """What the contributions are measured in."""
+        return "gradient" if self.additivity == "none" else "logit"
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (Explanation(batch=self, index=index) for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Explanation: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Explanations: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Explanation | Explanations:
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"Expected an index of {len(self)} explanations; got {index}.")
+            return Explanation(batch=self, index=index % len(self))
+        rows = torch.arange(len(self), device=self.logits.device)[index]
+        if rows.ndim == 0:  # an integer of numpy's or torch's
+            return self[int(rows)]
+        columns: dict[str, Any] = {
+            name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+        }
+        columns["diagnostics"] = {name: value[rows] for name, value in self.diagnostics.items()}
+        decomposition = self.decomposition
+        if decomposition is not None:  # the maps are shared, not copied twice
+            without_maps = evolve(decomposition, maps=None).select(rows)
+            decomposition = evolve(without_maps, maps=columns.get("maps"))
+        return evolve(self, **columns, decomposition=decomposition)
+
+    def _repr_html_(self) -> str:
+        return markup(self)
+
+    def check_additivity(self) -> Explanations:
+        """These explanations, once their sums are found to hold.
+
+        ``|residual| <= 1e-4 * max(max |logit|, sum |contribution|)`` for every image.
+
+        Raises
+        ------
+        AdditivityError
+            Naming the image where the sum fails, and both sides of it.
+        InputError
+            Where no sum is claimed, so that there is nothing to check.
+        """
+        residual = self.residual
+        if residual is None:
+            raise InputError(f"{self.provenance.explainer} claims no sum: there is nothing to check.")
+        scale = torch.maximum(self.logits.abs().amax(1), self.contributions.abs().sum(1))
+        worst = (residual.abs() - 1e-4 * scale).argmax() if len(self) else None
+        if worst is not None and not residual[worst].abs() <= 1e-4 * scale[worst]:  # NaN does not pass
+            output, gap = self.explained_output[worst].item(), residual[worst].item()
+            quantity = "logit" if self.foils is None else "margin"
+            raise AdditivityError(
+                f"Image {int(worst)}: base and contributions come to {output - gap:.6g}, the "
+                f"{quantity} is {output:.6g}; the residual {gap:.3g} is over "
+                f"1e-4 of {scale[worst].item():.3g} (additivity {self.additivity!r}, {self.logits.dtype})."
+            )
+        return self
+
+    def saliency(self, size: Sequence[int] | None = None) -> Tensor:
+        """The contributions where they came from, summed over units: (N, H, W), in units of logit.
+
+        Sums to ``explained_output - base - residual - nonspatial``. Distributed on the network's own grid and
+        resized once, keeping the sum; `size` is that of the images unless given.
+
+        Raises
+        ------
+        InputError
+            For rows of a table, which have no places.
+        """
+        if self.is_tabular:
+            raise InputError("Rows of a table have no places: there is no saliency. See contributions.")
+        image_size = self.images.shape[-2:]
+        size = tuple(image_size if size is None else size)
+        if len(size) != 2 or min(size) < 1:
+            raise InputError(f"Expected a size of (height, width), each at least 1; got {size}.")
+        if self.maps is None:
+            return self.logits.new_zeros(len(self), *size)
+        contributions = self._mapped_contributions()
+        group = self.units.group
+        if group is not None and self.map_units is not None:
+            group = group[self.map_units]
+        saliency = saliency_grid(
+            contributions, self.maps, self.units.pooling, size, image_size=image_size, boxes=self.boxes,
+            group=group,
+        )  # fmt: skip
+        return saliency if self.remainder_map is None else saliency + resize(self.remainder_map, size)
+
+    def top(self, k: int) -> Top:
+        """The `k` largest contributions of each image, for or against, and the sum of all others."""
+        k = min(max(k, 0), self.contributions.shape[1])
+        unit = self.contributions.abs().topk(k, dim=1).indices
+        contribution = self.contributions.gather(1, unit)
+        remainder = self.contributions.sum(1) - contribution.sum(1)
+        return Top(unit=unit, contribution=contribution, remainder=remainder)
+
+    def contrast(self, foils: Tensor | Sequence[int | str] | int | str) -> Explanations:
+        """Why the target rather than `foils` (one an image, or one for all): sums to the margin.
+
+        Raises
+        ------
+        InputError
+            For post-hoc methods, which know one class alone: pass ``foils=`` to `explain` instead.
+        """
+        if self.decomposition is None:
+            raise InputError(
+                f"Expected explanations of all classes; these by {self.provenance.explainer} know one. "
+                "Call explain(images, targets, foils=…) for a contrast."
+            )
+        foils = class_indices(foils, self.classes, len(self)).to(self.targets.device)
+        decomposition = self.decomposition
+        weights = decomposition.weights_for(self.targets) - decomposition.weights_for(foils)
+        base = decomposition.bias_for(self.targets) - decomposition.bias_for(foils)
+        if self.units.reference is not None:
+            base = base + (weights * self.units.reference).sum(1)
+        # the remainder map was distributed with other weights
+        return evolve(self, weights=weights, base=base, foils=foils, remainder_map=None)
+
+    def to(self, device: torch.device | str) -> Explanations:
+        """The same with tensors on `device`; the decomposition of all classes stays behind."""
+        columns: dict[str, Any] = {
+            name: value.to(device) for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+        }
+        columns["diagnostics"] = {name: value.to(device) for name, value in self.diagnostics.items()}
+        return evolve(self, **columns, units=self.units.to(device), decomposition=None)
+
+    def save(self, path: str | Path, *, maps: int | None = 10, dtype: torch.dtype = torch.float16) -> Path:
+        """Write one safetensors file, whole or not at all, and return its path.
+
+        Parameters
+        ----------
+        maps : int or None
+            How many of the strongest units of each image keep their maps; the others are kept as one
+            distributed sum. ``None``: all of them.
+        dtype : torch.dtype
+            Of the maps alone; every sum still holds.
+        """
+        return save_explanations(self, Path(path), maps=maps, dtype=dtype)
+
+    @staticmethod
+    def load(path: str | Path) -> Explanations:
+        """What `save` wrote to `path`.
+
+        Raises
+        ------
+        FormatError
+            For a file that is damaged, foreign, or of another schema version.
+        """
+        return load_explanations(Path(path), Explanations)
+
+    def _mapped_contributions(self) -> Tensor:
+        """The contributions of the units that `maps` belongs to, (N, K) or (N, k)."""
+        return self.contributions if self.map_units is None else self.contributions.gather(1, self.map_units)
+
+
+def concatenate(batches: Sequence[Explanations]) -> Explanations:
+    """Explanations by one explainer, one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    columns: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in _PER_IMAGE
+        if isinstance(getattr(batches[0], name), Tensor)
+    }
+    columns["diagnostics"] = {
+        name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in batches[0].diagnostics
+    }
+    decompositions = [batch.decomposition for batch in batches if batch.decomposition is not None]
+    decomposition = (
+        concat(decompositions, columns.get("maps")) if len(decompositions) == len(batches) else None
+    )
+    return evolve(batches[0], **columns, decomposition=decomposition)
+
+
+_PER_IMAGE = (
+    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "foils", "map_units",
+    "remainder_map",
+)  # fmt: skip

@@ -1,0 +1,296 @@
+"""Explanations in files: one safetensors file with one metadata key, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import asdict, evolve
+from torch import Tensor
+
+from explainkit.errors import FormatError, InputError
+from explainkit.explanations.decomposition import Decomposition, WeightFn
+from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.serialization import (
+    SCHEMA,
+    as_format_error,
+    canonical,
+    check_schema,
+    in_brief,
+    pack,
+    read,
+    tensors_digest,
+    unpack,
+    write,
+)
+from explainkit.explanations.spatial import distribute_sum
+from explainkit.explanations.units import UNIT_TENSORS, Exemplar, Units
+from explainkit.explanations.validation import check_finite, check_floats, check_shape
+
+if TYPE_CHECKING:
+    from explainkit.explanations.batch import Explanations
+
+LARGEST_WEIGHTS = 4_000_000
+"""Weights that differ by image are kept for all classes up to so many; beyond, a file has no contrasts."""
+
+LARGEST_WORK, WORK_PER_BYTE = 2**24, 16
+"""Numbers that it may take to show what a file holds: so many, and so many for each of its bytes."""
+
+EXPLANATIONS: Mapping[str, type | UnionType] = {
+    "classes": list, "additivity": str, "units": dict, "provenance": dict,
+}  # fmt: skip
+
+PROVENANCE: Mapping[str, type | UnionType] = {
+    "explainer": str, "created": str, "versions": dict, "settings": dict, "seed": int | None, "device": str,
+    "dtype": str, "threads": int, "digest": str,
+}  # fmt: skip
+
+UNITS: Mapping[str, type | UnionType] = {
+    "kind": str, "names": list, "pooling": str, "phrases": list | None, "exemplars": list | None,
+}  # fmt: skip
+
+COLUMNS = (
+    "logits", "targets", "base", "scores", "weights", "boxes", "foils", "map_units", "remainder_map",
+)  # fmt: skip
+"""Tensors that are saved as they are."""
+
+EXEMPLAR = ("id", "split", "label", "cell", "box")
+
+
+def save_explanations(explanations: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
+    """`Explanations.save`."""
+    has_all_maps = explanations.maps is not None and explanations.map_units is None
+    if maps is not None and has_all_maps and maps < len(explanations.units):
+        explanations = _keep_strongest_maps(explanations, maps)
+    unit_facts, tensors = units_to_json(explanations.units)
+    for name in COLUMNS:
+        if isinstance(value := getattr(explanations, name), Tensor):
+            tensors[name] = value
+    if explanations.maps is not None:
+        tensors |= _pack_maps(explanations.maps, dtype)
+    tensors |= {f"diagnostics.{name}": value for name, value in explanations.diagnostics.items()}
+    tensors["images"] = _as_bytes(explanations.images)
+    decomposition = explanations.decomposition
+    if decomposition is not None and (weights := _all_weights(explanations, decomposition)) is not None:
+        tensors |= {"decomposition.weights": weights, "decomposition.bias": decomposition.bias}
+    provenance = asdict(explanations.provenance) | {"digest": explanations.provenance.model_digest}
+    facts = {
+        "schema": f"explainkit.explanations/{SCHEMA}",
+        "classes": explanations.classes,
+        "additivity": explanations.additivity,
+        "units": unit_facts,
+        "provenance": provenance,
+    }
+    facts["digest"] = _digest(facts, tensors)
+    write(path, pack(tensors, facts))
+    return path
+
+
+def load_explanations(path: Path, build: Callable[..., Explanations]) -> Explanations:
+    """`Explanations.load`."""
+    content = read(path)
+    tensors, facts = unpack(content, path)
+    check_schema(facts, "explainkit.explanations", path)
+    if facts.pop("digest", None) != _digest(facts, tensors):
+        raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
+    with as_format_error(f"{str(path)!r} breaks a rule of explanations"):
+        explanations = build(**_columns(tensors, facts))
+        _check_results(explanations, len(content))
+    return explanations
+
+
+def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of explanations that a file holds."""
+    check_kinds(facts, EXPLANATIONS)
+    check_kinds(facts["provenance"], PROVENANCE)
+    provenance = {name: facts["provenance"][name] for name in PROVENANCE}
+    digest = provenance.pop("digest")
+    logits = tensors["logits"]
+    optional = ("boxes", "foils", "map_units", "remainder_map")
+    return dict(
+        logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
+        weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
+        classes=checked_names(facts["classes"]), additivity=facts["additivity"],
+        units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
+        maps=_unpack_maps(tensors, logits.dtype),
+        provenance=Provenance(**provenance, digest=lambda: digest),
+        diagnostics={
+            name.removeprefix("diagnostics."): value
+            for name, value in tensors.items() if name.startswith("diagnostics.")
+        },
+        **{name: tensors.get(name) for name in optional},
+    )  # fmt: skip
+
+
+def _decomposition(tensors: Mapping[str, Tensor]) -> Decomposition | None:
+    """All classes, where the file has them."""
+    if "decomposition.weights" not in tensors:
+        return None
+    logits, scores = tensors["logits"], tensors["scores"]
+    weights, bias = tensors["decomposition.weights"], tensors["decomposition.bias"]
+    shape = (*logits.shape, *scores.shape[1:])  # (N, C, K)
+    check_shape("decomposition.weights", weights, shape if weights.ndim == 3 else shape[1:])
+    check_shape("decomposition.bias", bias, tuple(logits.shape if bias.ndim == 2 else logits.shape[1:]))
+    columns = {"decomposition.weights": weights, "decomposition.bias": bias}
+    check_floats(columns)
+    check_finite(columns)
+    return Decomposition(
+        logits=logits, bias=bias, scores=scores, weights=_weight_fn(weights), boxes=tensors.get("boxes")
+    )
+
+
+def _check_results(explanations: Explanations, size: int) -> None:
+    """Refuse numbers that overflow when added, and maps that take far more than `size` bytes to be shown.
+
+    Saliency holds a map of the image for each group, and spreads cells over pixels along each side.
+    """
+    check_finite({name: getattr(explanations, name) for name in ("images", "contributions", "residual")})
+    groups = 0 if explanations.boxes is None else explanations.boxes.shape[1]
+    if explanations.is_tabular:
+        return
+    height, width = explanations.images.shape[2:]
+    work = len(explanations) * groups * (len(explanations.units) + height * width)
+    for grid in (explanations.maps, explanations.remainder_map):
+        if grid is not None:
+            work += grid.shape[-2] * height + grid.shape[-1] * width
+    if work > LARGEST_WORK + WORK_PER_BYTE * size:
+        raise InputError(f"expected maps that can be shown; these of {size:,} bytes would take {work:,}")
+
+
+def _keep_strongest_maps(explanations: Explanations, count: int) -> Explanations:
+    """The same with the maps of each image's `count` strongest units; the others are in `remainder_map`."""
+    maps = explanations.maps
+    if maps is None:
+        return explanations
+    chosen = explanations.top(count).unit
+    index = chosen[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+    strongest = evolve(explanations, maps=maps.gather(1, index), map_units=chosen)
+    if explanations.boxes is None:
+        is_chosen = torch.zeros_like(explanations.contributions, dtype=torch.bool).scatter(1, chosen, True)
+        others = explanations.contributions.masked_fill(is_chosen, 0)
+        remainder_map = distribute_sum(others, maps, explanations.units.pooling)
+    else:  # what lies in boxes is distributed over the image, a pixel a cell
+        remainder_map = explanations.saliency() - strongest.saliency()
+    return evolve(strongest, remainder_map=remainder_map)
+
+
+def _all_weights(explanations: Explanations, decomposition: Decomposition) -> Tensor | None:
+    """Of all classes: (C, K) where constant, (N, C, K) where that is not too large; what contrasts need."""
+    if isinstance(decomposition.weights, Tensor):
+        return decomposition.weights
+    (images, classes), units = explanations.logits.shape, len(explanations.units)
+    if images * classes * units > LARGEST_WEIGHTS:
+        return None
+    rows = torch.arange(images, device=explanations.logits.device).repeat_interleave(classes)
+    targets = torch.arange(classes, device=explanations.logits.device).repeat(images)
+    return decomposition.weights(rows, targets).view(images, classes, units)
+
+
+def _weight_fn(weights: Tensor) -> Tensor | WeightFn:
+    return weights if weights.ndim == 2 else lambda rows, targets: weights[rows, targets]
+
+
+def _pack_maps(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Maps in `dtype`, each as shares of its peak, so that its range is no matter."""
+    if dtype == maps.dtype:
+        return {"maps": maps}
+    peak = maps.flatten(2).amax(2)
+    scale = peak.where(peak > 0, torch.ones_like(peak))[:, :, None, None]
+    flat = (maps / scale).to(dtype).flatten(2)
+    best = maps.flatten(2).argmax(2, keepdim=True)  # stays the one best cell, though others round up to it
+    flat = flat.clamp(max=1 - torch.finfo(dtype).eps / 2).scatter(2, best, flat.gather(2, best))
+    return {"maps": flat.view_as(maps), "maps.peak": peak}
+
+
+def _unpack_maps(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor | None:
+    if "maps" not in tensors or "maps.peak" not in tensors:
+        return tensors.get("maps")
+    maps, peak = tensors["maps"], tensors["maps.peak"]
+    check_shape("maps.peak", peak, tuple(maps.shape[:2]))
+    check_floats({"maps": maps, "maps.peak": peak})
+    return maps.to(dtype) * peak.to(dtype)[:, :, None, None]
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    """Images that came from bytes as bytes again, others as they are: either way without loss."""
+    levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return levels if torch.equal(levels.to(images.dtype) / 255, images) else images
+
+
+def _from_bytes(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images
+
+
+def units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A vocabulary as JSON, and its tensors."""
+    tensors: dict[str, Tensor] = {}
+    for name in UNIT_TENSORS:
+        if isinstance(value := getattr(units, name), Tensor):
+            tensors[f"units.{name}"] = value
+    exemplars = None
+    if units.exemplars is not None:
+        exemplars = []
+        for k, of_unit in enumerate(units.exemplars):
+            exemplars.append(
+                [asdict(item, filter=lambda field, _: field.name != "image") for item in of_unit]
+            )
+            for i, item in enumerate(of_unit):
+                if item.image is not None:
+                    tensors[f"units.exemplar.{k}.{i}"] = item.image
+    return {
+        "kind": units.kind, "names": units.names, "pooling": units.pooling, "phrases": units.phrases,
+        "exemplars": exemplars,
+    }, tensors  # fmt: skip
+
+
+def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Units:
+    """The vocabulary that `units_to_json` wrote."""
+    check_kinds(facts, UNITS)
+    phrases, exemplars = facts["phrases"], None
+    if facts["exemplars"] is not None:
+        exemplars = tuple(
+            tuple(
+                Exemplar(
+                    **{name: with_tuples(item)[name] for name in EXEMPLAR},
+                    image=tensors.get(f"units.exemplar.{k}.{i}"),
+                )
+                for i, item in enumerate(of_unit)
+            )
+            for k, of_unit in enumerate(facts["exemplars"])
+        )
+    return Units(
+        kind=facts["kind"],
+        names=checked_names(facts["names"]),
+        pooling=facts["pooling"],
+        phrases=None if phrases is None else tuple(phrases),
+        exemplars=exemplars,
+        **{name: tensors.get(f"units.{name}") for name in UNIT_TENSORS},
+    )
+
+
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of everything in a file."""
+    return hashlib.sha256(f"{canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
+
+
+def check_kinds(facts: Mapping[str, Any], kinds: Mapping[str, type | UnionType]) -> None:
+    """Refuse, as TypeError, a value that is not of its kind."""
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind) or (kind is not bool and isinstance(facts[name], bool)):
+            raise TypeError(f"{name} is {in_brief(facts[name], 60)!r}")
+
+
+def checked_names(names: Any) -> tuple[str, ...]:
+    """A list of strings as a tuple, or a TypeError."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"a list of names is {in_brief(names, 60)!r}")
+    return tuple(names)
+
+
+def with_tuples(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were before JSON made lists of tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}

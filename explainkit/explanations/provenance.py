@@ -1,0 +1,48 @@
+"""Which explainer made an explanation, with what, when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+
+@frozen(eq=False, kw_only=True)
+class Provenance:
+    """Which explainer made an explanation, with what, when.
+
+    Attributes
+    ----------
+    explainer : str
+        The name it is offered under, such as ``"captum/integrated-gradients"``.
+    created : str
+        When, in UTC, as ISO 8601.
+    versions : mapping of str to str
+        Of explainkit, of the plugin's distribution and of torch.
+    settings : mapping
+        The explainer's settings, as JSON values.
+    seed : int or None
+        That the network was trained with, where it was trained by the explainer.
+    device, dtype : str
+        Of the network.
+    threads : int
+        That torch computed with.
+    digest : callable to str
+        SHA-256 of the network's state, worked out when first asked for.
+    """
+
+    explainer: str
+    created: str
+    versions: Mapping[str, str] = field(factory=dict)
+    settings: Mapping[str, Any] = field(factory=dict, repr=False)
+    seed: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    digest: Callable[[], str] = field(default=str, repr=False)
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 of the explained network's state, or an empty string where there is none."""
+        return self.digest()

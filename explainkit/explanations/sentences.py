@@ -1,0 +1,271 @@
+"""Explanations in words: lists, signs and articles, and from what size on a sentence says what.
+
+A sentence claims no more than its numbers carry: its words have thresholds, which stand here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
+    from explainkit.explanations.counterfactuals import Change, Counterfactual
+    from explainkit.explanations.single import Evidence, Explanation
+
+TELLING = 0.05
+"""The share of all evidence of a side below which a unit is not named as a reason, the first one apart."""
+
+MOSTLY = 0.5
+"""The share of all evidence for a class above which it is so "mostly" because of one unit."""
+
+DESPITE = 0.05
+"""The share of the evidence for a class from which on evidence against it is worth a "despite"."""
+
+MANY = 0.5
+"""Where the reasons named are less than this share of the evidence for a class, the others' sum is given."""
+
+USUALLY = 0.75
+"""The share of images from which on something is "usually" so."""
+
+MAX_CHANGES = 4
+"""Changes of scores that a sentence lists."""
+
+Item = TypeVar("Item", "Evidence", "ClassEvidence")
+
+ItemOut = TypeVar("ItemOut", covariant=True)
+
+
+class _HasEvidence(Protocol[ItemOut]):
+    """What gives the evidence of a unit."""
+
+    def evidence_of(self, unit: int) -> ItemOut:
+        """What unit number `unit` adds."""
+        ...
+
+
+def listed(items: Sequence[str]) -> str:
+    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def signed(value: float) -> str:
+    """Two significant digits with a sign, never in scientific notation unless tiny."""
+    if value == 0:
+        return "+0.0"
+    if not abs(value) < 0.95:
+        return f"{value:+.1f}"
+    digits = max(2, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:+.{digits}f}" if digits <= 4 else f"{value:+.1e}"
+
+
+def number(value: float) -> str:
+    """The same without a plus sign."""
+    return signed(value).removeprefix("+")
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers, with as many digits as it takes to tell them apart."""
+    texts = number(one), number(other)
+    for digits in range(3, 18):
+        if texts[0] != texts[1] or one == other:
+            break
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+    return texts
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as whole per cent; what is neither none nor all is not rounded to it."""
+    text = f"{share * 100:.0f} %"
+    if text == "0 %" and share > 0:
+        return "under 1 %"
+    return "over 99 %" if text == "100 %" and share < 1 else text
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``"1 image"``, ``"3 images"``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def called(name: str, phrase: str | None, *, shared: bool = False, missing: bool = False) -> str:
+    """What a unit is called inside a sentence: "the" before a phrase, nothing before "filter 3".
+
+    Of a phrase that it shares with others of the sentence, "the fan tail of filter 3"; where its score says
+    that what the phrase names is not there, "the lack of the fan tail".
+    """
+    if phrase is None:
+        return name
+    article = "" if phrase.split(" ", 1)[0].lower() in ("the", "a", "an") else "the "
+    lack = "the lack of " if missing else ""
+    return f"{lack}{article}{phrase}{f' of {name}' if shared and name != phrase else ''}"
+
+
+def repeated(words: Sequence[str]) -> set[str]:
+    """Those of `words` that stand there more than once."""
+    return {word for word, count in Counter(words).items() if count > 1}
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter large; the rest is left alone."""
+    return text[:1].upper() + text[1:]
+
+
+def image_sentence(explanation: Explanation, supporting: int | None, opposing: int | None) -> str:
+    """`Explanation.sentence`."""
+    if supporting is None and opposing is None:
+        sentence = plugin_sentence(explanation)
+        if sentence is not None:
+            return sentence
+    contributions = explanation.contributions
+    reasons = _largest(explanation, contributions, 3 if supporting is None else supporting)
+    objections = _largest(explanation, -contributions, 1 if opposing is None else opposing)
+    total = contributions.clamp(min=0).sum().item()
+    if supporting is None:
+        reasons = _telling(reasons, total)
+    if opposing is None:
+        objections = [item for item in objections if -item.contribution >= DESPITE * total]
+    foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
+    because = f", {_because(explanation, reasons, total)}" if reasons else ", though nothing supports it"
+    despite = f", despite {listed(_summed_by_phrase(objections))}" if objections else ""
+    return f"{explanation.target_name}{foil}{because}{despite}."
+
+
+def plugin_sentence(explanation: Explanation) -> str | None:
+    """The explanation in the words of the plugin that made it, where it has its own."""
+    from explainkit.registry import sentence_for
+
+    write_sentence = sentence_for(explanation.batch.provenance.explainer)
+    return None if write_sentence is None else str(write_sentence(explanation))
+
+
+def class_sentence(explanation: ClassExplanation) -> str:
+    """`ClassExplanation.sentence`."""
+    contributions = explanation.contributions
+    total = contributions.clamp(min=0).sum().item()
+    reasons = _telling(_largest(explanation, contributions, 3), total)
+    objections = _largest(explanation, -contributions, 1)
+    objections = [item for item in objections if -item.contribution >= DESPITE * total]
+    foil = f" rather than {explanation.foil_name}" if explanation.foil is not None else ""
+    subject = f"{capital(explanation.name)}{foil}, on average over {counted(explanation.count, 'image')}"
+    if not reasons:
+        return f"{subject}. For it: nothing; its base is {signed(explanation.base)}."
+    shared = repeated([item.text for item in (*reasons, *objections)])
+    parts = [_class_reason(explanation, item, item.text in shared) for item in reasons]
+    left = total - sum(item.contribution for item in reasons)
+    others = int((contributions > 0).sum()) - len(reasons)
+    if others and left > (1 - MANY) * total:
+        parts.append(_others(explanation.batch.units.kind, others, left))
+    supporting = listed(parts)
+    if len(parts) > 1 and reasons[0].contribution > MOSTLY * total:
+        supporting = f"mostly {parts[0]}, also {listed(parts[1:])}"
+    opposing = "".join(
+        f" Against it: {_class_reason(explanation, item, item.text in shared)}." for item in objections
+    )
+    return f"{subject}. For it: {supporting}.{opposing}"
+
+
+def counterfactual_sentence(counterfactual: Counterfactual) -> str:
+    """`Counterfactual.sentence`."""
+    if counterfactual.already:
+        return f"It is {counterfactual.target_name} already."
+    return f"{_score_edit_sentence(counterfactual)} {_region_swap_sentence(counterfactual)}"
+
+
+def _score_edit_sentence(counterfactual: Counterfactual) -> str:
+    edits, row = counterfactual.batch.edits["score-edit"], counterfactual.index
+    name, changes = counterfactual.target_name, counterfactual.changes
+    if not counterfactual.feasible:
+        return f"No scores within what is plausible for {name} would make it {name}."
+    shared = repeated([item.text for item in changes[:MAX_CHANGES]])
+    parts = [_score_change(item, item.text in shared) for item in changes[:MAX_CHANGES]]
+    if len(changes) > MAX_CHANGES:
+        parts.append(f"{counted(len(changes) - MAX_CHANGES, 'other score')} changed")
+    least, count = int(edits.lower_bound[row]), counted(len(changes), "score")
+    if edits.norm != "l0":
+        proof = f"the least change, of {count}" if edits.exact[row] else f"a change of {count}"
+    elif edits.exact[row]:
+        proof = f"{count}, and no fewer would do"
+    else:
+        proof = f"{count}; at least {least} would be needed"
+    return f"By its evidence it would be {name} if {listed(parts)} ({proof})."
+
+
+def _region_swap_sentence(counterfactual: Counterfactual) -> str:
+    swaps, row = counterfactual.batch.edits["region-swap"], counterfactual.index
+    name, is_tabular = counterfactual.target_name, counterfactual.batch.explanations.is_tabular
+    region, source = ("column", "row") if is_tabular else ("region", "image")
+    if not counterfactual.success:
+        return f"No swap that was tried, of up to half of its {region}s for those of {name}, made it so."
+    mirrored = "the mirrored " if bool(swaps.mirrored[row]) else ""
+    return (
+        f"With {counterfactual.regions} of its {swaps.regions[row].numel()} {region}s taken from "
+        f"{mirrored}{source} {int(swaps.exemplars[row])} of the bank, which is {name}, the network says so."
+    )
+
+
+def _because(explanation: Explanation, reasons: Sequence[Evidence], total: float) -> str:
+    """The reasons, how much the first is of the whole, and what the others sum to where that is much."""
+    named = sum(item.contribution for item in reasons)
+    others = int((explanation.contributions > 0).sum()) - len(reasons)
+    parts = _summed_by_phrase(reasons)
+    if others and named < MANY * total:
+        parts.append(_others(explanation.batch.units.kind, others, total - named))
+    first = sum(item.contribution for item in reasons if item.text == reasons[0].text)
+    if len(parts) > 1 and first > MOSTLY * total:
+        return f"mostly because of {parts[0]}, also {listed(parts[1:])}"
+    return f"because of {listed(parts)}"
+
+
+def _others(kind: str, count: int, contribution: float) -> str:
+    """The sum of the units that are not named."""
+    together = " together" if count > 1 else ""
+    return f"{counted(count, f'other {kind}')} ({signed(contribution)}{together})"
+
+
+def _summed_by_phrase(items: Sequence[Evidence]) -> list[str]:
+    """What each unit adds; units of one phrase are summed, in the place of the first."""
+    groups: dict[str, list[Evidence]] = {}
+    for item in items:
+        missing = item.phrase_score is not None and item.score < 0
+        groups.setdefault(called(item.name, item.phrase, missing=missing), []).append(item)
+    return [
+        f"{name} ({signed(sum(item.contribution for item in group))}"
+        f"{f' in {len(group)} {group[0].kind}s' if len(group) > 1 else ''})"
+        for name, group in groups.items()
+    ]
+
+
+def _class_reason(explanation: ClassExplanation, item: ClassEvidence, shared: bool) -> str:
+    """What a unit adds to a class, and in how many of its images."""
+    facts = [signed(item.contribution)]
+    if explanation.foil is None:
+        if item.decisive_rate is not None and item.decisive_rate > 0:
+            facts.append(f"decisive in {percent(item.decisive_rate)}")
+        if item.sign_agreement < USUALLY:
+            facts.append(f"of that sign in only {percent(item.sign_agreement)}")
+    missing = explanation.batch.units.phrase_scores is not None and item.score < 0
+    name = called(item.name, item.phrase, shared=shared, missing=missing)
+    return f"{name} ({', '.join(facts)})"
+
+
+def _score_change(item: Change, shared: bool) -> str:
+    """How a score would change; a phrase is left out where neither score is above 0."""
+    verb = "rose" if item.after > item.before else "fell"
+    before, after = apart(item.before, item.after)
+    phrase = item.phrase if max(item.before, item.after) > 0 else None
+    return f"{called(item.name, phrase, shared=shared)} {verb} from {before} to {after}"
+
+
+def _telling(reasons: list[Item], total: float) -> list[Item]:
+    """The first reason, and those of the others that are at least `TELLING` of the total."""
+    return reasons[:1] + [item for item in reasons[1:] if item.contribution >= TELLING * total]
+
+
+def _largest(explanation: _HasEvidence[Item], contributions: Tensor, count: int) -> list[Item]:
+    """The units with the `count` largest of `contributions` (K,), of those above zero."""
+    top = contributions.topk(min(count, len(contributions)))
+    return [explanation.evidence_of(unit) for unit in top.indices[top.values > 0].tolist()]

@@ -1,0 +1,239 @@
+"""What the tensors and names of a value must be; refused in words where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from explainkit.errors import InputError, UnknownNameError
+from explainkit.explanations.decomposition import Additivity, Pooling
+
+if TYPE_CHECKING:
+    from explainkit.explanations.batch import Explanations
+    from explainkit.explanations.units import Exemplar, Units
+
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse another shape."""
+    if tuple(values.shape) != shape:
+        raise InputError(f"Expected {name} of {shape}; got {tuple(values.shape)}.")
+
+
+def check_floats(columns: Mapping[str, Tensor | None]) -> None:
+    """Refuse what is no float, or one of the short kinds that torch stores and does not add."""
+    for name, values in columns.items():
+        if values is not None and values.dtype not in FLOATS:
+            raise InputError(f"Expected {name} as floats; got {values.dtype}.")
+
+
+def check_finite(columns: Mapping[str, Tensor | None]) -> None:
+    """One question for all columns, since each waits for the device; a sum that overflows asks each value."""
+    tensors = {name: values for name, values in columns.items() if values is not None}
+    if not tensors or sum(values.sum() for values in tensors.values()).isfinite():  # type: ignore[union-attr]
+        return
+    for name, values in tensors.items():
+        if not values.isfinite().all():
+            index = tuple((~values.isfinite()).nonzero()[0].tolist())
+            raise InputError(f"Expected finite {name}; got {values[index].item()} at {index}.")
+
+
+def check_indices(name: str, values: Tensor | None, count: int) -> None:
+    """Refuse what is no index below `count`."""
+    if values is None:
+        return
+    if values.dtype != torch.int64:
+        raise InputError(f"Expected {name} of int64; got {values.dtype}.")
+    if not values.numel():
+        return
+    low, high = (int(end) for end in values.aminmax())
+    if low < 0 or high >= count:
+        raise InputError(f"Expected {name} in 0 … {count - 1}; got {low if low < 0 else high}.")
+
+
+def as_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Names as a tuple: the converter of every field that holds some."""
+    return tuple(values)
+
+
+def class_index(classes: Sequence[str], target: str | int) -> int:
+    """The index of `target` among `classes`, by name or by number.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that no class bears; the message offers the nearest.
+    InputError
+        For a number outside 0 … C - 1.
+    """
+    from difflib import get_close_matches
+
+    if isinstance(target, str):
+        if target in classes:
+            return list(classes).index(target)
+        close = get_close_matches(target, classes, n=3)
+        hint = (
+            f" Did you mean {', '.join(map(repr, close))}?"
+            if close
+            else f" There are {len(classes)} classes."
+        )
+        raise UnknownNameError(f"No class is called {target!r}.{hint}")
+    if not 0 <= target < len(classes):
+        raise InputError(f"Expected a class index in 0 … {len(classes) - 1}; got {target}.")
+    return int(target)
+
+
+def class_indices(
+    targets: Tensor | Sequence[int | str] | int | str, classes: Sequence[str], count: int
+) -> Tensor:
+    """`targets`, one an image or one for all, by name or index, as (N,) int64.
+
+    Raises
+    ------
+    InputError
+        For a wrong number of targets, or an index out of range.
+    UnknownNameError
+        For a name that no class bears.
+    """
+    if isinstance(targets, Tensor):
+        if targets.dtype.is_floating_point or targets.dtype == torch.bool:
+            raise InputError(f"Expected targets as integers; got {targets.dtype}.")
+        targets = targets.tolist()
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        listed = [targets] * count
+    else:
+        listed = list(targets)
+    if len(listed) != count:
+        raise InputError(f"Expected one target an image, ({count},); got {len(listed)}.")
+    return torch.tensor([class_index(classes, _name_or_index(target)) for target in listed], dtype=torch.long)
+
+
+def _name_or_index(target: Any) -> int | str:
+    if isinstance(target, str):
+        return target
+    try:
+        return int(target.__index__())
+    except (AttributeError, TypeError):
+        raise InputError(f"Expected a target as a class name or index; got {target!r}.") from None
+
+
+def check_explanations(explanations: Explanations) -> None:
+    """Refuse what breaks a rule, naming field, rule and value."""
+    if explanations.logits.ndim != 2:
+        raise InputError(f"Expected logits of (N, C); got {tuple(explanations.logits.shape)}.")
+    (num_images, num_classes), num_units = explanations.logits.shape, len(explanations.units)
+    images, additivity, classes = explanations.images, explanations.additivity, explanations.classes
+    if additivity not in get_args(Additivity):
+        raise InputError(f"Expected additivity to be one of {get_args(Additivity)}; got {additivity!r}.")
+    if len(classes) != num_classes or not num_classes:
+        raise InputError(f"Expected {num_classes or 'some'} class names, one a logit; got {len(classes)}.")
+    per_image, per_unit = (num_images,), (num_images, num_units)
+    for name in ("targets", "base"):
+        check_shape(name, getattr(explanations, name), per_image)
+    for name in ("scores", "weights"):
+        check_shape(name, getattr(explanations, name), per_unit)
+    if explanations.foils is not None:
+        check_shape("foils", explanations.foils, per_image)
+    for name in ("targets", "foils"):
+        check_indices(name, getattr(explanations, name), num_classes)
+    if explanations.is_tabular:
+        spatial = (explanations.maps, explanations.boxes, explanations.remainder_map)
+        if len(images) != num_images or any(values is not None for values in spatial):
+            raise InputError(f"Expected {num_images} rows (N, F), without maps; got {tuple(images.shape)}.")
+    elif images.ndim != 4 or images.shape[:2] != (num_images, 3) or 0 in images.shape[2:]:
+        raise InputError(f"Expected {num_images} images of (N, 3, H, W); got {tuple(images.shape)}.")
+    for name, value in explanations.diagnostics.items():
+        check_shape(f"diagnostics {name!r}", value, per_image)
+    columns = {
+        name: getattr(explanations, name) for name in ("logits", "base", "scores", "weights", "remainder_map")
+    }
+    check_floats(columns | {"maps": explanations.maps, "boxes": explanations.boxes, "images": images})
+    check_finite(columns)
+    _check_maps(explanations, num_images, num_units)
+
+
+def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> None:
+    maps, boxes, map_units = explanations.maps, explanations.boxes, explanations.map_units
+    remainder_map = explanations.remainder_map
+    precision = torch.promote_types(explanations.scores.dtype, explanations.weights.dtype)
+    if maps is not None and maps.dtype != precision:
+        raise InputError(f"Expected maps of {precision}, as scores and weights; got {maps.dtype}.")
+    if map_units is not None and (map_units.ndim != 2 or len(map_units) != num_images):
+        raise InputError(f"Expected map_units of ({num_images}, k); got {tuple(map_units.shape)}.")
+    check_indices("map_units", map_units, num_units)
+    if remainder_map is not None and (
+        remainder_map.ndim != 3 or len(remainder_map) != num_images or 0 in remainder_map.shape[1:]
+    ):
+        raise InputError(f"Expected remainder_map of ({num_images}, h, w); got {tuple(remainder_map.shape)}.")
+    if maps is not None:
+        if explanations.units.pooling == "none":
+            raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")
+        mapped = num_units if map_units is None else map_units.shape[1]
+        if maps.ndim != 4 or maps.shape[:2] != (num_images, mapped) or 0 in maps.shape[2:]:
+            raise InputError(f"Expected maps of ({num_images}, {mapped}, h, w); got {tuple(maps.shape)}.")
+        if maps.numel():
+            low, high = maps.aminmax()  # one pass; NaN comes out as both
+            if not high.isfinite():
+                check_finite({"maps": maps})
+            if low < 0:
+                raise InputError(f"Expected maps that are never negative; got {low.item():.3g}.")
+    if boxes is not None:
+        if boxes.ndim != 3 or boxes.shape[0] != num_images or boxes.shape[2] != 4:
+            raise InputError(f"Expected boxes of ({num_images}, G, 4); got {tuple(boxes.shape)}.")
+        height, width = explanations.images.shape[-2:]
+        limit = boxes.new_tensor([width, height, width, height])
+        if not ((boxes >= 0) & (boxes <= limit)).all() or not (boxes[..., 2:] > boxes[..., :2]).all():
+            raise InputError(f"Expected boxes x0 < x1, y0 < y1 inside images of {height} x {width} pixels.")
+        check_indices("units.group", explanations.units.group, boxes.shape[1])
+
+
+def check_units(units: Units) -> None:
+    """Refuse units whose columns disagree, naming the field."""
+    count = len(units)
+    if not all(isinstance(word, str) for word in (units.kind, *units.names)):
+        raise InputError("Expected units.kind and units.names as words.")
+    if units.pooling not in get_args(Pooling):
+        raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {units.pooling!r}.")
+    for name in ("phrases", "exemplars"):
+        value = getattr(units, name)
+        if value is not None and len(value) != count:
+            raise InputError(f"Expected units.{name} for {count} units; got {len(value)}.")
+    if not all(isinstance(phrase, str | None) for phrase in units.phrases or ()):
+        raise InputError("Expected units.phrases as words, or None where there are none.")
+    columns = {"units.group": units.group, "units.reference": units.reference}
+    for name, values in columns.items():
+        if values is not None:
+            check_shape(name, values, (count,))
+    if units.score_range is not None and (
+        units.score_range.ndim != 3 or units.score_range.shape[::2] != (2, count)
+    ):
+        raise InputError(
+            f"Expected units.score_range of (2, C, {count}); got {tuple(units.score_range.shape)}."
+        )
+    if units.phrase_scores is not None:
+        check_shape("units.phrase_scores", units.phrase_scores, (2, count))
+    for name in ("reference", "score_range", "phrase_scores"):
+        check_floats({f"units.{name}": getattr(units, name)})
+        check_finite({f"units.{name}": getattr(units, name)})
+
+
+def check_exemplar(exemplar: Exemplar) -> None:
+    """Refuse an exemplar whose box is not inside its image, or whose fields are no numbers."""
+    (x0, y0, x1, y1), image = exemplar.box, exemplar.image
+    height, width = (y1 + 1, x1 + 1) if image is None else image.shape[-2:]
+    numbers = (exemplar.id, exemplar.label, *exemplar.cell, *exemplar.box)
+    if not all(isinstance(number, int) for number in numbers) or len(exemplar.cell) != 2:
+        raise InputError(f"Expected the places of an exemplar as whole numbers; got {exemplar!r}.")
+    if not isinstance(exemplar.split, str):
+        raise InputError(f"Expected the split of an exemplar by name; got {exemplar.split!r}.")
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(f"Expected an exemplar's box inside its image; got {exemplar.box}.")
+    if image is not None and (image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8):
+        raise InputError(
+            f"Expected an exemplar's image of (3, H, W) in bytes; got {image.dtype} {tuple(image.shape)}."
+        )

@@ -1,0 +1,332 @@
+"""Scores as values: one number an image, or the reason why there is none; and tables of scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Literal, TypedDict
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from explainkit.errors import ExplainKitError, InputError, UnknownNameError
+from explainkit.metrics.context import ExplainerOutput
+from explainkit.protocols import Metric
+
+ORACLE = "oracle"
+AREA = "area"
+PRIOR = "class average"
+
+DRAWS = 2000
+"""Resamplings of the images for an interval."""
+
+Better = Literal["higher", "lower"]
+
+
+@frozen(eq=False, kw_only=True)
+class Score:
+    """One metric of one explainer.
+
+    Attributes
+    ----------
+    name : str
+    values : Tensor or None, (N,)
+        One value an image; NaN where the metric says nothing of that image. Such images are left out of
+        mean and interval, and counted in `undefined`.
+    reason : str or None
+        Why there are no values; exactly one of the two is given.
+    better : {"higher", "lower"} or None
+        ``None`` where neither is good in itself.
+    unit, note : str
+    seed : int
+        Of the interval.
+
+    Raises
+    ------
+    InputError
+        On construction, for both or neither of values and reason, and for values of another shape.
+    """
+
+    name: str
+    values: Tensor | None = field(
+        default=None, repr=lambda values: f"<{0 if values is None else len(values)}>"
+    )
+    reason: str | None = None
+    better: Better | None = None
+    unit: str = ""
+    note: str = ""
+    seed: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if (self.values is None) == (self.reason is None):
+            raise InputError(f"Expected values or a reason for {self.name!r}; got both or neither.")
+        if self.values is not None and self.values.ndim != 1:
+            raise InputError(
+                f"Expected one value an image, (N,), for {self.name!r}; got {tuple(self.values.shape)}."
+            )
+
+    @property
+    def defined(self) -> Tensor:
+        """The values that are numbers, (n,), float64."""
+        if self.values is None:
+            return torch.empty(0, dtype=torch.float64)
+        values = self.values.detach().cpu().double()
+        return values[~values.isnan()]
+
+    @property
+    def undefined(self) -> int:
+        """Of how many images the metric says nothing."""
+        return 0 if self.values is None else len(self.values) - len(self.defined)
+
+    @property
+    def mean(self) -> float:
+        """Over images; NaN where there is no value."""
+        return self.defined.mean().item()
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean: percentile bootstrap over images, 2 000 draws, seeded.
+
+        Efron and Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13.
+        """
+        values = self.defined
+        if not len(values):
+            return float("nan"), float("nan")
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(len(values), (DRAWS, len(values)), generator=generator)
+        low, high = values[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        return low, high
+
+    def paired_difference(self, other: Score) -> Score:
+        """The difference image by image, whose interval says more than two intervals side by side.
+
+        Raises
+        ------
+        InputError
+            For scores of other images, of another metric, or without values.
+        """
+        if self.values is None or other.values is None or self.name != other.name:
+            raise InputError(f"Expected two scores with values of one metric; got {self} and {other}.")
+        if len(self.values) != len(other.values):
+            raise InputError(
+                f"Expected scores of the same images; got {len(self.values)} and {len(other.values)}."
+            )
+        return evolve(self, values=self.values.cpu() - other.values.cpu(), note="difference, image by image")
+
+
+def metric(
+    *, better: Better | None, unit: str = "", note: str = ""
+) -> Callable[[Callable[[ExplainerOutput], Tensor]], Metric]:
+    """Make a metric of a function from an output to values (N,); its name is the function's, with hyphens.
+
+    An error of ours that the function raises, such as that there are no masks, becomes the reason.
+    """
+
+    def decorate(function: Callable[[ExplainerOutput], Tensor]) -> Metric:
+        name = function.__name__.replace("_", "-")
+
+        def evaluate(output: ExplainerOutput) -> Score:
+            reason = output.not_applicable.get(name)
+            values = None
+            if reason is None:
+                try:
+                    values = function(output).detach().cpu().double()
+                except ExplainKitError as error:
+                    reason = str(error)
+            return Score(
+                name=name, values=values, reason=reason, better=better, unit=unit, note=note,
+                seed=output.context.seed,
+            )  # fmt: skip
+
+        evaluate.__name__, evaluate.__doc__ = function.__name__, function.__doc__
+        evaluate.__module__, evaluate.__qualname__ = function.__module__, function.__qualname__
+        return evaluate
+
+    return decorate
+
+
+class TableParts(TypedDict):
+    """The same table as words: title, columns, rows of (name, cells, trivial) and a note."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str], bool]]
+    note: str
+
+
+@frozen(eq=False, kw_only=True)
+class Row:
+    """What one explainer, or one baseline, scored.
+
+    Attributes
+    ----------
+    name : str
+    network : str
+        Whose network it was about: the name of the first explainer of it.
+    trivial : bool
+    scores : mapping of str to Score
+    """
+
+    name: str
+    network: str
+    trivial: bool
+    scores: Mapping[str, Score] = field(repr=False)
+
+
+@frozen(eq=False, kw_only=True)
+class MetricTable:
+    """Scores of explainers and of trivial rows on the same images.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    columns : tuple of str
+        Names of the metrics.
+    dataset, split : str
+    images, seed : int
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    dataset: str
+    split: str
+    images: int
+    seed: int
+
+    def score(self, row: str, column: str) -> Score:
+        """One cell.
+
+        Raises
+        ------
+        UnknownNameError
+            For a row or a column that is not there.
+        """
+        match = next((each for each in self.rows if each.name == row), None)
+        if match is None:
+            raise UnknownNameError(
+                f"No row {row!r}. There are: {', '.join(each.name for each in self.rows)}."
+            )
+        if column not in match.scores:
+            raise UnknownNameError(f"No column {column!r}. There are: {', '.join(self.columns)}.")
+        return match.scores[column]
+
+    def only(self, *columns: str) -> MetricTable:
+        """The same rows with fewer columns, in this order.
+
+        Raises
+        ------
+        UnknownNameError
+            For a column that is not there.
+        """
+        for column in columns:
+            if column not in self.columns:
+                raise UnknownNameError(f"No column {column!r}. There are: {', '.join(self.columns)}.")
+        return evolve(self, columns=columns)
+
+    def skill(self, row: Row, column: str) -> float:
+        """Where a row stands between the better of area and class average (0) and the oracle (1).
+
+        NaN where one of them has no value.
+        """
+        scores = {
+            _baseline_name(each): each.scores[column] for each in self.rows if each.network == row.network
+        }
+        floors = [
+            scores[name].mean
+            for name in (AREA, PRIOR)
+            if name in scores and not math.isnan(scores[name].mean)
+        ]
+        if not floors or ORACLE not in scores:
+            return math.nan
+        best = min(floors) if row.scores[column].better == "lower" else max(floors)
+        span = scores[ORACLE].mean - best
+        return (row.scores[column].mean - best) / span if span else math.nan
+
+    def to_json(self) -> str:
+        """All means, intervals, reasons and values as JSON; what is no number is null."""
+        facts = {
+            "dataset": self.dataset, "split": self.split, "images": self.images, "seed": self.seed,
+            "columns": list(self.columns),
+            "rows": [
+                {
+                    "name": row.name, "network": row.network, "trivial": row.trivial,
+                    "scores": {name: self._facts(row, row.scores[name]) for name in self.columns},
+                }
+                for row in self.rows
+            ],
+        }  # fmt: skip
+        return json.dumps(facts, indent=1, allow_nan=False)
+
+    def view(self, intervals: bool = True) -> TableParts:
+        """The table as words, for a page: ``TableView(**table.view())``; `intervals` beside the means."""
+        reasons: dict[str, int] = {}
+        rows = [
+            (row.name, [_cell(row.scores[name], reasons, intervals) for name in self.columns], row.trivial)
+            for row in self.rows
+        ]
+        heads = [_head(name, [row.scores[name] for row in self.rows]) for name in self.columns]
+        notes = " ".join(f"[{number}] {reason}" for reason, number in reasons.items())
+        spread = ", with 95 % bootstrap intervals" if intervals else ""
+        about = (
+            f"Means over {self.images} images{spread}. Arrows point to better. "
+            "Trivial rows explain nothing, save the oracle, which is the truth."
+        )
+        title = f"{self.images} images ({self.dataset}, {self.split})"
+        return TableParts(title=title, columns=heads, rows=rows, note=f"{about} {notes}".strip())
+
+    def table(self, intervals: bool = False) -> str:
+        """The table as plain text, a line a row; trivial rows are marked with a dot."""
+        view = self.view(intervals)
+        lines = [["", *view["columns"]]]
+        lines += [[f"{'· ' if trivial else ''}{name}", *cells] for name, cells, trivial in view["rows"]]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([view["title"], *text, view["note"]])
+
+    def markdown(self) -> str:
+        """The table in Markdown; trivial rows in italics."""
+        view = self.view()
+        lines = [["", *view["columns"]], ["---"] * (len(self.columns) + 1)]
+        lines += [[f"*{name}*" if trivial else name, *cells] for name, cells, trivial in view["rows"]]
+        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        return "\n".join([*(f"| {' | '.join(line)} |" for line in escaped), "", view["note"], ""])
+
+    def _facts(self, row: Row, score: Score) -> dict[str, object]:
+        low, high = score.interval
+        values = None if score.values is None else [_number(value) for value in score.values.tolist()]
+        return {
+            "mean": _number(score.mean), "interval": [_number(low), _number(high)], "reason": score.reason,
+            "undefined": score.undefined, "skill": _number(self.skill(row, score.name)),
+            "better": score.better, "unit": score.unit, "note": score.note, "values": values,
+        }  # fmt: skip
+
+
+def _baseline_name(row: Row) -> str:
+    """A trivial row's name without its network's."""
+    return row.name.removesuffix(f" ({row.network})") if row.trivial else ""
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _head(name: str, scores: Sequence[Score]) -> str:
+    better = next((score.better for score in scores if score.better), None)
+    return name + {"higher": " ↑", "lower": " ↓", None: ""}[better]
+
+
+def _cell(score: Score, reasons: dict[str, int], intervals: bool) -> str:
+    """Mean and interval, or the number of the reason."""
+    if score.reason is not None or math.isnan(score.mean):
+        reason = score.reason or f"Undefined for all {score.undefined} images."
+        return f"- [{reasons.setdefault(reason, len(reasons) + 1)}]"
+    low, high = score.interval
+    if low == high or not intervals:
+        return f"{score.mean:.3g}" if low == high else f"{score.mean:.3f}"
+    return f"{score.mean:.3f} [{low:.3f}, {high:.3f}]"

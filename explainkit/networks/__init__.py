@@ -1,0 +1,1 @@
+"""Networks: backbones, their layers, and how networks that somebody else wrote are read."""

@@ -1,0 +1,117 @@
+"""Backbones: images (N, 3, H, W) in [0, 1] to a grid of features (N, channels, h, w), never negative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from explainkit.errors import InputError
+from explainkit.networks.precision import reference_tensor
+
+
+class Backbone(nn.Module):
+    """A feature extractor that states what one cell of its grid can see.
+
+    Attributes
+    ----------
+    channels : int
+        D, the length of a cell's feature vector.
+    stride : int
+        Pixels between neighboring cells.
+    receptive_field : int
+        Side of the square of pixels that can change a cell.
+    """
+
+    channels: int
+    stride: int
+    receptive_field: int
+
+
+class SmallBackbone(Backbone):
+    """A residual network for images of 32 to 128 pixels; normalizes inside.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of each residual block; the stem has the first.
+    strides : sequence of int
+        Of each block, beside the stem's stride of 2.
+    """
+
+    def __init__(self, widths: Sequence[int] = (24, 48, 96), strides: Sequence[int] = (1, 2, 2)) -> None:
+        super().__init__()
+        if len(widths) != len(strides):
+            raise InputError(f"Expected one stride a width; got {len(strides)} for {len(widths)} widths.")
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        sizes = [widths[0], *widths]
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(*step) for step in zip(sizes, sizes[1:], strides, strict=False))
+        )
+        self.channels = widths[-1]
+        self.stride, self.receptive_field = 2, 3
+        for stride in strides:  # two 3 x 3 convolutions, the first of them strided
+            self.receptive_field += 2 * self.stride + 2 * self.stride * stride
+            self.stride *= stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, channels, ceil(H / stride), ceil(W / stride)), after a ReLU."""
+        return self.blocks(self.stem((images - 0.5) * 4))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut (He et al., CVPR 2016, figure 2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        )
+        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = (
+            nn.Identity()
+            if inputs == outputs and stride == 1
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+        self.rectify = nn.ReLU()  # a module of its own, so that hooks of post-hoc methods can reach it
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, h / stride, w / stride)."""
+        return self.rectify(self.second(self.first(features)) + self.shortcut(features))
+
+
+def grid_size(backbone: nn.Module, size: Sequence[int]) -> tuple[int, int]:
+    """Height and width (h, w) of the grid of `backbone` for images of `size` (H, W).
+
+    Found by one forward pass in eval mode; the backbone's mode is as it was afterwards.
+
+    Examples
+    --------
+    >>> grid_size(small(), (64, 48))
+    (8, 6)
+    """
+    training = [module for module in backbone.modules() if module.training]
+    image = reference_tensor(backbone).new_zeros(1, 3, *size)
+    with torch.no_grad():
+        height, width = backbone.eval()(image).shape[2:]
+    for module in training:
+        module.training = True
+    return height, width
+
+
+def small() -> Backbone:
+    """Stride 8, 96 channels: the default for 64 pixels (an 8 x 8 grid)."""
+    return SmallBackbone()
+
+
+def small_fine() -> Backbone:
+    """Stride 4, 96 channels: a 16 x 16 grid at 64 pixels, at about twice the cost."""
+    return SmallBackbone(strides=(1, 2, 1))
+
+
+def tiny() -> Backbone:
+    """Stride 4, 32 channels: for images of 28 to 32 pixels, and for tests."""
+    return SmallBackbone(widths=(16, 32), strides=(1, 2))

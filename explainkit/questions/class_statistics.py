@@ -1,0 +1,359 @@
+"""What a class is to a model: its sums, averaged over the images of the class, in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from explainkit.data.types import Batch, Batches, ImageDataset
+from explainkit.errors import InputError
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.class_level import ClassExplanations, Examples
+from explainkit.explanations.spatial import is_localized
+from explainkit.explanations.validation import class_index
+from explainkit.protocols import Explainer, Split
+from explainkit.questions.quantiles import Quantiles
+
+SHARES = (0.05, 0.5, 0.95)
+"""The quantiles of contributions that are kept."""
+
+EXEMPLARS = 3
+"""Images that are kept of each unit and class."""
+
+SHOWN = 8
+"""Units of each class whose exemplars come with their pictures."""
+
+LARGEST = 2**25
+"""Most numbers that are kept of contributions to all classes, M x C x K, and of pairs of units, M x K x K;
+beyond, there is no contrast."""
+
+ROUNDING = 1e-9
+"""The share of the mean square below which a variance is rounding."""
+
+
+def explain_class(
+    explainer: Explainer,
+    dataset: ImageDataset | Iterable[Batch],
+    classes: Sequence[int | str] | int | str | None = None,
+    *,
+    batch_size: int,
+) -> ClassExplanations:
+    """`Explainer.explain_class`."""
+    if explainer.card.additivity == "none":
+        raise InputError(
+            f"Expected an explainer whose contributions are logits; those of {explainer.card.title} add up "
+            "to nothing, so that their mean over images has no meaning. Explain single images."
+        )
+    if batch_size < 1:
+        raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
+    wanted = _wanted(classes, explainer.classes)
+    if isinstance(dataset, ImageDataset):
+        explainer.check_classes(dataset)
+    batches = dataset.batches("train", batch_size) if isinstance(dataset, ImageDataset) else dataset
+    tally: _Tally | None = None
+    with torch.inference_mode(False):
+        for batch in _valid(batches, len(wanted)):
+            rows = wanted[batch.labels.cpu()].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            labels = batch.labels.cpu()[rows]
+            explanations = explainer.explain(
+                batch.images[rows.to(batch.images.device)], labels, batch_size=batch_size
+            )
+            tally = tally or _Tally(explanations, wanted)
+            tally.add(explanations, labels, batch.ids.cpu()[rows])
+        if tally is None:
+            raise InputError("Expected images of the classes to explain; the data have none.")
+        split = (batches.split, batches.name) if isinstance(batches, Batches) else None
+        return tally.finish(split, asked=classes is not None)
+
+
+def _valid(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The batches that have images, once their labels are found to be of `count` classes."""
+    for batch in batches if isinstance(batches, Iterable) else [batches]:
+        if not isinstance(batch, Batch):
+            raise InputError(
+                f"Expected batches with labels, as dataset.batches('train'); got {type(batch).__name__}."
+            )
+        if not len(batch):
+            continue
+        if batch.labels.is_floating_point() or batch.labels.shape != (len(batch),):
+            raise InputError(
+                f"Expected a whole number as the label of each image, ({len(batch)},); got "
+                f"{batch.labels.dtype} {tuple(batch.labels.shape)}."
+            )
+        low, high = (int(found) for found in batch.labels.aminmax())
+        if not 0 <= low <= high < count:
+            raise InputError(f"Expected labels in 0 … {count - 1}; got {low} … {high}.")
+        yield batch
+
+
+def _wanted(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> Tensor:
+    """Which classes are asked for, (C,) bool."""
+    if classes is None:
+        return torch.ones(len(names), dtype=torch.bool)
+    asked = [classes] if isinstance(classes, int | str) else list(classes)
+    wanted = torch.zeros(len(names), dtype=torch.bool)
+    wanted[[class_index(names, item) for item in asked]] = True
+    return wanted
+
+
+class _Tally:
+    """Sums over images, by class; nothing here grows with their number."""
+
+    def __init__(self, explanations: Explanations, wanted: Tensor) -> None:
+        self.index = wanted.nonzero()[:, 0]
+        self.row = torch.full((len(wanted),), -1).index_put((self.index,), torch.arange(len(self.index)))
+        self.first = explanations[:0]
+        m, c, k = len(self.index), len(wanted), len(explanations.units)
+        self.counts = torch.zeros(m, dtype=torch.long)
+        self.logits, self.base = _sums(m, c), _sums(m)
+        self.scores, self.sums, self.squares = (_sums(m, k) for _ in range(3))
+        self.positive, self.negative, self.decisive_rate = (torch.zeros(m, k) for _ in range(3))
+        self.confusion = torch.zeros(m, c, dtype=torch.long)
+        self.quantiles = Quantiles(m, k)
+        self.best = torch.full((m, EXEMPLARS, k), -torch.inf)
+        self.ids = torch.full((m, EXEMPLARS, k), -1)
+        self.cells = torch.zeros(m, EXEMPLARS, k, dtype=torch.long)
+        self.boxes = torch.zeros(m, EXEMPLARS, k, 4, dtype=torch.long)
+        parts = explanations.decomposition
+        self.constant = (
+            parts.weights.cpu() if parts is not None and isinstance(parts.weights, Tensor) else None
+        )
+        self.varying = parts is not None and self.constant is None and m * k * max(c, k) <= LARGEST
+        self.bases = _sums(m, c)
+        if self.varying:
+            self.all_class_contributions = _sums(m, c, k)
+            self.weights, self.products = _sums(m, k), _sums(m, k, k)
+            self.moments, self.power = _sums(m, k), _sums(m, 2)
+
+    def add(self, explanations: Explanations, labels: Tensor, ids: Tensor) -> None:
+        """Count explanations of images for their own classes `labels` (N,)."""
+        row = self.row[labels]
+        contributions = explanations.contributions.detach().cpu().double()
+        self.counts += torch.bincount(row, minlength=len(self.counts))
+        for total, values in (
+            (self.logits, explanations.logits), (self.base, explanations.base),
+            (self.scores, explanations.scores),
+            (self.sums, contributions), (self.squares, contributions.square()),
+            (self.positive, (contributions > 0).float()), (self.negative, (contributions < 0).float()),
+        ):  # fmt: skip
+            total.index_add_(0, row, values.detach().cpu().to(total.dtype))
+        predicted = explanations.logits.argmax(1).cpu()
+        self.confusion.view(-1).scatter_add_(
+            0, row * self.confusion.shape[1] + predicted, torch.ones_like(predicted)
+        )
+        self.quantiles.add(contributions, row)
+        if explanations.decomposition is not None and explanations.logits.shape[1] > 1:
+            self.decisive_rate.index_add_(0, row, decisive_units(explanations).float().cpu())
+        if explanations.decomposition is not None:
+            bias = explanations.decomposition.bias.detach().cpu().double()
+            self.bases.index_add_(0, row, bias.expand(len(row), -1))
+        if self.varying:
+            self._add_varying(explanations, row)
+        self._keep_best(explanations, row, ids)
+
+    def finish(self, split: tuple[Split, str] | None, asked: bool) -> ClassExplanations:
+        """The means, of the classes that had images."""
+        seen = self.counts > 0
+        explanations = self.first
+        if asked and not seen.all():
+            missing = [explanations.classes[int(c)] for c in self.index[~seen]]
+            raise InputError(f"Expected images of {', '.join(missing[:5])}; the data have none.")
+        n = self.counts[seen, None].double()
+        mean = self.sums[seen] / n
+        spread = (self.squares[seen] / n - mean.square()).clamp(min=0).sqrt()
+        positive, negative = self.positive[seen] / n, self.negative[seen] / n
+        silent = 1 - positive - negative
+        right = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
+        every, bases = self._every(seen)
+        units = explanations.units.to("cpu")
+        return ClassExplanations(
+            classes=explanations.classes,
+            index=self.index[seen],
+            counts=self.counts[seen],
+            logits=(self.logits[seen] / n).float(),
+            base=(self.base[seen] / n[:, 0]).float(),
+            scores=(self.scores[seen] / n).float(),
+            contributions=mean.float(),
+            std=spread.float(),
+            quantiles=self.quantiles.at(SHARES)[:, seen],
+            sign_agreement=torch.where(mean > 0, positive, torch.where(mean < 0, negative, silent)).float(),
+            decisive_rate=None if explanations.decomposition is None else self.decisive_rate[seen] / right,
+            confusion=self.confusion[seen],
+            linear_r2=self._linear_r2(seen),
+            all_class_contributions=every,
+            bases=bases,
+            examples=self._examples(seen, mean, split),
+            units=units,
+            additivity=explanations.additivity,
+            provenance=explanations.provenance,
+        )
+
+    def _add_varying(self, explanations: Explanations, row: Tensor) -> None:
+        """Contributions to all classes, and the moments that tell how linear the class is."""
+        parts = explanations.decomposition
+        assert parts is not None
+        (n, c), k = explanations.logits.shape, len(explanations.units)
+        rows = torch.arange(n, device=explanations.logits.device).repeat_interleave(c)
+        targets = torch.arange(c, device=explanations.logits.device).repeat(n)
+        weights = parts.weights_at(rows, targets).view(n, c, k)
+        reference = explanations.units.reference
+        scores = (
+            explanations.scores
+            if reference is None
+            else explanations.scores - reference.to(explanations.scores)
+        )
+        if reference is not None:
+            silent = (weights * reference.to(weights)).sum(2)
+            self.bases.index_add_(0, row, silent.detach().cpu().double())
+        above = (explanations.explained_output - explanations.base).detach().cpu().double()
+        exact = scores.detach().cpu().double()  # squares are subtracted from each other
+        for place in row.unique().tolist():  # at once it would take N x K x K
+            self.products[place] += exact[row == place].T @ exact[row == place]
+        for total, values in (
+            (self.all_class_contributions, weights * scores[:, None]), (self.weights, explanations.weights),
+            (self.moments, exact * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
+        ):  # fmt: skip
+            total.index_add_(0, row, values.detach().cpu().double())
+
+    def _every(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""
+        n = self.counts[seen, None].double()
+        units, bases = self.first.units.to("cpu"), self.bases[seen] / n
+        if bases.shape[1] < 2:  # nothing to contrast with
+            return None, None
+        if self.varying:
+            return (self.all_class_contributions[seen] / n[:, :, None]).float(), bases.float()
+        if self.constant is None or int(seen.sum()) * self.constant.numel() > LARGEST:
+            return None, None
+        weights, scores = self.constant.double(), self.scores[seen] / n
+        if units.reference is not None:
+            scores = scores - units.reference.double()
+            bases = bases + weights @ units.reference.double()
+        return (weights * scores[:, None]).float(), bases.float()
+
+    def _linear_r2(self, seen: Tensor) -> Tensor | None:
+        """R² of ``logit - base`` by mean weights times scores; 1 for constant weights."""
+        if self.constant is not None:
+            return torch.ones(int(seen.sum()))
+        if not self.varying:
+            return None
+        n = self.counts[seen, None].double()
+        theta = self.weights[seen] / n  # mean weights (M, K)
+        first, second = (self.power[seen] / n).unbind(1)
+        cross = (theta * self.moments[seen] / n).sum(1)
+        fitted = torch.einsum("mk,mkl,ml->m", theta, self.products[seen] / n[:, :, None], theta)
+        variance = torch.maximum(second - first.square(), ROUNDING * second).clamp(min=1e-30)
+        return (1 - (second - 2 * cross + fitted) / variance).float()
+
+    def _keep_best(self, explanations: Explanations, row: Tensor, ids: Tensor) -> None:
+        """The images of each class with the largest score of each unit, one place an image."""
+        once = _first_of_each(ids)
+        order = once[row[once].argsort(stable=True)]
+        starts = torch.bincount(row[order], minlength=len(self.counts)).cumsum(0).roll(1)
+        starts[0] = 0
+        rank = torch.arange(len(order)) - starts[row[order]]
+        deep = int(rank.max()) + 1
+        m, _, k = self.best.shape
+        cells, boxes = _places(explanations)
+        where = (row[order], rank)
+        scores = torch.full((m, deep, k), -torch.inf).index_put(
+            where, explanations.scores.float().cpu()[order]
+        )
+        new = torch.full((m, deep), -2).index_put(where, ids[order])
+        twice = (new[:, :, None, None] == self.ids[:, None]).any(2)  # a stream may come round again
+        scores[twice] = -torch.inf
+        at = torch.zeros(m, deep, k, dtype=torch.long).index_put(where, cells[order])
+        around = torch.zeros(m, deep, k, 4, dtype=torch.long).index_put(where, boxes[order])
+        best = torch.cat([self.best, scores], 1).topk(EXEMPLARS, 1)
+        self.best, chosen = best.values, best.indices
+        every = torch.cat([self.ids, new[:, :, None].expand(-1, -1, k)], 1)
+        self.ids = every.gather(1, chosen).masked_fill(self.best.isinf(), -1)
+        self.cells = torch.cat([self.cells, at], 1).gather(1, chosen)
+        self.boxes = torch.cat([self.boxes, around], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
+
+    def _examples(self, seen: Tensor, mean: Tensor, split: tuple[Split, str] | None) -> Examples:
+        """Those found; of the strongest units with pictures, where images can be fetched again."""
+        explanations = self.first
+        ids = self.ids[seen]
+        pictures: dict[int, Tensor] = {}
+        if split is not None and not explanations.is_tabular:
+            shown = mean.abs().topk(min(SHOWN, mean.shape[1]), 1).indices
+            wanted = ids.gather(2, shown[:, None].expand(-1, EXEMPLARS, -1)).unique()
+            for some in wanted[wanted >= 0].split(64):
+                images = (split[0].batch(some).images * 255).round().clamp(0, 255).byte()
+                pictures |= dict(zip(some.tolist(), images, strict=True))
+        return Examples(
+            ids=ids, cells=self.cells[seen], boxes=self.boxes[seen], columns=_columns(explanations),
+            split="data" if split is None else split[1], pictures=pictures,
+        )  # fmt: skip
+
+
+def decisive_units(explanations: Explanations) -> Tensor:
+    """The fewest units without which the runner-up would win, (N, K) bool; none where the target loses.
+
+    With their scores at the reference, the margin over the runner-up would be 0 or less. Sorted by what they
+    add to that margin, they are the shortest run that reaches it.
+    """
+    parts = explanations.decomposition
+    assert parts is not None
+    rivals = explanations.logits.scatter(1, explanations.targets[:, None], -torch.inf).argmax(1)
+    reference = explanations.units.reference
+    scores = (
+        explanations.scores if reference is None else explanations.scores - reference.to(explanations.scores)
+    )
+    added = explanations.contributions - parts.weights_for(rivals) * scores
+    margin = explanations.explained_output - explanations.logits.gather(1, rivals[:, None])[:, 0]
+    sizes = added.sort(1, descending=True)
+    before = sizes.values.clamp(min=0).cumsum(1) - sizes.values.clamp(min=0)
+    needed = (before < margin[:, None]) & (sizes.values > 0)
+    enough = sizes.values.clamp(min=0).sum(1) >= margin
+    needed &= ((margin > 0) & enough)[:, None]
+    return torch.zeros_like(needed).scatter(1, sizes.indices, needed)
+
+
+def _sums(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64)
+
+
+def _first_of_each(ids: Tensor) -> Tensor:
+    """Where each of `ids` is for the first time."""
+    values, which = ids.unique(return_inverse=True)
+    places = torch.arange(len(ids))
+    return torch.full_like(values, len(ids)).scatter_reduce(0, which, places, "amin")
+
+
+def _columns(explanations: Explanations) -> int:
+    return 1 if explanations.maps is None else explanations.maps.shape[3]
+
+
+def _places(explanations: Explanations) -> tuple[Tensor, Tensor]:
+    """Each unit's best cell (N, K), and a box of three cells a side around it (N, K, 4); or of the image."""
+    n, k = explanations.scores.shape
+    if explanations.is_tabular:
+        return torch.zeros(n, k, dtype=torch.long), torch.zeros(n, k, 4, dtype=torch.long)
+    height, width = explanations.images.shape[-2:]
+    whole = torch.tensor([0.0, 0.0, width, height])
+    if explanations.maps is None:
+        return torch.zeros(n, k, dtype=torch.long), whole.long().expand(n, k, 4)
+    h, w = explanations.maps.shape[2:]
+    cell = explanations.maps.detach().flatten(2).argmax(2).cpu()
+    frame = whole.expand(n, k, 4)
+    if explanations.boxes is not None:
+        group = (
+            torch.zeros(k, dtype=torch.long)
+            if explanations.units.group is None
+            else explanations.units.group.cpu()
+        )
+        frame = explanations.boxes.detach().float().cpu()[:, group]
+    x, y = (cell % w).float(), torch.div(cell, w, rounding_mode="floor").float()
+    steps = (frame[..., 2:] - frame[..., :2]) / torch.tensor([w, h])
+    low = torch.stack([x - 1, y - 1], -1).clamp(min=0)
+    high = torch.minimum(torch.stack([x + 2, y + 2], -1), torch.tensor([w, h]).float())
+    start = (frame[..., :2] + low * steps).floor()
+    stop = torch.maximum((frame[..., :2] + high * steps).ceil(), start + 1)
+    box = torch.cat([start, torch.minimum(stop, whole[2:])], -1)
+    return cell, torch.where(is_localized(explanations.maps).cpu()[..., None], box, whole).long()

@@ -1,0 +1,106 @@
+"""What change would flip the decision: in the scores, and in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.validation import class_indices
+from explainkit.protocols import Images, InterpretableExplainer, Targets
+from explainkit.questions.region_swap import swap_regions
+from explainkit.questions.score_edits import edit_scores
+
+
+def search_counterfactuals(
+    explainer: InterpretableExplainer,
+    images: Images,
+    targets: Targets | None = None,
+    *,
+    distractors: ImageDataset | Batch | None = None,
+    norm: Norm = "l0",
+    margin: float = 0.01,
+    batch_size: int,
+) -> Counterfactuals:
+    """`InterpretableExplainer.counterfactual`."""
+    if norm not in get_args(Norm):
+        raise InputError(f"Expected norm as one of {get_args(Norm)}; got {norm!r}.")
+    if not 0 <= margin < float("inf"):
+        raise InputError(f"Expected a margin of at least 0, in logits; got {margin}.")
+    if batch_size < 1:
+        raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
+    if distractors is None:
+        raise InputError(
+            "Expected training images to swap regions with: a loaded or bound model keeps none. "
+            "Give them, counterfactual(images, targets, distractors=dataset)."
+        )
+    explainer.network  # refuses what is not fitted, in words  # noqa: B018
+    if isinstance(distractors, ImageDataset):
+        explainer.check_classes(distractors)
+    with torch.inference_mode(False):
+        ready = explainer.read_images(images)
+        if targets is None:
+            logits = explainer.predict(ready, batch_size=batch_size)
+            if logits.shape[1] < 2:
+                raise InputError("Expected a network of two classes or more: there is none to change to.")
+            targets = logits.topk(2, 1).indices[:, 1]
+        wanted = class_indices(targets, explainer.classes, len(ready)).to(ready.device)
+        explanations = explainer.explain(ready, wanted, batch_size=batch_size)
+        parts = explanations.decomposition
+        assert parts is not None
+        score_edits = edit_scores(
+            explanations.logits.cpu(), wanted.cpu(), explanations.scores.cpu(), _weigh(parts),
+            *_plausible(explainer, explanations, distractors),
+            norm=norm, margin=margin, rescore=_head(explainer),
+        )  # fmt: skip
+        swaps = swap_regions(explainer, ready, parts, wanted, distractors)
+    return Counterfactuals(explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps})
+
+
+def _weigh(parts: Decomposition) -> Callable[[Tensor], Tensor]:
+    """Rows (n,) to the weights of all classes, (n, C, K)."""
+    count = parts.logits.shape[1]
+    weights = parts.weights
+    if isinstance(weights, Tensor):
+        known = weights.cpu()
+        return lambda rows: known.expand(len(rows), -1, -1)
+    device = parts.logits.device
+
+    def weigh(rows: Tensor) -> Tensor:
+        images = rows.to(device).repeat_interleave(count)
+        classes = torch.arange(count, device=device).repeat(len(rows))
+        return parts.weights_at(images, classes).view(len(rows), count, -1).cpu()
+
+    return weigh
+
+
+def _plausible(
+    explainer: InterpretableExplainer, explanations: Explanations, distractors: ImageDataset | Batch
+) -> tuple[Tensor, Tensor]:
+    """Ends of what is plausible for each image's target, (N, K) each."""
+    ranges = explanations.units.score_range
+    if ranges is None:
+        ranges = explainer.score_ranges(distractors)
+    low, high = ranges.cpu()[:, explanations.targets.cpu()].to(explanations.scores.dtype)
+    return low, high
+
+
+def _head(explainer: InterpretableExplainer) -> Callable[[Tensor], Tensor] | None:
+    """The network's head on scores alone, where they are coupled and it has one."""
+    rescore = getattr(explainer.network, "rescore", None)
+    if rescore is None:
+        return None
+    device, dtype = explainer.device, next(explainer.network.parameters()).dtype
+
+    def head(scores: Tensor) -> Tensor:
+        with torch.no_grad():
+            return rescore(scores.to(device, dtype)).cpu()
+
+    return head

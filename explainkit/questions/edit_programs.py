@@ -1,0 +1,243 @@
+"""Edits of scores by mathematical programs: proofs, and least changes in other norms."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import torch
+from attrs import evolve
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import linprog, minimize
+from torch import Tensor
+
+from explainkit.questions.edit_problem import Gaps, fewest_moves_per_class
+
+SOLVED = 1e-7
+"""By how much, in logits, a solver may fall short of a gap."""
+
+AHEAD = 1e-6
+"""By how much the least squares go further than they must, in logits: more than the dual is off by."""
+
+RATIOS = (0.25, 0.5, 1.0, 2.0)
+"""How much another class's gap counts beside the hardest, where two are closed at once for a bound."""
+
+STEPS = 200
+"""In how many steps a proof is looked for that there is no edit, before a linear program is asked."""
+
+FAR = 1e9
+"""A gap that is closed anyhow, in logits: that of the target itself."""
+
+
+def bound_by_pairs(problem: Gaps, hardest: Tensor) -> Tensor:
+    """How many moves must be made at least, (n,), from the hardest gap and another together.
+
+    Moves that close two gaps close every sum of them, and a sum is closed soonest by the units that do most
+    for it.
+    """
+    bound = torch.zeros(len(hardest), dtype=torch.long)
+    for ratio in RATIOS:
+        bound = torch.maximum(bound, fewest_moves_per_class(_paired_gaps(problem, hardest, ratio))[0].amax(1))
+    return bound
+
+
+def _paired_gaps(problem: Gaps, hardest: Tensor, ratio: float) -> Gaps:
+    """The gap to the `hardest` class (n,) and `ratio` times that to each other, as one: still C of them."""
+    rows = torch.arange(len(hardest))
+    gains, gap = problem.gains[rows, hardest], problem.gaps[rows, hardest]
+    scale = gains.norm(dim=1)[:, None] / problem.gains.norm(dim=2).clamp(min=1e-12)  # (n, C)
+    share = (ratio * scale).masked_fill(~problem.gaps.isfinite(), 0)
+    return Gaps(
+        gaps=gap[:, None] + share * problem.gaps.nan_to_num(neginf=0.0),
+        gains=gains[:, None] + share[..., None] * problem.gains, low=problem.low, high=problem.high,
+    )  # fmt: skip
+
+
+def is_infeasible(problem: Gaps) -> Tensor:
+    """Where prices are found at which the gaps sum to more than all units together can close, (n,) bool.
+
+    Such prices prove that there is no edit. They are looked for by raising those of the gaps that the best
+    moves leave open (multiplicative weights); what is not proved may still be so.
+    """
+    is_foil = problem.gaps.isfinite()  # all classes but the target
+    price = is_foil.double() / is_foil.sum(1, keepdim=True).clamp(min=1)
+    proved = torch.zeros(len(price), dtype=torch.bool)
+    for step in range(1, STEPS + 1):
+        slope = torch.einsum("nc,nck->nk", price, problem.gains)
+        moves = torch.where(slope > 0, problem.high, problem.low)
+        remaining = problem.remaining(moves).masked_fill(~is_foil, 0)
+        proved |= (price * remaining).sum(1) > SOLVED
+        if proved.all():
+            break
+        size = remaining.abs().amax(1, keepdim=True).clamp(min=1e-12)
+        price = price * torch.exp(remaining / size / step**0.5)
+        price = price / price.sum(1, keepdim=True).clamp(min=1e-300)
+    return proved
+
+
+def range_widths(problem: Gaps) -> Tensor:
+    """How far each score can move, (n, K); never 0, so that it can be divided by."""
+    width = problem.high - problem.low
+    return width.where(width > 0, torch.ones_like(width))
+
+
+def solve_program(problem: Gaps, prices: Tensor) -> Tensor | None:
+    """The moves of one image that close all gaps at the least sum of price times size; None if none do."""
+    is_foil = problem.gaps[0].isfinite()
+    gains = problem.gains[0, is_foil].numpy()
+    price = prices.numpy()
+    solution = linprog(
+        np.concatenate([price, price]),
+        A_ub=-np.concatenate([gains, -gains], 1), b_ub=-problem.gaps[0, is_foil].numpy(),
+        bounds=[(0, top) for top in [*problem.high[0].tolist(), *(-problem.low[0]).tolist()]],
+        method="highs",
+    )  # fmt: skip
+    if solution.status != 0:
+        return None
+    up, down = torch.from_numpy(np.asarray(solution.x)).chunk(2)
+    moved = torch.minimum(torch.maximum(up - down, problem.low[0]), problem.high[0])
+    return moved if problem.remaining(moved[None]).amax() <= SOLVED else None
+
+
+def enumerate_sets(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fewer moves than `size` (n,), from `bound` on; where there are any; and where that is proved.
+
+    A set that a linear program finds not to close all gaps comes with prices of the gaps that prove it: the
+    sum of gaps at these prices is more than the set can close. The same prices rule out most other sets too.
+    The next sets of all images are tried together.
+    """
+    n, num_units = problem.low.shape
+    hardest = problem.gaps.argmax(1)
+    conditions = [problem, *(_paired_gaps(problem, hardest, ratio) for ratio in RATIOS)]
+    limits = torch.cat([item.largest_gains() for item in conditions], 1)  # (n, L, K)
+    aims = torch.cat([item.gaps for item in conditions], 1) - SOLVED
+    worth = problem.largest_gains().masked_fill(~problem.gaps.isfinite()[..., None], 0).sum(1)
+    count, is_found = bound.tolist(), torch.zeros(n, dtype=torch.bool)
+    is_proved = torch.ones(n, dtype=torch.bool)
+    is_open: list[Tensor | None] = [None] * n  # the sets of count[row] units that are not ruled out
+    moved = torch.zeros_like(problem.low)
+    while True:
+        rows, chosen = [], []
+        for row in (~is_found).nonzero()[:, 0].tolist():
+            while count[row] < size[row]:
+                sets, open_ = _sets(num_units, count[row]), is_open[row]
+                if open_ is None:
+                    open_ = is_open[row] = (sets @ limits[row].T >= aims[row]).all(1)
+                if open_.any():
+                    rows.append(row)
+                    chosen.append(int((sets @ worth[row]).masked_fill(~open_, -torch.inf).argmax()))
+                    break
+                count[row], is_open[row] = count[row] + 1, None
+        if not rows:
+            return moved, is_found, is_proved
+        batch = problem.select(torch.tensor(rows))
+        masks = torch.stack(
+            [_sets(num_units, count[row])[index] for row, index in zip(rows, chosen, strict=True)]
+        )
+        worst, moves, prices = smallest_worst_gap(
+            evolve(batch, low=batch.low * masks, high=batch.high * masks)
+        )
+        slope = torch.einsum("nc,nck->nk", prices, batch.gains)
+        limit = torch.maximum(slope * batch.high, slope * batch.low)
+        aim = (prices * batch.gaps.nan_to_num(neginf=0.0)).sum(1) - SOLVED
+        for slot, (row, index) in enumerate(zip(rows, chosen, strict=True)):
+            if worst[slot] <= SOLVED:
+                moved[row], is_found[row] = moves[slot], True
+                continue
+            if worst[slot].isnan():  # the solver gave up
+                is_proved[row], count[row] = False, int(size[row])
+                continue
+            open_ = is_open[row]
+            assert open_ is not None
+            open_ &= _sets(num_units, count[row]) @ limit[slot] >= aim[slot]
+            open_[index] = False
+
+
+@cache
+def _sets(num_units: int, count: int) -> Tensor:
+    """Every set of `count` units, a row of ones and zeros each."""
+    sets = torch.tensor(list(combinations(range(num_units), count)))
+    return torch.zeros(len(sets), num_units, dtype=torch.float64).scatter(1, sets, 1.0)
+
+
+def smallest_worst_gap(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
+    """By how much each image's worst gap stays open at best (n,); the moves; prices (n, C) that prove it.
+
+    One linear program for all images: it falls apart into theirs.
+    """
+    n, c, k = problem.gains.shape
+    is_foil = problem.gaps.isfinite()
+    sides = torch.cat(
+        [-problem.gains * is_foil[..., None], -torch.ones(n, c, 1).double()], 2
+    )  # (n, C, K + 1)
+    row = torch.arange(n * c).view(n, c, 1).expand_as(sides)
+    column = (torch.arange(n)[:, None] * (k + 1) + torch.arange(k + 1))[:, None].expand_as(sides)
+    matrix = sparse.csr_array((sides.flatten().numpy(), (row.flatten().numpy(), column.flatten().numpy())))
+    bounds = np.full((n, k + 1, 2), [-np.inf, np.inf])
+    bounds[:, :k] = torch.stack([problem.low, problem.high], 2).numpy()
+    solution = linprog(  # type: ignore[call-overload]  # its stubs know no sparse matrix
+        np.tile([0.0] * k + [1.0], n), A_ub=matrix, bounds=bounds.reshape(-1, 2), method="highs",
+        b_ub=(-problem.gaps).where(is_foil, torch.full_like(problem.gaps, FAR)).flatten().numpy(),
+    )  # fmt: skip
+    if solution.status != 0:
+        return torch.full((n,), torch.nan).double(), torch.zeros(n, k).double(), torch.zeros(n, c).double()
+    moved = torch.from_numpy(np.asarray(solution.x)).double().view(n, k + 1)[:, :k]
+    moved = torch.minimum(torch.maximum(moved, problem.low), problem.high)
+    prices = -torch.from_numpy(np.asarray(solution.ineqlin.marginals)).double().view(n, c)
+    return problem.remaining(moved).amax(1), moved, prices * is_foil
+
+
+def least_l1(problem: Gaps, fallback: Tensor, hardest: Tensor) -> tuple[Tensor, Tensor]:
+    """The least sum of sizes that closes all gaps, and where that is proved; `fallback` where none is found.
+
+    Against the `hardest` class alone the steepest units, the last in part; where these do not close all gaps,
+    a linear program.
+    """
+    rows = torch.arange(len(hardest))
+    slopes = problem.gains[rows, hardest]
+    moves = problem.moves_against(hardest)
+    order = slopes.abs().argsort(1, descending=True)
+    gains = (slopes * moves).gather(1, order)
+    remaining = (problem.gaps[rows, hardest][:, None] - (gains.cumsum(1) - gains)).clamp(min=0)
+    share = (remaining / gains.clamp(min=1e-300)).clamp(max=1) * (gains > 0)
+    moved = moves * torch.zeros_like(moves).scatter(1, order, share)
+    exact = torch.ones(len(moved), dtype=torch.bool)
+    for row in (problem.remaining(moved).amax(1) > SOLVED).nonzero()[:, 0].tolist():
+        prices = torch.ones(moved.shape[1], dtype=torch.float64)
+        solution = solve_program(problem.select(torch.tensor([row])), prices)
+        moved[row], exact[row] = (fallback[row], False) if solution is None else (solution, True)
+    return moved, exact
+
+
+def least_l2(problem: Gaps, fallback: Tensor) -> tuple[Tensor, Tensor]:
+    """The least sum of squares that closes all gaps, and where that is found; `fallback` elsewhere.
+
+    The dual: moves are ``clip(sum_c price_c gain_c)`` for prices of at least 0 that make ``sum_c price_c
+    gap_c`` less the cost of the moves largest. All images at once, for the sum falls apart.
+    """
+    n, c = problem.gains.shape[:2]
+    aims = problem.gaps.nan_to_num(neginf=0.0) + AHEAD * problem.gaps.isfinite()
+    scale = problem.gains.square().sum(2).clamp(min=1e-12)  # so that prices are alike in size
+
+    def moves(price: Tensor) -> Tensor:
+        unbounded = torch.einsum("nc,nck->nk", price / scale, problem.gains)
+        return torch.minimum(torch.maximum(unbounded, problem.low), problem.high)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        price = torch.from_numpy(flat).view(n, c)
+        moved = moves(price)
+        closed = torch.einsum("nck,nk->nc", problem.gains, moved)
+        remaining = (aims - closed) / scale
+        value = moved.square().sum() / 2 + (price * remaining).sum()
+        return -float(value), -remaining.flatten().numpy()
+
+    bounds = [(0.0, None if finite else 0.0) for finite in problem.gaps.isfinite().flatten().tolist()]
+    solution = minimize(
+        loss, np.zeros(n * c), jac=True, bounds=bounds, method="L-BFGS-B",
+        options={"maxiter": 3000, "maxfun": 6000, "ftol": 1e-16, "gtol": 1e-9},
+    )  # fmt: skip
+    moved = moves(torch.from_numpy(solution.x).view(n, c))
+    exact = problem.remaining(moved).amax(1) <= SOLVED
+    return torch.where(exact[:, None], moved, fallback), exact

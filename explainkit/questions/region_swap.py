@@ -1,0 +1,376 @@
+"""Regions of another image, swapped in so that the network really says the target.
+
+Choice: which image of distractors, under which shift, and which cells of it, is read off the evidence of both
+images for target and prediction, cell by cell: swapping a cell brings what the other image has there and
+takes what this one has. Sorted and summed up, that tells for every candidate at once how few cells should
+do. For linear sums of means it is exact; Goyal et al.: Counterfactual Visual Explanations, ICML 2019,
+arXiv:1904.07451, search for it.
+
+Proof: the swap is made in pixels and the network asked. Receptive fields reach over edges, so that evidence
+alone promises too much: cells are added until the network says the target, then each that is not needed is
+taken back. All cells are from one image under one shift, so that neighbors fit.
+"""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.nn import functional as F
+
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError
+from explainkit.explainers.state import undisturbed
+from explainkit.explanations.counterfactuals import RegionSwaps
+from explainkit.explanations.decomposition import Decomposition, concat
+from explainkit.explanations.spatial import saliency_grid
+from explainkit.explanations.units import Units
+from explainkit.protocols import InterpretableExplainer
+
+GRID = (8, 8)
+"""Cells that are swapped: of an image; the columns of a table are swapped one by one."""
+
+EXEMPLARS = 16
+"""Images of each class in the distractors that are looked at, each also in its mirror."""
+
+SHIFT = 2
+"""By how many cells another image may be shifted, up to, along either side."""
+
+TRIED = 4
+"""Candidates of each image that are tried in pixels."""
+
+MOST = 0.5
+"""The share of cells from which on a swap is no edit of this image any more, but another image."""
+
+
+@frozen(eq=False, kw_only=True)
+class Distractors:
+    """Images of T target classes that the network classifies correctly: E of each, mirrored ones last.
+
+    Attributes
+    ----------
+    row : Tensor, (C,)
+        Which of the T a class is; -1 for a class that has none.
+    images : Tensor, (T, E, 3, H, W)
+    ids : Tensor, (T, E)
+        -1 where there are fewer.
+    decomposition : Decomposition
+        Of all T x E, in that order.
+    """
+
+    row: Tensor
+    images: Tensor
+    ids: Tensor
+    decomposition: Decomposition
+
+
+def swap_regions(
+    explainer: InterpretableExplainer,
+    images: Tensor,
+    decomposition: Decomposition,
+    targets: Tensor,
+    source: ImageDataset | Batch,
+) -> RegionSwaps:
+    """Swap as few regions as will do, each image's from one image of its target class in `source`.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, H, W), or rows (N, F)
+    decomposition : Decomposition
+        Of the images.
+    targets : Tensor, (N,)
+    source : ImageDataset or Batch
+        Where the other images are taken from; of a data set, its training images.
+    """
+    units = explainer.units
+    assert units is not None
+    with undisturbed(explainer.network), torch.no_grad():
+        distractors = gather_distractors(explainer, source, targets, images)
+        batches = [
+            _RegionSwapSearch(
+                explainer, units, images[rows], decomposition.select(rows), targets[rows], distractors
+            ).run()
+            for rows in torch.arange(len(images), device=images.device).split(16)
+        ]
+    columns = (
+        "images", "regions", "success", "logits", "exemplars", "sources", "shifts", "mirrored",
+        "predicted_size",
+    )  # fmt: skip
+    return RegionSwaps(
+        **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in columns},
+        num_forwards=sum(batch.num_forwards for batch in batches),
+    )
+
+
+def gather_distractors(
+    explainer: InterpretableExplainer, source: ImageDataset | Batch, targets: Tensor, like: Tensor
+) -> Distractors:
+    """The first images of each target class that the network classifies correctly, and their mirrors likewise.
+
+    Raises
+    ------
+    InputError
+        For images of another size than `like`.
+    """
+    classes = targets.unique()
+    split = source.train if isinstance(source, ImageDataset) else None
+    labels = (source.train if isinstance(source, ImageDataset) else source).labels.cpu()
+    ids_by_class = [
+        (labels == label).nonzero()[: 2 * EXEMPLARS, 0] for label in classes.tolist()
+    ]  # a class's first; some of them are not classified correctly
+    ids = torch.cat(ids_by_class) if ids_by_class else torch.zeros(0, dtype=torch.long)
+    if split is None or not len(ids):
+        images = like[:0] if split is not None else source.images[ids]  # type: ignore[union-attr]
+    else:
+        images = split.batch(ids).images
+    if images.shape[1:] != like.shape[1:]:
+        raise InputError(
+            f"Expected distractors of images like those explained, {tuple(like.shape[1:])}; got "
+            f"{tuple(images.shape[1:])}."
+        )
+    images = images.to(like)
+    predictions = [explainer.network(chunk).argmax(1).cpu() for chunk in images.split(256) if len(chunk)]
+    is_correct = torch.cat([torch.zeros(0, dtype=torch.long), *predictions]) == labels[ids]
+    has_mirrors = like.ndim == 4
+    height = EXEMPLARS * (2 if has_mirrors else 1)
+    row = torch.full((len(explainer.classes),), -1).index_put((classes.cpu(),), torch.arange(len(classes)))
+    distractor_ids = torch.full((len(classes), height), -1)
+    distractor_images = images.new_zeros(len(classes), height, *images.shape[1:])
+    class_row = row[labels[ids]]
+    rank = _rank_within_class(class_row, is_correct)
+    is_used = is_correct & (rank < EXEMPLARS)
+    index = (class_row[is_used], rank[is_used])
+    distractor_images[index] = images[is_used.to(images.device)]
+    distractor_ids[index] = ids[is_used]
+    if has_mirrors:
+        distractor_images[:, EXEMPLARS:] = distractor_images[:, :EXEMPLARS].flip(-1)
+        distractor_ids[:, EXEMPLARS:] = distractor_ids[:, :EXEMPLARS]
+    decompose = explainer.network.decompose
+    decompositions = [decompose(chunk) for chunk in distractor_images.flatten(0, 1).split(256)]  # type: ignore[operator]
+    all_maps = [item.maps for item in decompositions if item.maps is not None]
+    decomposition = concat(decompositions, torch.cat(all_maps) if all_maps else None)
+    predicted = decomposition.logits.argmax(1).view(len(classes), height).cpu()
+    return Distractors(
+        row=row, images=distractor_images, decomposition=decomposition,
+        ids=distractor_ids.masked_fill(predicted != classes.cpu()[:, None], -1),
+    )  # fmt: skip
+
+
+def _rank_within_class(class_row: Tensor, is_counted: Tensor) -> Tensor:
+    """The position of each image among those of its class that are counted, in order: (M,)."""
+    member = F.one_hot(class_row, int(class_row.max()) + 1 if len(class_row) else 1) * is_counted[:, None]
+    return (member.cumsum(0) - 1).gather(1, class_row[:, None])[:, 0]
+
+
+class _RegionSwapSearch:
+    """One search over a few images, all candidates at once."""
+
+    def __init__(
+        self,
+        explainer: InterpretableExplainer,
+        units: Units,
+        images: Tensor,
+        decomposition: Decomposition,
+        targets: Tensor,
+        distractors: Distractors,
+    ) -> None:
+        self.explainer, self.units, self.distractors = explainer, units, distractors
+        self.images, self.decomposition, self.targets = images, decomposition, targets
+        self.is_tabular = images.ndim == 2
+        self.grid = (1, images.shape[1]) if self.is_tabular else GRID
+        self.device = images.device
+        reach = 0 if self.is_tabular else SHIFT
+        steps = torch.arange(-reach, reach + 1)
+        self.shifts = torch.cartesian_prod(steps, steps) if reach else torch.zeros(1, 2, dtype=torch.long)
+        self.num_forwards = 0
+
+    def run(self) -> RegionSwaps:
+        """The smallest swap that was found for each image."""
+        n, num_cells = len(self.images), self.grid[0] * self.grid[1]
+        order, lengths, chosen, shift = self._candidates()
+        sources = self._shift_images(chosen, shift)  # (N, Q, 3, H, W)
+        ids = self._distractor_ids().gather(1, chosen)
+        masks = self._extend_until_success(order, lengths, sources, ids >= 0)
+        masks = self._prune_cells(masks, order, sources)
+        size = masks.sum(2).masked_fill(~masks.any(2), num_cells + 1)  # (N, Q)
+        is_target = self.decomposition.logits.argmax(1) == self.targets
+        rows, best = torch.arange(n, device=self.device), size.argmin(1)
+        regions = masks[rows, best] & ~is_target[:, None]
+        source = sources[rows, best]
+        images = self._swap_cells(self.images, source, regions)
+        logits = self._forward(images)
+        success = logits.argmax(1) == self.targets
+        failed = ~success & regions.any(1)  # another batch rounds otherwise
+        images[failed], logits[failed] = self.images[failed], self.decomposition.logits[failed]
+        regions = regions & ~failed[:, None]
+        is_swapped = regions.any(1)
+        first_mirror = EXEMPLARS if not self.is_tabular else self.distractors.ids.shape[1] + 1
+        return RegionSwaps(
+            images=images, regions=regions.view(n, *self.grid), success=success, logits=logits,
+            exemplars=ids[rows, best].masked_fill(~is_swapped, -1),
+            sources=source, shifts=self.shifts.to(self.device)[shift[rows, best]],
+            mirrored=(chosen[rows, best] >= first_mirror) & is_swapped,
+            predicted_size=lengths[rows, best], num_forwards=self.num_forwards,
+        )  # fmt: skip
+
+    def _candidates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The most promising: order of cells (N, Q, P), how many should do, image and shift (N, Q)."""
+        gains = self._gains()  # (N, E, S, P)
+        s, p = gains.shape[2:]
+        gaps = (
+            self.decomposition.logits.amax(1)
+            - self.decomposition.logits.gather(1, self.targets[:, None])[:, 0]
+        )
+        sizes = gains.sort(3, descending=True)
+        total = sizes.values.clamp(min=0).cumsum(3)
+        enough = total > gaps[:, None, None, None]
+        count = torch.where(enough.any(3), enough.int().argmax(3) + 1, p + 1)  # (N, E, S)
+        reached = total.gather(3, (count - 1).clamp(max=p - 1)[..., None])[..., 0]
+        known = (self._distractor_ids() >= 0)[:, :, None].expand_as(count)
+        worth = torch.where(known, -count + 0.5 * (reached / (1 + reached.amax())), -torch.inf).flatten(1)
+        top = worth.topk(min(TRIED, worth.shape[1]), 1).indices  # (N, Q)
+        order = sizes.indices.flatten(1, 2).gather(1, top[..., None].expand(-1, -1, p))
+        valid = sizes.values.isfinite().flatten(1, 2).gather(1, top[..., None].expand(-1, -1, p))
+        self.num_valid_cells = valid.sum(2)
+        return order, count.flatten(1).gather(1, top), top // s, top % s
+
+    def _gains(self) -> Tensor:
+        """What swapping each cell adds to the target's margin over the prediction: (N, E, S, P)."""
+        predicted = self.decomposition.logits.argmax(1)
+        own = self._evidence_by_cell(self.decomposition, self.images.shape[2:], self.targets, predicted)
+        if own is None:
+            return self._gradient_gains(predicted)
+        n, e = self._distractor_ids().shape
+        flat = self.distractors.row.to(self.device)[self.targets][:, None] * e + torch.arange(
+            e, device=self.device
+        )
+        rows = flat.flatten()
+        theirs = self._evidence_by_cell(
+            self.distractors.decomposition.select(rows), self.images.shape[2:],
+            self.targets.repeat_interleave(e), predicted.repeat_interleave(e),
+        )  # fmt: skip
+        assert theirs is not None
+        shifted = self._shift_cells(theirs.view(n, e, *self.grid))  # (N, E, S, h, w)
+        return (shifted - own[:, None, None]).flatten(3)
+
+    def _evidence_by_cell(
+        self, parts: Decomposition, size: torch.Size, one: Tensor, other: Tensor
+    ) -> Tensor | None:
+        """Evidence for `one` less that for `other`, (M, h, w); None where units have no place."""
+        if parts.maps is None or self.units.pooling == "none":
+            return None
+        weights = parts.weights_for(one) - parts.weights_for(other)
+        reference, scores = self.units.reference, parts.scores
+        if reference is not None and self.units.pooling not in ("mean", "sum"):  # of sums it cancels
+            scores = scores - reference.to(scores)
+        return saliency_grid(
+            weights * scores, parts.maps, self.units.pooling, self.grid, image_size=size, boxes=parts.boxes,
+            group=self.units.group,
+        )  # fmt: skip
+
+    def _gradient_gains(self, predicted: Tensor) -> Tensor:
+        """The same by the margin's slope in pixels, for units without a place: right for small changes."""
+        with torch.enable_grad():
+            inputs = self.images.detach().clone().requires_grad_()
+            logits = self.explainer.network(inputs)
+            margin = logits.gather(1, self.targets[:, None]) - logits.gather(1, predicted[:, None])
+            (slope,) = torch.autograd.grad(margin.sum(), inputs)
+        found = []
+        e = self.distractors.ids.shape[1]
+        for s in range(len(self.shifts)):
+            index = torch.full((len(self.images), e), s, device=self.device)
+            chosen = torch.arange(e, device=self.device).expand(len(self.images), e)
+            other = self._shift_images(chosen, index)
+            change = (other - self.images[:, None]) * slope[:, None]
+            if self.is_tabular:
+                found.append(change)
+                continue
+            pooled = F.adaptive_avg_pool2d(change.sum(2), self.grid).flatten(2)
+            found.append(pooled * (change[0, 0, 0].numel() / pooled.shape[2]))
+        gains = torch.stack(found, 2)
+        inside = self._shift_cells(gains.new_zeros(1, 1, *self.grid)).flatten(
+            3
+        )  # -inf where nothing is laid over
+        return gains + inside
+
+    def _distractor_ids(self) -> Tensor:
+        """Of the distractors' images for each target, (N, E); -1 where there is none."""
+        row = self.distractors.row[self.targets.cpu()]
+        return self.distractors.ids[row].masked_fill((row < 0)[:, None], -1).to(self.device)
+
+    def _shift_cells(self, cells: Tensor) -> Tensor:
+        """Cells (N, E, h, w) under every shift: (N, E, S, h, w); -inf where nothing comes to lie."""
+        h, w = self.grid
+        reach = int(self.shifts.abs().max())
+        padded = F.pad(cells, [reach] * 4, value=-torch.inf)
+        starts = (reach - self.shifts).tolist()
+        return torch.stack([padded[..., y : y + h, x : x + w] for y, x in starts], 2)
+
+    def _shift_images(self, chosen: Tensor, shift: Tensor) -> Tensor:
+        """The distractors' images `chosen` (N, Q) under their shifts, (N, Q, 3, H, W)."""
+        row = self.distractors.row.to(self.device)[self.targets]
+        images = self.distractors.images[row[:, None], chosen]
+        if self.is_tabular:
+            return images
+        size = images.shape[-2:]
+        moves = self.shifts.to(self.device)[shift]  # (N, Q, 2)
+        places = []
+        for axis in range(2):
+            step = (moves[..., axis] * size[axis] / self.grid[axis]).round().long()
+            along = torch.arange(size[axis], device=self.device) - step[..., None]
+            places.append(along.clamp(0, size[axis] - 1))
+        n, q = chosen.shape
+        image = torch.arange(n * q, device=self.device).view(n * q, 1, 1)
+        y, x = places[0].view(n * q, -1, 1), places[1].view(n * q, 1, -1)
+        laid = images.flatten(0, 1).permute(0, 2, 3, 1)[image, y, x]
+        return laid.permute(0, 3, 1, 2).unflatten(0, (n, q))
+
+    def _swap_cells(self, images: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
+        """Images (M, 3, H, W) with cells `regions` (M, P) of `sources` laid over."""
+        if self.is_tabular:
+            return torch.where(regions, sources, images)
+        mask = F.interpolate(regions.view(-1, 1, *self.grid).float(), images.shape[-2:], mode="nearest") > 0
+        return torch.where(mask, sources, images)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        self.num_forwards += len(images)
+        return torch.cat([self.explainer.network(some) for some in images.split(256)])
+
+    def _extend_until_success(self, order: Tensor, lengths: Tensor, sources: Tensor, known: Tensor) -> Tensor:
+        """For each candidate the shortest run of its cells, of those tried, that does: (N, Q, P)."""
+        n, q, p = order.shape
+        rank = order.argsort(2)
+        most = torch.minimum(self.num_valid_cells, torch.tensor(max(1, int(MOST * p)), device=self.device))
+        length = torch.minimum(lengths, most)
+        masks = torch.zeros(n, q, p, dtype=torch.bool, device=self.device)
+        pending = known & (self.decomposition.logits.argmax(1) != self.targets)[:, None]
+        while pending.any():
+            tried = rank < length[..., None]
+            image, place = pending.nonzero(as_tuple=True)
+            mixed = self._swap_cells(self.images[image], sources[image, place], tried[image, place])
+            won = self._forward(mixed).argmax(1) == self.targets[image]
+            masks[image[won], place[won]] = tried[image[won], place[won]]
+            pending = pending & (length < most)
+            pending[image[won], place[won]] = False
+            length = torch.minimum((length * 1.3).ceil().long().clamp(min=1), most)
+        return masks
+
+    def _prune_cells(self, masks: Tensor, order: Tensor, sources: Tensor) -> Tensor:
+        """Without the cells that are not needed: each is undone, the weakest first, until none can be."""
+        masks = masks.clone()
+        changed = masks.any(2)
+        while changed.any():
+            changing = torch.zeros_like(changed)
+            for place in range(order.shape[2] - 1, -1, -1):
+                cell = order[:, :, place : place + 1]
+                there = masks.gather(2, cell)[..., 0] & changed
+                image, which = there.nonzero(as_tuple=True)
+                if not len(image):
+                    continue
+                tried = masks[image, which].scatter(1, cell[image, which], False)
+                mixed = self._swap_cells(self.images[image], sources[image, which], tried)
+                won = (self._forward(mixed).argmax(1) == self.targets[image]) & tried.any(1)
+                masks[image[won], which[won]] = tried[won]
+                changing[image[won], which[won]] = True
+            changed = changing
+        return masks

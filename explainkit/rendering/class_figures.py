@@ -1,0 +1,58 @@
+"""Class explanations as matplotlib figures."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
+from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, legible
+from explainkit.rendering.pictures import crop
+
+UNITS = 6
+"""Units of a class that are drawn."""
+
+
+def draw_class(class_explanation: ClassExplanation, size: float = 3.0) -> Figure:
+    """Units of a class: what each adds on average, from where to where, and images that have most of it."""
+    items = class_explanation.top(UNITS)
+    has_pictures = any(exemplar.image is not None for item in items for exemplar in item.exemplars)
+    figure = Figure(figsize=(size * (2.9 if has_pictures else 2.0), size * 1.25), layout="constrained")
+    if not has_pictures:
+        show_class(class_explanation, items, figure.subplots())
+        return figure
+    left, right = list(figure.subfigures(1, 2, squeeze=False, width_ratios=[1.5, 1])[0])
+    show_class(class_explanation, items, left.subplots())
+    grid = right.subplots(len(items), 3, squeeze=False)
+    for row, item in zip(grid, items, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        pictures = [(each.image, each.box) for each in item.exemplars if each.image is not None]
+        for axes, (image, box) in zip(row, pictures, strict=False):
+            axes.imshow(crop(image, box, 96))
+    grid[0, 1].set_title("most of it in the class", fontsize=8, color=NEUTRAL)
+    return figure
+
+
+def show_class(class_explanation: ClassExplanation, items: list[ClassEvidence], axes: Axes) -> None:
+    """Mean contributions as bars, with lines from their 5 % to their 95 % quantiles."""
+    values = [item.contribution for item in items]
+    positions = range(len(items))
+    axes.barh(positions, values, color=[FOR if value > 0 else AGAINST for value in values], height=0.6)
+    if class_explanation.foil is None:
+        axes.hlines(
+            positions, [item.low for item in items], [item.high for item in items], color="#18181b", lw=1
+        )
+    axes.set_yticks(positions, [legible(item.text) for item in items], fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color=NEUTRAL, linewidth=0.8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    foil = f" rather than {legible(class_explanation.foil_name)}" if class_explanation.foil_name else ""
+    what = "margin" if class_explanation.foil_name else "logit"
+    axes.set_title(
+        f"{legible(class_explanation.name)}{foil}\nmean {what} {class_explanation.explained_output:.2f} over "
+        f"{class_explanation.count} images",
+        fontsize=9,
+        parse_math=False,
+    )

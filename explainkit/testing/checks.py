@@ -1,0 +1,68 @@
+"""Every check, and all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from explainkit.errors import ConformanceError
+from explainkit.explainers.interface import Explainer
+from explainkit.testing.examples import tiny_images
+from explainkit.testing.image_checks import (
+    check_additivity,
+    check_autocast,
+    check_bad_images_refused,
+    check_batch_invariance,
+    check_constant_images,
+    check_deterministic,
+    check_layouts_and_dtypes,
+    check_rendering,
+    check_save_load,
+    check_state_restored,
+    check_targets,
+)
+from explainkit.testing.question_checks import (
+    check_class_explanations,
+    check_counterfactuals,
+    check_unit_names,
+)
+
+Check = Callable[[Explainer, Tensor], None]
+
+CHECKS: tuple[Check, ...] = (
+    check_additivity,
+    check_batch_invariance,
+    check_deterministic,
+    check_state_restored,
+    check_bad_images_refused,
+    check_targets,
+    check_save_load,
+    check_layouts_and_dtypes,
+    check_autocast,
+    check_constant_images,
+    check_rendering,
+    check_class_explanations,
+    check_counterfactuals,
+    check_unit_names,
+)
+
+
+def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
+    """Hold a fitted `explainer` to every check.
+
+    Parameters
+    ----------
+    images : Tensor or None, (N, 3, H, W)
+        Of the kind that the network knows; six of `tiny_dataset` unless given.
+
+    Raises
+    ------
+    ConformanceError
+        At the first check that fails, with its name.
+    """
+    for check in CHECKS:
+        try:
+            check(explainer, tiny_images() if images is None else images)
+        except ConformanceError as error:
+            raise ConformanceError(f"{check.__name__}: {error}") from error

@@ -1,0 +1,382 @@
+"""The engine: runs phases on Lightning Fabric, and stops in words when a loss goes astray."""
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from attrs import define, evolve, field, frozen
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError, TrainingError
+from explainkit.protocols import Logger
+from explainkit.training.checkpoints import Checkpoint, Checkpoints, Position, RunState, fingerprint
+from explainkit.training.distributed import broadcast_buffers, launch_fabric
+from explainkit.training.loggers import Progress
+from explainkit.training.phases import Epoch, Network, Phase, Repeat, optimizer, scheduler, set_modes
+
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it greets every run
+
+LEARNING, FINISHING, DONE = range(3)
+"""Stages of a phase, as checkpoints know them."""
+
+EXPLODED = 1e4
+"""A term this many times its first value (or 1, if that is larger) has exploded."""
+
+
+@frozen(eq=False, kw_only=True)
+class PhaseRun(Generic[Network]):
+    """One phase under way: what its epochs need."""
+
+    phase: Phase[Network]
+    loss: Callable[[Any, Batch], Mapping[str, Tensor]]
+    network: Network
+    module: nn.Module
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler | None
+    fabric: Fabric
+    dataset: ImageDataset
+    progress: Progress
+
+
+@define(eq=False, kw_only=True)
+class Trainer:
+    """Runs a plan of phases on a network, in place.
+
+    Under ``torchrun`` the images of each batch are shared among the processes; statistics of batch norm are
+    each process's own while it learns, and the first one's afterwards.
+
+    Parameters
+    ----------
+    seed : int
+        Of the order of images and of their augmentation, together with epoch and image id.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+    loggers : sequence of Logger
+        They record every epoch; when a run is resumed, those before too.
+    progress : bool or None
+        A bar in the terminal; ``None``: where there is one.
+    checkpoints : path or None
+        Folder for checkpoints: after every epoch, before and after every `on_end`.
+    checkpoint_every_n_steps : int or None
+        Also within epochs, after so many steps.
+    resume : bool
+        Go on from the checkpoint in that folder, or begin where there is none. The end is that of the
+        uninterrupted run, bit for bit on the CPU.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    loggers: Sequence[Logger] = ()
+    progress: bool | None = None
+    checkpoints: str | Path | None = None
+    checkpoint_every_n_steps: int | None = None
+    resume: bool = False
+    state: RunState = field(factory=RunState, init=False)
+    _store: Checkpoints | None = field(default=None, init=False)
+    _resumed: Checkpoint | None = field(default=None, init=False)
+    _fabrics: dict[str, Fabric] = field(factory=dict, init=False)
+
+    @property
+    def history(self) -> list[Epoch]:
+        """What each epoch cost and gave."""
+        return self.state.history
+
+    def run(
+        self, network: Network, dataset: ImageDataset, plan: Sequence[Phase[Network] | Repeat[Network]]
+    ) -> list[Epoch]:
+        """Run `plan` in order and return what each epoch cost; the network ends in eval mode, all trainable.
+
+        Raises
+        ------
+        TrainingError
+            For a loss that is NaN, infinite or exploded, with phase, epoch and term.
+        InputError
+            For a checkpoint of another run, and for a folder that cannot be written.
+        """
+        try:
+            self._begin(network, dataset, plan)
+            start = self.state.position
+            for index, item in enumerate(plan):
+                if index < start.item:
+                    continue
+                repeat = item if isinstance(item, Repeat) else Repeat([item], 1)
+                for round_index in range(repeat.max_rounds):
+                    if (index, round_index) < (start.item, start.round):
+                        continue
+                    for number, phase in enumerate(repeat.phases):
+                        position = Position(item=index, round=round_index, phase=number)
+                        self._run_phase(network, dataset, phase, position)
+                    if repeat.stop_when is not None and repeat.stop_when(network, dataset, self.history):
+                        break
+            self._fabric("32-true").barrier()
+            return self.history
+        finally:
+            network.requires_grad_(True)
+            network.eval()
+            for logger in self._active_loggers():
+                logger.close()
+            self._end_processes()
+
+    def _begin(
+        self, network: Network, dataset: ImageDataset, plan: Sequence[Phase[Network] | Repeat[Network]]
+    ) -> None:
+        """Find the device, and go back to the checkpoint where there is one."""
+        fabric = self._fabric("32-true")
+        network.to(fabric.device)
+        if self.checkpoints is None:
+            return
+        run = fingerprint(dataset, plan, self.seed, fabric.device, fabric.world_size)
+        store = self._store = Checkpoints(folder=Path(self.checkpoints), run=run)
+        if not store.path.exists():
+            self._save(network)
+            return
+        if not self.resume:
+            raise InputError(
+                f"Expected a folder without a checkpoint; {str(store.folder)!r} has one. Go on from it with "
+                "resume=True, or remove it."
+            )
+        self._resumed = store.load()
+        self._resumed.restore_network(network)
+        self.state = self._resumed.state
+        for logger in self._active_loggers():
+            for epoch in self.history:
+                logger.log(epoch)
+
+    def _run_phase(
+        self, network: Network, dataset: ImageDataset, phase: Phase[Network], position: Position
+    ) -> None:
+        checkpoint = self._resumed
+        if checkpoint is not None and position.phase_index < checkpoint.state.position.phase_index:
+            return
+        self._resumed = None
+        if checkpoint is None:
+            self.state.position = position
+        stage = self.state.position.stage
+        if stage == LEARNING and phase.loss is not None and phase.epochs:
+            fabric = self._fabric(phase.precision)
+            is_shown = self.progress if fabric.is_global_zero else False
+            with Progress(phase.name, phase.epochs, is_shown) as progress:
+                self._learn(network, dataset, phase, phase.loss, fabric, progress, checkpoint)
+        network.eval()
+        if stage < DONE and phase.on_end is not None:
+            if stage < FINISHING:
+                self._save(network, evolve(position, stage=FINISHING))
+            with torch.no_grad():
+                phase.on_end(network, dataset)
+        if stage < DONE:
+            self._save(network, evolve(position, stage=DONE))
+
+    def _learn(
+        self,
+        network: Network,
+        dataset: ImageDataset,
+        phase: Phase[Network],
+        loss: Callable[[Any, Batch], Mapping[str, Tensor]],
+        fabric: Fabric,
+        progress: Progress,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        if phase.batch_size % fabric.world_size:
+            raise InputError(
+                f"Expected a batch size that {fabric.world_size} processes can share; got {phase.batch_size}."
+            )
+        prepared = optimizer(network, phase)
+        schedule = scheduler(phase, prepared, _steps(dataset, phase))
+        module, wrapped = fabric.setup(network, prepared)
+        if hasattr(network, "decompose"):
+            module.mark_forward_method("decompose")
+        if checkpoint is not None and "optimizer" in checkpoint.facts:
+            checkpoint.restore_optimizer(prepared, schedule, phase, _steps(dataset, phase))
+        elif checkpoint is None:
+            self.state = RunState(
+                position=self.state.position, epochs=self.state.epochs, history=self.history
+            )
+        phase_run = PhaseRun(
+            phase=phase, loss=loss, network=network, module=module, optimizer=wrapped, lr_scheduler=schedule,
+            fabric=fabric, dataset=dataset, progress=progress,
+        )  # fmt: skip
+        state = self.state
+        while state.position.epoch < phase.epochs and not _is_out_of_patience(state, phase):
+            self._epoch(phase_run)
+            if state.position.epoch < phase.epochs and not _is_out_of_patience(state, phase):
+                self._save(network, state.position, prepared, schedule)
+        if state.best_state is not None:
+            network.load_state_dict(state.best_state)
+            state.best_state = None
+
+    def _epoch(self, phase_run: PhaseRun[Any]) -> None:
+        """One pass over the training split, and its validation."""
+        state, phase = self.state, phase_run.phase
+        started = time.perf_counter()
+        set_modes(phase_run.network)
+        batches = self._order(len(phase_run.dataset.train), phase.batch_size)
+        for index in range(state.position.step, len(batches)):
+            values = self._step(phase_run, batches[index])
+            if phase_run.lr_scheduler is not None and (
+                phase.lr_scheduler_interval == "step" or index == len(batches) - 1
+            ):
+                phase_run.lr_scheduler.step()
+            for name, value in values.items():
+                state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value / len(batches)
+            state.position = evolve(state.position, step=index + 1)
+            phase_run.progress.advance(state.position.epoch + 1, (index + 1) / len(batches), values)
+            if (
+                self.checkpoint_every_n_steps is not None
+                and (index + 1) % self.checkpoint_every_n_steps == 0
+                and index + 1 < len(batches)
+            ):
+                self._save(phase_run.network, state.position, phase_run.optimizer, phase_run.lr_scheduler)
+        broadcast_buffers(phase_run.network, phase_run.fabric)
+        accuracy, validation = evaluate(
+            phase_run.module, phase_run.dataset, "validation", phase_run.fabric.device
+        )
+        state.position = evolve(state.position, epoch=state.position.epoch + 1, step=0)
+        state.epochs += 1
+        epoch = Epoch(
+            phase=phase.name,
+            epoch=state.position.epoch,
+            train_losses=state.loss_sums,
+            val_accuracy=accuracy,
+            val_loss=validation,
+            seconds=time.perf_counter() - started,
+            val_metrics=_val_metrics(phase_run),
+        )
+        state.history.append(epoch)
+        state.loss_sums = {}
+        for logger in self._active_loggers():
+            logger.log(epoch)
+        state.epochs_since_best += 1
+        if (accuracy, -validation) > state.best or not len(phase_run.dataset.validation):
+            state.best, state.epochs_since_best = (accuracy, -validation), 0
+            state.best_state = _copy_state(phase_run.network) if phase.restore_best else None
+
+    def _step(self, phase_run: PhaseRun[Any], ids: Tensor) -> dict[str, float]:
+        """One step of the optimizer on this process's share of `ids`; each term's mean over all of them."""
+        fabric, dataset = phase_run.fabric, phase_run.dataset
+        batch = dataset.train.batch(ids[fabric.global_rank :: fabric.world_size])
+        if dataset.augment is not None:
+            batch = dataset.augment(batch, self.seed, self.state.epochs + 1)
+        terms = phase_run.loss(phase_run.module, batch.to(fabric.device))
+        means: Any = fabric.all_reduce(
+            torch.stack([term.detach().double() for term in terms.values()]), reduce_op="mean"
+        )
+        values = dict(zip(terms, means.tolist(), strict=True))
+        self._check(values, phase_run.phase.name)
+        phase_run.optimizer.zero_grad()
+        fabric.backward(torch.stack(list(terms.values())).sum())
+        if phase_run.phase.grad_clip_norm is not None:
+            fabric.clip_gradients(
+                phase_run.module, phase_run.optimizer, max_norm=phase_run.phase.grad_clip_norm
+            )
+        phase_run.optimizer.step()
+        return values
+
+    def _check(self, values: Mapping[str, float], phase: str) -> None:
+        """Refuse terms that are not sane."""
+        for name, value in values.items():
+            first = self.state.initial_losses.setdefault(name, value)
+            if not math.isfinite(value):
+                what = "NaN" if math.isnan(value) else "infinite"
+            elif abs(value) > EXPLODED * max(1.0, abs(first)):
+                what = f"{value:.3g}, from {first:.3g} at first: it exploded"
+            else:
+                continue
+            raise TrainingError(
+                f"Phase {phase!r}, epoch {self.state.position.epoch + 1}: the loss term {name!r} is {what}. "
+                "Lower the learning rate, clip the gradient (grad_clip_norm=1.0), or train in full precision."
+            )
+
+    def _save(
+        self,
+        network: nn.Module,
+        position: Position | None = None,
+        optimizer: Optimizer | None = None,
+        schedule: LRScheduler | None = None,
+    ) -> None:
+        """A checkpoint, by the first process."""
+        self.state.position = position or self.state.position
+        if self._store is not None and self._fabric("32-true").is_global_zero:
+            unwrapped = getattr(optimizer, "optimizer", optimizer)
+            self._store.save(self.state, network, unwrapped, schedule)
+
+    def _end_processes(self) -> None:
+        """End the group of processes; its wrappers must be gone before it."""
+        is_distributed = self._fabric("32-true").world_size > 1
+        self._fabrics.clear()
+        if is_distributed:
+            gc.collect()
+            torch.distributed.destroy_process_group()
+
+    def _active_loggers(self) -> Sequence[Logger]:
+        return self.loggers if self._fabric("32-true").is_global_zero else ()
+
+    def _fabric(self, precision: str) -> Fabric:
+        if precision not in self._fabrics:
+            self._fabrics[precision] = launch_fabric(self.device, precision)
+        return self._fabrics[precision]
+
+    def _order(self, images: int, batch_size: int) -> list[Tensor]:
+        """The ids of each batch of this epoch; what does not fill a batch waits for another epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.state.epochs + 1)
+        order = torch.randperm(images, generator=generator)
+        full = max(1, images // batch_size)
+        return list(order[: full * batch_size].split(batch_size))
+
+
+def evaluate(
+    network: nn.Module, dataset: ImageDataset, split: str, device: torch.device, size: int = 256
+) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of `network` on a split, in eval mode, mode put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    correct, loss, count = 0, 0.0, 0
+    with torch.no_grad():
+        for batch in dataset.batches(split, size):
+            logits = network(batch.images.to(device, dtype)).float()
+            labels = batch.labels.to(device)
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            count += len(labels)
+    for module, training in modes:
+        module.training = training
+    return correct / max(count, 1), loss / max(count, 1)
+
+
+def _val_metrics(phase_run: PhaseRun[Any]) -> dict[str, float]:
+    """The metrics of the phase; random numbers go on as if they had not been taken."""
+    if phase_run.phase.val_metrics is None:
+        return {}
+    modes = [(module, module.training) for module in phase_run.network.modules()]
+    phase_run.network.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        metrics = {
+            name: float(value)
+            for name, value in phase_run.phase.val_metrics(phase_run.network, phase_run.dataset).items()
+        }
+    for module, training in modes:
+        module.training = training
+    return metrics
+
+
+def _steps(dataset: ImageDataset, phase: Phase[Any]) -> int:
+    """Steps of an epoch."""
+    return max(1, len(dataset.train) // phase.batch_size)
+
+
+def _is_out_of_patience(state: RunState, phase: Phase[Any]) -> bool:
+    return phase.patience is not None and state.epochs_since_best >= phase.patience
+
+
+def _copy_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

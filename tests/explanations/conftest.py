@@ -1,0 +1,6 @@
+"""Builders of explanations stand beside their tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

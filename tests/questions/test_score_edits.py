@@ -1,0 +1,186 @@
+"""Edits of evidence flip, stay within what is plausible, and are as small as brute force finds."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import LinearConstraint, linprog, minimize
+
+from explainkit.questions import edit_programs, score_edits
+from explainkit.questions.score_edits import edit_scores
+
+
+def problem(seed, images=6, classes=4, units=6, room=1.0):
+    """Random heads, scores and ranges, some of which leave no way."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(classes, units, generator=generator).double()
+    scores = torch.rand(images, units, generator=generator).double()
+    bias = torch.randn(classes, generator=generator).double()
+    logits = scores @ weights.T + bias
+    targets = (logits.argmax(1) + torch.randint(1, classes, (images,), generator=generator)) % classes
+    low = scores - room * torch.rand(images, units, generator=generator)
+    high = scores + room * torch.rand(images, units, generator=generator)
+    return logits, targets, scores, weights, low, high
+
+
+def edited(given, **options):
+    logits, targets, scores, weights, low, high = given
+    return edit_scores(
+        logits, targets, scores, lambda rows: weights.expand(len(rows), -1, -1), low, high, **options
+    )
+
+
+def possible(given, image, among, margin=0.01):
+    """Whether moving the units `among` alone can make the target win, by a linear program written anew."""
+    logits, targets, scores, weights, low, high = (value.numpy() for value in given)
+    t, rivals = targets[image], [c for c in range(logits.shape[1]) if c != targets[image]]
+    rows = [[weights[c, k] - weights[t, k] for k in among] for c in rivals]
+    gaps = [logits[image, t] - logits[image, c] - margin for c in rivals]
+    ends = [(low[image, k] - scores[image, k], high[image, k] - scores[image, k]) for k in among]
+    if not among:
+        return all(gap >= 0 for gap in gaps)
+    return linprog(np.zeros(len(among)), A_ub=rows, b_ub=gaps, bounds=ends, method="highs").status == 0
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 1.0, 3.0]))
+def test_the_fewest_changes_are_those_that_brute_force_finds(seed, room):
+    given_ = problem(seed, room=room)
+    found = edited(given_)
+    units = range(given_[2].shape[1])
+
+    for image in range(len(given_[0])):
+        sizes = [sum(some) for some in product((0, 1), repeat=6)
+                 if possible(given_, image, [k for k in units if some[k]])]  # fmt: skip
+        assert bool(found.feasible[image]) == bool(sizes)
+        assert found.exact[image]
+        if sizes:
+            assert int(found.size[image]) == min(sizes) >= int(found.lower_bound[image])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(0, 10**6), st.sampled_from([0.2, 1.0]), st.sampled_from(["l0", "l1", "l2"]),
+    st.sampled_from([5, 40]),
+)  # fmt: skip
+def test_a_feasible_edit_flips_within_the_ranges(seed, room, cost, units):
+    given_ = logits, targets, scores, weights, low, high = problem(seed, classes=7, units=units, room=room)
+    found = edited(given_, norm=cost)
+    moved = found.after - scores
+    after = logits + moved @ weights.T
+
+    assert torch.equal(after.argmax(1)[found.feasible], targets[found.feasible])
+    assert ((found.after >= low - 1e-9) & (found.after <= high + 1e-9)).all()
+    assert (moved[~found.feasible] == 0).all()
+    assert torch.allclose(found.logits, after)
+    for image in (~found.feasible).nonzero()[:, 0].tolist():
+        assert not possible(given_, image, list(range(units)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_not_proved_smallest_says_so_by_its_bound(seed):
+    found = edited(problem(seed, images=20, classes=8, units=30, room=0.6))
+
+    assert (found.size >= found.lower_bound)[found.feasible].all()
+    assert (found.size == found.lower_bound)[found.feasible & found.exact].all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_least_sum_of_sizes_is_that_of_a_linear_program(seed):
+    given_ = logits, targets, scores, weights, low, high = problem(seed, room=2.0)
+    found = edited(given_, norm="l1")
+
+    for image in found.feasible.nonzero()[:, 0].tolist():
+        t, rivals = int(targets[image]), [c for c in range(4) if c != int(targets[image])]
+        rows = [(weights[c] - weights[t]).tolist() for c in rivals]
+        ends = [(0, float(high[image, k] - scores[image, k])) for k in range(6)]
+        ends += [(0, float(scores[image, k] - low[image, k])) for k in range(6)]
+        best = linprog(
+            np.ones(12), A_ub=[[*row, *(-value for value in row)] for row in rows],
+            b_ub=[float(logits[image, t] - logits[image, c]) - 0.01 for c in rivals],
+            bounds=ends, method="highs",
+        )  # fmt: skip
+        assert (found.after - scores)[image].abs().sum().item() == pytest.approx(best.fun, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_least_sum_of_squares_is_that_of_a_general_solver(seed):
+    given_ = logits, targets, scores, weights, low, high = problem(seed, images=3, room=2.0)
+    found = edited(given_, norm="l2")
+
+    for image in found.feasible.nonzero()[:, 0].tolist():
+        t = int(targets[image])
+        rivals = [c for c in range(4) if c != t]
+        sides = (weights[t] - weights[rivals]).numpy()
+        ahead = (logits[image, t] - logits[image, rivals] - 0.01).numpy()
+        ends = list(zip((low - scores)[image].tolist(), (high - scores)[image].tolist(), strict=True))
+        rule = LinearConstraint(sides, lb=-ahead)
+        best = minimize(lambda x: x @ x, np.zeros(6), bounds=ends, constraints=[rule], method="SLSQP")
+        changed = (found.after - scores)[image]
+        assert changed.square().sum().item() == pytest.approx(best.fun, rel=1e-3, abs=1e-6)
+
+
+def test_against_one_rival_without_ends_the_least_squares_are_the_closed_form():
+    logits, targets, scores, weights, _, _ = problem(3, images=4, classes=2)
+    far = torch.full_like(scores, 1e3)
+    found = edited((logits, targets, scores, weights, -far, far), norm="l2", margin=0.5)
+    towards = weights[targets] - weights[1 - targets]
+    gap = logits.gather(1, (1 - targets)[:, None]) - logits.gather(1, targets[:, None]) + 0.5
+
+    assert torch.allclose(
+        found.after - scores, towards * gap / towards.square().sum(1, keepdim=True), atol=1e-5
+    )
+
+
+def test_what_is_the_target_already_is_left_alone():
+    logits, _, scores, weights, low, high = problem(1)
+    found = edited((logits, logits.argmax(1), scores, weights, low, high))
+
+    assert found.feasible.all() and found.exact.all() and not found.size.any() and not found.lower_bound.any()
+
+
+def test_weights_of_their_own_for_every_image_are_taken():
+    logits, targets, scores, weights, low, high = problem(5, room=3.0)
+    every = weights + 0.3 * torch.randn(6, 4, 6, generator=torch.Generator().manual_seed(0)).double()
+    logits = torch.einsum("nck,nk->nc", every, scores)
+    targets = (logits.argmax(1) + 1) % 4
+    found = edit_scores(logits, targets, scores, lambda rows: every[rows], low, high)
+    after = torch.einsum("nck,nk->nc", every, found.after)
+
+    assert found.feasible.any() and torch.equal(after.argmax(1)[found.feasible], targets[found.feasible])
+
+
+def test_where_scores_are_coupled_the_head_is_run_again():
+    logits, targets, scores, weights, low, high = problem(7, images=12, units=8, room=2.0)
+
+    def rescore(values):
+        return (values / values.norm(dim=1, keepdim=True)) @ weights.T * 5
+
+    logits = rescore(scores)
+    targets = (logits.argmax(1) + 1) % 4
+    found = edited((logits, targets, scores, weights, low, high), rescore=rescore)
+
+    assert found.feasible.any() and not found.exact.any()
+    again = rescore(found.after)
+    assert torch.equal(again.argmax(1)[found.feasible], targets[found.feasible])
+    assert torch.allclose(found.logits, again, atol=1e-9)
+
+
+def test_where_the_solver_gives_up_nothing_is_called_proved(monkeypatch):
+    class GaveUp:
+        status = 4
+
+    given_ = problem(3, images=60, classes=6, room=0.8)
+    true = edited(given_)
+    monkeypatch.setattr(edit_programs, "linprog", lambda *_, **__: GaveUp())
+    monkeypatch.setattr(
+        score_edits, "is_infeasible", lambda some: torch.zeros(len(some.low), dtype=torch.bool)
+    )
+    found = edited(given_)
+
+    assert not found.exact.all() and (found.size >= found.lower_bound)[found.feasible].all()
+    assert torch.equal(found.feasible[found.exact], true.feasible[found.exact])
+    assert torch.equal(found.size[found.exact], true.size[found.exact])

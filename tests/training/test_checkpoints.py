@@ -1,0 +1,115 @@
+"""A run that was cut off is worth as much as one that was not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import explainkit as ek
+from explainkit.errors import FormatError, InputError, TrainingError
+from explainkit.testing import tiny_dataset
+from explainkit.training.checkpoints import FILE
+
+KILLER = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
+
+
+def fitted(folder, *, epochs=2, seed=0, resume=False):
+    return ek.explainer("cam", preset="tiny", epochs=epochs).fit(
+        tiny_dataset(), seed=seed, device="cpu", progress=False, checkpoints=folder, resume=resume
+    )
+
+
+def test_killed_and_resumed_runs_end_bit_identical():
+    """Killed while writing a checkpoint, inside a finish, and at a random moment."""
+    ended = subprocess.run(
+        [sys.executable, KILLER, "--kills", "3"], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "3 of 3 ends are bit-identical" in ended.stdout
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = fitted(tmp_path)
+
+    again = fitted(tmp_path, resume=True)
+
+    assert again.history == first.history
+    assert torch.equal(again.network.head.weight, first.network.head.weight)
+
+
+def test_a_checkpoint_is_never_overwritten_unasked(tmp_path):
+    fitted(tmp_path)
+
+    with pytest.raises(InputError, match="resume=True"):
+        fitted(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "word"), [({"seed": 1}, "seed"), ({"epochs": 3}, "plan")])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, word):
+    fitted(tmp_path)
+
+    with pytest.raises(InputError, match=f"its {word} differ"):
+        fitted(tmp_path, resume=True, **change)
+
+
+def test_another_number_of_threads_is_refused(tmp_path):
+    fitted(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+
+    try:
+        with pytest.raises(InputError, match="its threads differ"):
+            fitted(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    fitted(tmp_path)
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:5000] if damage == "cut" else b"something else")
+
+    with pytest.raises(FormatError, match=FILE):
+        fitted(tmp_path, resume=True)
+
+
+def test_a_validation_loss_that_is_no_number_ends_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("explainkit.training.trainer.evaluate", lambda *_: (0.5, float("nan")))
+
+    with pytest.raises(TrainingError, match="validation split"):
+        fitted(tmp_path)
+
+
+def test_a_full_disk_ends_in_words_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    fitted(tmp_path / "good")
+    whole = (tmp_path / "good" / FILE).read_bytes()
+    place = tmp_path / "full"
+    place.mkdir()
+    saves = []
+
+    def full(path, content):
+        saves.append(path)
+        if len(saves) == 2:
+            raise OSError(28, "No space left on device")
+        with path.open("wb") as file:
+            return file.write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="No space left"):
+        fitted(place)
+    monkeypatch.undo()
+
+    assert [item.name for item in place.iterdir()] == [FILE]
+    fitted(place, resume=True)
+    assert len((place / FILE).read_bytes()) == len(whole)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(InputError, match="checkpoints"):
+        fitted(tmp_path / "file" / "within")
