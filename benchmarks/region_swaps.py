@@ -34,7 +34,7 @@ from explainkit.data.types import Batch
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.counterfactuals import RegionSwaps
 from explainkit.explanations.decomposition import Decomposition
-from explainkit.questions.region_swap import MOST, _Search, gather
+from explainkit.questions.region_swap import MOST, _RegionSwapSearch, gather_distractors
 
 DRAWS = 50
 """Random regions for each image."""
@@ -98,16 +98,19 @@ def flips_as_predicted(model: Model, images: Tensor, targets: Tensor, dataset: A
     assert model.units is not None
     is_flipped = []
     with undisturbed(model.network), torch.no_grad():
-        distractors = gather(model, dataset, targets, images)
+        distractors = gather_distractors(model, dataset, targets, images)
         for rows in torch.arange(len(images)).split(16):
             decomposition: Decomposition = model.network.decompose(images[rows])  # type: ignore[operator]
-            search = _Search(model, model.units, images[rows], decomposition, targets[rows], distractors)
+            search = _RegionSwapSearch(
+                model, model.units, images[rows], decomposition, targets[rows], distractors
+            )
             order, lengths, chosen, shift = search._candidates()
-            most = torch.minimum(search.valid, torch.tensor(int(MOST * order.shape[2])))
+            most = torch.minimum(search.num_valid_cells, torch.tensor(int(MOST * order.shape[2])))
             length = torch.minimum(lengths, most)[:, 0]
             cells = order[:, 0].argsort(1) < length[:, None]
-            mixed = search._mixed(images[rows], search._laid(chosen, shift)[:, 0], cells)
-            is_flipped.append(model.network(mixed).argmax(1) == targets[rows])
+            sources = search._shift_images(chosen, shift)[:, 0]
+            swapped = search._swap_cells(images[rows], sources, cells)
+            is_flipped.append(model.network(swapped).argmax(1) == targets[rows])
     return torch.cat(is_flipped)
 
 

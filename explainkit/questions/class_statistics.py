@@ -48,29 +48,29 @@ def explain_class(
         )
     if batch_size < 1:
         raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
-    wanted = _wanted(classes, explainer.classes)
+    is_explained = _mask_of_classes(classes, explainer.classes)
     if isinstance(dataset, ImageDataset):
         explainer.check_classes(dataset)
     batches = dataset.batches("train", batch_size) if isinstance(dataset, ImageDataset) else dataset
     tally: _Tally | None = None
     with torch.inference_mode(False):
-        for batch in _valid(batches, len(wanted)):
-            rows = wanted[batch.labels.cpu()].nonzero()[:, 0]
+        for batch in _checked_batches(batches, len(is_explained)):
+            rows = is_explained[batch.labels.cpu()].nonzero()[:, 0]
             if not len(rows):
                 continue
             labels = batch.labels.cpu()[rows]
             explanations = explainer.explain(
                 batch.images[rows.to(batch.images.device)], labels, batch_size=batch_size
             )
-            tally = tally or _Tally(explanations, wanted)
+            tally = tally or _Tally(explanations, is_explained)
             tally.add(explanations, labels, batch.ids.cpu()[rows])
         if tally is None:
             raise InputError("Expected images of the classes to explain; the data have none.")
         split = (batches.split, batches.name) if isinstance(batches, Batches) else None
-        return tally.finish(split, asked=classes is not None)
+        return tally.finish(split, are_all_required=classes is not None)
 
 
-def _valid(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+def _checked_batches(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
     """The batches that have images, once their labels are found to be of `count` classes."""
     for batch in batches if isinstance(batches, Iterable) else [batches]:
         if not isinstance(batch, Batch):
@@ -84,30 +84,31 @@ def _valid(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
                 f"Expected a whole number as the label of each image, ({len(batch)},); got "
                 f"{batch.labels.dtype} {tuple(batch.labels.shape)}."
             )
-        low, high = (int(found) for found in batch.labels.aminmax())
+        low, high = (int(label) for label in batch.labels.aminmax())
         if not 0 <= low <= high < count:
             raise InputError(f"Expected labels in 0 … {count - 1}; got {low} … {high}.")
         yield batch
 
 
-def _wanted(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> Tensor:
-    """Which classes are asked for, (C,) bool."""
+def _mask_of_classes(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> Tensor:
+    """Which classes are to be explained, (C,) bool."""
     if classes is None:
         return torch.ones(len(names), dtype=torch.bool)
-    asked = [classes] if isinstance(classes, int | str) else list(classes)
-    wanted = torch.zeros(len(names), dtype=torch.bool)
-    wanted[[class_index(names, item) for item in asked]] = True
-    return wanted
+    targets = [classes] if isinstance(classes, int | str) else list(classes)
+    mask = torch.zeros(len(names), dtype=torch.bool)
+    mask[[class_index(names, target) for target in targets]] = True
+    return mask
 
 
 class _Tally:
     """Sums over images, by class; nothing here grows with their number."""
 
-    def __init__(self, explanations: Explanations, wanted: Tensor) -> None:
-        self.index = wanted.nonzero()[:, 0]
-        self.row = torch.full((len(wanted),), -1).index_put((self.index,), torch.arange(len(self.index)))
+    def __init__(self, explanations: Explanations, is_explained: Tensor) -> None:
+        self.index = is_explained.nonzero()[:, 0]
+        self.row = torch.full((len(is_explained),), -1)
+        self.row[self.index] = torch.arange(len(self.index))
         self.first = explanations[:0]
-        m, c, k = len(self.index), len(wanted), len(explanations.units)
+        m, c, k = len(self.index), len(is_explained), len(explanations.units)
         self.counts = torch.zeros(m, dtype=torch.long)
         self.logits, self.base = _sums(m, c), _sums(m)
         self.scores, self.sums, self.squares = (_sums(m, k) for _ in range(3))
@@ -118,13 +119,12 @@ class _Tally:
         self.ids = torch.full((m, EXEMPLARS, k), -1)
         self.cells = torch.zeros(m, EXEMPLARS, k, dtype=torch.long)
         self.boxes = torch.zeros(m, EXEMPLARS, k, 4, dtype=torch.long)
-        parts = explanations.decomposition
-        self.constant = (
-            parts.weights.cpu() if parts is not None and isinstance(parts.weights, Tensor) else None
-        )
-        self.varying = parts is not None and self.constant is None and m * k * max(c, k) <= LARGEST
+        weights = None if explanations.decomposition is None else explanations.decomposition.weights
+        self.constant_weights = weights.cpu() if isinstance(weights, Tensor) else None
+        has_weight_fn = weights is not None and self.constant_weights is None
+        self.has_varying_weights = has_weight_fn and m * k * max(c, k) <= LARGEST
         self.bases = _sums(m, c)
-        if self.varying:
+        if self.has_varying_weights:
             self.all_class_contributions = _sums(m, c, k)
             self.weights, self.products = _sums(m, k), _sums(m, k, k)
             self.moments, self.power = _sums(m, k), _sums(m, 2)
@@ -151,25 +151,24 @@ class _Tally:
         if explanations.decomposition is not None:
             bias = explanations.decomposition.bias.detach().cpu().double()
             self.bases.index_add_(0, row, bias.expand(len(row), -1))
-        if self.varying:
+        if self.has_varying_weights:
             self._add_varying(explanations, row)
-        self._keep_best(explanations, row, ids)
+        self._update_exemplars(explanations, row, ids)
 
-    def finish(self, split: tuple[Split, str] | None, asked: bool) -> ClassExplanations:
+    def finish(self, split: tuple[Split, str] | None, are_all_required: bool) -> ClassExplanations:
         """The means, of the classes that had images."""
         seen = self.counts > 0
         explanations = self.first
-        if asked and not seen.all():
+        if are_all_required and not seen.all():
             missing = [explanations.classes[int(c)] for c in self.index[~seen]]
             raise InputError(f"Expected images of {', '.join(missing[:5])}; the data have none.")
         n = self.counts[seen, None].double()
         mean = self.sums[seen] / n
-        spread = (self.squares[seen] / n - mean.square()).clamp(min=0).sqrt()
+        std = (self.squares[seen] / n - mean.square()).clamp(min=0).sqrt()
         positive, negative = self.positive[seen] / n, self.negative[seen] / n
-        silent = 1 - positive - negative
-        right = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
-        every, bases = self._every(seen)
-        units = explanations.units.to("cpu")
+        zero = 1 - positive - negative
+        num_correct = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
+        all_class_contributions, bases = self._all_class_means(seen)
         return ClassExplanations(
             classes=explanations.classes,
             index=self.index[seen],
@@ -178,58 +177,56 @@ class _Tally:
             base=(self.base[seen] / n[:, 0]).float(),
             scores=(self.scores[seen] / n).float(),
             contributions=mean.float(),
-            std=spread.float(),
+            std=std.float(),
             quantiles=self.quantiles.at(SHARES)[:, seen],
-            sign_agreement=torch.where(mean > 0, positive, torch.where(mean < 0, negative, silent)).float(),
-            decisive_rate=None if explanations.decomposition is None else self.decisive_rate[seen] / right,
+            sign_agreement=torch.where(mean > 0, positive, torch.where(mean < 0, negative, zero)).float(),
+            decisive_rate=(
+                None if explanations.decomposition is None else self.decisive_rate[seen] / num_correct
+            ),
             confusion=self.confusion[seen],
             linear_r2=self._linear_r2(seen),
-            all_class_contributions=every,
+            all_class_contributions=all_class_contributions,
             bases=bases,
             examples=self._examples(seen, mean, split),
-            units=units,
+            units=explanations.units.to("cpu"),
             additivity=explanations.additivity,
             provenance=explanations.provenance,
         )
 
     def _add_varying(self, explanations: Explanations, row: Tensor) -> None:
-        """Contributions to all classes, and the moments that tell how linear the class is."""
-        parts = explanations.decomposition
-        assert parts is not None
+        """Count contributions to all classes, and the moments that `_linear_r2` needs."""
+        decomposition = explanations.decomposition
+        assert decomposition is not None
         (n, c), k = explanations.logits.shape, len(explanations.units)
         rows = torch.arange(n, device=explanations.logits.device).repeat_interleave(c)
         targets = torch.arange(c, device=explanations.logits.device).repeat(n)
-        weights = parts.weights_at(rows, targets).view(n, c, k)
-        reference = explanations.units.reference
-        scores = (
-            explanations.scores
-            if reference is None
-            else explanations.scores - reference.to(explanations.scores)
-        )
+        weights = decomposition.weights_at(rows, targets).view(n, c, k)
+        reference, scores = explanations.units.reference, _scores_over_reference(explanations)
         if reference is not None:
-            silent = (weights * reference.to(weights)).sum(2)
-            self.bases.index_add_(0, row, silent.detach().cpu().double())
+            at_reference = (weights * reference.to(weights)).sum(2)
+            self.bases.index_add_(0, row, at_reference.detach().cpu().double())
         above = (explanations.explained_output - explanations.base).detach().cpu().double()
-        exact = scores.detach().cpu().double()  # squares are subtracted from each other
-        for place in row.unique().tolist():  # at once it would take N x K x K
-            self.products[place] += exact[row == place].T @ exact[row == place]
+        scores64 = scores.detach().cpu().double()  # squares are subtracted from each other
+        for class_row in row.unique().tolist():  # at once it would take N x K x K
+            of_class = scores64[row == class_row]
+            self.products[class_row] += of_class.T @ of_class
         for total, values in (
             (self.all_class_contributions, weights * scores[:, None]), (self.weights, explanations.weights),
-            (self.moments, exact * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
+            (self.moments, scores64 * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().cpu().double())
 
-    def _every(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def _all_class_means(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""
         n = self.counts[seen, None].double()
         units, bases = self.first.units.to("cpu"), self.bases[seen] / n
         if bases.shape[1] < 2:  # nothing to contrast with
             return None, None
-        if self.varying:
+        if self.has_varying_weights:
             return (self.all_class_contributions[seen] / n[:, :, None]).float(), bases.float()
-        if self.constant is None or int(seen.sum()) * self.constant.numel() > LARGEST:
+        if self.constant_weights is None or int(seen.sum()) * self.constant_weights.numel() > LARGEST:
             return None, None
-        weights, scores = self.constant.double(), self.scores[seen] / n
+        weights, scores = self.constant_weights.double(), self.scores[seen] / n
         if units.reference is not None:
             scores = scores - units.reference.double()
             bases = bases + weights @ units.reference.double()
@@ -237,9 +234,9 @@ class _Tally:
 
     def _linear_r2(self, seen: Tensor) -> Tensor | None:
         """R² of ``logit - base`` by mean weights times scores; 1 for constant weights."""
-        if self.constant is not None:
+        if self.constant_weights is not None:
             return torch.ones(int(seen.sum()))
-        if not self.varying:
+        if not self.has_varying_weights:
             return None
         n = self.counts[seen, None].double()
         theta = self.weights[seen] / n  # mean weights (M, K)
@@ -249,45 +246,46 @@ class _Tally:
         variance = torch.maximum(second - first.square(), ROUNDING * second).clamp(min=1e-30)
         return (1 - (second - 2 * cross + fitted) / variance).float()
 
-    def _keep_best(self, explanations: Explanations, row: Tensor, ids: Tensor) -> None:
-        """The images of each class with the largest score of each unit, one place an image."""
-        once = _first_of_each(ids)
+    def _update_exemplars(self, explanations: Explanations, row: Tensor, ids: Tensor) -> None:
+        """Keep the images of each class with the largest score of each unit, each image once."""
+        once = _first_occurrences(ids)
         order = once[row[once].argsort(stable=True)]
         starts = torch.bincount(row[order], minlength=len(self.counts)).cumsum(0).roll(1)
         starts[0] = 0
         rank = torch.arange(len(order)) - starts[row[order]]
-        deep = int(rank.max()) + 1
+        depth = int(rank.max()) + 1
         m, _, k = self.best.shape
-        cells, boxes = _places(explanations)
-        where = (row[order], rank)
-        scores = torch.full((m, deep, k), -torch.inf).index_put(
-            where, explanations.scores.float().cpu()[order]
+        index = (row[order], rank)
+        cells, boxes = (
+            torch.zeros(m, depth, *values.shape[1:], dtype=torch.long).index_put(index, values[order])
+            for values in _best_cells(explanations)
         )
-        new = torch.full((m, deep), -2).index_put(where, ids[order])
-        twice = (new[:, :, None, None] == self.ids[:, None]).any(2)  # a stream may come round again
-        scores[twice] = -torch.inf
-        at = torch.zeros(m, deep, k, dtype=torch.long).index_put(where, cells[order])
-        around = torch.zeros(m, deep, k, 4, dtype=torch.long).index_put(where, boxes[order])
+        scores = torch.full((m, depth, k), -torch.inf)
+        scores[index] = explanations.scores.float().cpu()[order]
+        new_ids = torch.full((m, depth), -2).index_put(index, ids[order])
+        is_repeated = (new_ids[:, :, None, None] == self.ids[:, None]).any(2)  # a stream may come round again
+        scores[is_repeated] = -torch.inf
         best = torch.cat([self.best, scores], 1).topk(EXEMPLARS, 1)
         self.best, chosen = best.values, best.indices
-        every = torch.cat([self.ids, new[:, :, None].expand(-1, -1, k)], 1)
-        self.ids = every.gather(1, chosen).masked_fill(self.best.isinf(), -1)
-        self.cells = torch.cat([self.cells, at], 1).gather(1, chosen)
-        self.boxes = torch.cat([self.boxes, around], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
+        all_ids = torch.cat([self.ids, new_ids[:, :, None].expand(-1, -1, k)], 1)
+        self.ids = all_ids.gather(1, chosen).masked_fill(self.best.isinf(), -1)
+        self.cells = torch.cat([self.cells, cells], 1).gather(1, chosen)
+        self.boxes = torch.cat([self.boxes, boxes], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
 
     def _examples(self, seen: Tensor, mean: Tensor, split: tuple[Split, str] | None) -> Examples:
-        """Those found; of the strongest units with pictures, where images can be fetched again."""
+        """The exemplars; of the strongest units with pictures, where images can be fetched again."""
         explanations = self.first
         ids = self.ids[seen]
         pictures: dict[int, Tensor] = {}
         if split is not None and not explanations.is_tabular:
             shown = mean.abs().topk(min(SHOWN, mean.shape[1]), 1).indices
-            wanted = ids.gather(2, shown[:, None].expand(-1, EXEMPLARS, -1)).unique()
-            for some in wanted[wanted >= 0].split(64):
-                images = (split[0].batch(some).images * 255).round().clamp(0, 255).byte()
-                pictures |= dict(zip(some.tolist(), images, strict=True))
+            shown_ids = ids.gather(2, shown[:, None].expand(-1, EXEMPLARS, -1)).unique()
+            for chunk in shown_ids[shown_ids >= 0].split(64):
+                images = (split[0].batch(chunk).images * 255).round().clamp(0, 255).byte()
+                pictures |= dict(zip(chunk.tolist(), images, strict=True))
         return Examples(
-            ids=ids, cells=self.cells[seen], boxes=self.boxes[seen], columns=_columns(explanations),
+            ids=ids, cells=self.cells[seen], boxes=self.boxes[seen],
+            columns=1 if explanations.maps is None else explanations.maps.shape[3],
             split="data" if split is None else split[1], pictures=pictures,
         )  # fmt: skip
 
@@ -298,39 +296,38 @@ def decisive_units(explanations: Explanations) -> Tensor:
     With their scores at the reference, the margin over the runner-up would be 0 or less. Sorted by what they
     add to that margin, they are the shortest run that reaches it.
     """
-    parts = explanations.decomposition
-    assert parts is not None
-    rivals = explanations.logits.scatter(1, explanations.targets[:, None], -torch.inf).argmax(1)
-    reference = explanations.units.reference
-    scores = (
-        explanations.scores if reference is None else explanations.scores - reference.to(explanations.scores)
-    )
-    added = explanations.contributions - parts.weights_for(rivals) * scores
-    margin = explanations.explained_output - explanations.logits.gather(1, rivals[:, None])[:, 0]
-    sizes = added.sort(1, descending=True)
-    before = sizes.values.clamp(min=0).cumsum(1) - sizes.values.clamp(min=0)
-    needed = (before < margin[:, None]) & (sizes.values > 0)
-    enough = sizes.values.clamp(min=0).sum(1) >= margin
-    needed &= ((margin > 0) & enough)[:, None]
-    return torch.zeros_like(needed).scatter(1, sizes.indices, needed)
+    decomposition = explanations.decomposition
+    assert decomposition is not None
+    logits = explanations.logits
+    runner_up = logits.scatter(1, explanations.targets[:, None], -torch.inf).argmax(1)
+    opposing = decomposition.weights_for(runner_up) * _scores_over_reference(explanations)
+    margin = explanations.explained_output - logits.gather(1, runner_up[:, None])[:, 0]
+    added = (explanations.contributions - opposing).sort(1, descending=True)
+    before = added.values.clamp(min=0).cumsum(1) - added.values.clamp(min=0)
+    is_decisive = (before < margin[:, None]) & (added.values > 0)
+    is_enough = added.values.clamp(min=0).sum(1) >= margin
+    is_decisive &= ((margin > 0) & is_enough)[:, None]
+    return torch.zeros_like(is_decisive).scatter(1, added.indices, is_decisive)
+
+
+def _scores_over_reference(explanations: Explanations) -> Tensor:
+    """Scores less the reference, (N, K)."""
+    scores, reference = explanations.scores, explanations.units.reference
+    return scores if reference is None else scores - reference.to(scores)
 
 
 def _sums(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
 
 
-def _first_of_each(ids: Tensor) -> Tensor:
-    """Where each of `ids` is for the first time."""
-    values, which = ids.unique(return_inverse=True)
-    places = torch.arange(len(ids))
-    return torch.full_like(values, len(ids)).scatter_reduce(0, which, places, "amin")
+def _first_occurrences(ids: Tensor) -> Tensor:
+    """The position at which each of `ids` occurs first."""
+    values, inverse = ids.unique(return_inverse=True)
+    positions = torch.arange(len(ids))
+    return torch.full_like(values, len(ids)).scatter_reduce(0, inverse, positions, "amin")
 
 
-def _columns(explanations: Explanations) -> int:
-    return 1 if explanations.maps is None else explanations.maps.shape[3]
-
-
-def _places(explanations: Explanations) -> tuple[Tensor, Tensor]:
+def _best_cells(explanations: Explanations) -> tuple[Tensor, Tensor]:
     """Each unit's best cell (N, K), and a box of three cells a side around it (N, K, 4); or of the image."""
     n, k = explanations.scores.shape
     if explanations.is_tabular:
@@ -343,11 +340,8 @@ def _places(explanations: Explanations) -> tuple[Tensor, Tensor]:
     cell = explanations.maps.detach().flatten(2).argmax(2).cpu()
     frame = whole.expand(n, k, 4)
     if explanations.boxes is not None:
-        group = (
-            torch.zeros(k, dtype=torch.long)
-            if explanations.units.group is None
-            else explanations.units.group.cpu()
-        )
+        unit_group = explanations.units.group
+        group = torch.zeros(k, dtype=torch.long) if unit_group is None else unit_group.cpu()
         frame = explanations.boxes.detach().float().cpu()[:, group]
     x, y = (cell % w).float(), torch.div(cell, w, rounding_mode="floor").float()
     steps = (frame[..., 2:] - frame[..., :2]) / torch.tensor([w, h])

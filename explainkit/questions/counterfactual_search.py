@@ -38,50 +38,49 @@ def search_counterfactuals(
         raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
     if distractors is None:
         raise InputError(
-            "Expected training images to swap regions with: a loaded or bound model keeps none. "
+            "Expected training images to swap regions with: a model keeps none after load or from_network. "
             "Give them, counterfactual(images, targets, distractors=dataset)."
         )
     explainer.network  # refuses what is not fitted, in words  # noqa: B018
     if isinstance(distractors, ImageDataset):
         explainer.check_classes(distractors)
     with torch.inference_mode(False):
-        ready = explainer.read_images(images)
+        inputs = explainer.read_images(images)
         if targets is None:
-            logits = explainer.predict(ready, batch_size=batch_size)
+            logits = explainer.predict(inputs, batch_size=batch_size)
             if logits.shape[1] < 2:
                 raise InputError("Expected a network of two classes or more: there is none to change to.")
             targets = logits.topk(2, 1).indices[:, 1]
-        wanted = class_indices(targets, explainer.classes, len(ready)).to(ready.device)
-        explanations = explainer.explain(ready, wanted, batch_size=batch_size)
-        parts = explanations.decomposition
-        assert parts is not None
+        target_indices = class_indices(targets, explainer.classes, len(inputs)).to(inputs.device)
+        explanations = explainer.explain(inputs, target_indices, batch_size=batch_size)
+        decomposition = explanations.decomposition
+        assert decomposition is not None
         score_edits = edit_scores(
-            explanations.logits.cpu(), wanted.cpu(), explanations.scores.cpu(), _weigh(parts),
-            *_plausible(explainer, explanations, distractors),
-            norm=norm, margin=margin, rescore=_head(explainer),
+            explanations.logits.cpu(), target_indices.cpu(), explanations.scores.cpu(),
+            _weight_fn(decomposition), *_plausible_range(explainer, explanations, distractors),
+            norm=norm, margin=margin, rescore=_rescore_fn(explainer),
         )  # fmt: skip
-        swaps = swap_regions(explainer, ready, parts, wanted, distractors)
+        swaps = swap_regions(explainer, inputs, decomposition, target_indices, distractors)
     return Counterfactuals(explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps})
 
 
-def _weigh(parts: Decomposition) -> Callable[[Tensor], Tensor]:
+def _weight_fn(decomposition: Decomposition) -> Callable[[Tensor], Tensor]:
     """Rows (n,) to the weights of all classes, (n, C, K)."""
-    count = parts.logits.shape[1]
-    weights = parts.weights
-    if isinstance(weights, Tensor):
-        known = weights.cpu()
-        return lambda rows: known.expand(len(rows), -1, -1)
-    device = parts.logits.device
+    num_classes = decomposition.logits.shape[1]
+    if isinstance(decomposition.weights, Tensor):
+        weights = decomposition.weights.cpu()
+        return lambda rows: weights.expand(len(rows), -1, -1)
+    device = decomposition.logits.device
 
-    def weigh(rows: Tensor) -> Tensor:
-        images = rows.to(device).repeat_interleave(count)
-        classes = torch.arange(count, device=device).repeat(len(rows))
-        return parts.weights_at(images, classes).view(len(rows), count, -1).cpu()
+    def weight_fn(rows: Tensor) -> Tensor:
+        images = rows.to(device).repeat_interleave(num_classes)
+        classes = torch.arange(num_classes, device=device).repeat(len(rows))
+        return decomposition.weights_at(images, classes).view(len(rows), num_classes, -1).cpu()
 
-    return weigh
+    return weight_fn
 
 
-def _plausible(
+def _plausible_range(
     explainer: InterpretableExplainer, explanations: Explanations, distractors: ImageDataset | Batch
 ) -> tuple[Tensor, Tensor]:
     """Ends of what is plausible for each image's target, (N, K) each."""
@@ -92,15 +91,15 @@ def _plausible(
     return low, high
 
 
-def _head(explainer: InterpretableExplainer) -> Callable[[Tensor], Tensor] | None:
+def _rescore_fn(explainer: InterpretableExplainer) -> Callable[[Tensor], Tensor] | None:
     """The network's head on scores alone, where they are coupled and it has one."""
     rescore = getattr(explainer.network, "rescore", None)
     if rescore is None:
         return None
     device, dtype = explainer.device, next(explainer.network.parameters()).dtype
 
-    def head(scores: Tensor) -> Tensor:
+    def rescore_on_cpu(scores: Tensor) -> Tensor:
         with torch.no_grad():
             return rescore(scores.to(device, dtype)).cpu()
 
-    return head
+    return rescore_on_cpu

@@ -105,7 +105,7 @@ def swap_regions(
 def gather_distractors(
     explainer: InterpretableExplainer, source: ImageDataset | Batch, targets: Tensor, like: Tensor
 ) -> Distractors:
-    """The first images of each target class that the network classifies correctly, and their mirrors likewise.
+    """The first correctly classified images of each target class, and those of their mirrors that are, too.
 
     Raises
     ------
@@ -194,7 +194,7 @@ class _RegionSwapSearch:
         masks = self._prune_cells(masks, order, sources)
         size = masks.sum(2).masked_fill(~masks.any(2), num_cells + 1)  # (N, Q)
         is_target = self.decomposition.logits.argmax(1) == self.targets
-        rows, best = torch.arange(n, device=self.device), size.argmin(1)
+        rows, best = torch.arange(n, device=self.device), size.min(1).indices
         regions = masks[rows, best] & ~is_target[:, None]
         source = sources[rows, best]
         images = self._swap_cells(self.images, source, regions)
@@ -217,54 +217,52 @@ class _RegionSwapSearch:
         """The most promising: order of cells (N, Q, P), how many should do, image and shift (N, Q)."""
         gains = self._gains()  # (N, E, S, P)
         s, p = gains.shape[2:]
-        gaps = (
-            self.decomposition.logits.amax(1)
-            - self.decomposition.logits.gather(1, self.targets[:, None])[:, 0]
-        )
-        sizes = gains.sort(3, descending=True)
-        total = sizes.values.clamp(min=0).cumsum(3)
-        enough = total > gaps[:, None, None, None]
-        count = torch.where(enough.any(3), enough.int().argmax(3) + 1, p + 1)  # (N, E, S)
+        logits = self.decomposition.logits
+        gaps = logits.amax(1) - logits.gather(1, self.targets[:, None])[:, 0]
+        sorted_gains = gains.sort(3, descending=True)
+        total = sorted_gains.values.clamp(min=0).cumsum(3)
+        is_enough = total > gaps[:, None, None, None]
+        count = torch.where(is_enough.any(3), is_enough.int().argmax(3) + 1, p + 1)  # (N, E, S)
         reached = total.gather(3, (count - 1).clamp(max=p - 1)[..., None])[..., 0]
-        known = (self._distractor_ids() >= 0)[:, :, None].expand_as(count)
-        worth = torch.where(known, -count + 0.5 * (reached / (1 + reached.amax())), -torch.inf).flatten(1)
+        is_image = (self._distractor_ids() >= 0)[:, :, None].expand_as(count)
+        worth = torch.where(is_image, -count + 0.5 * (reached / (1 + reached.amax())), -torch.inf).flatten(1)
         top = worth.topk(min(TRIED, worth.shape[1]), 1).indices  # (N, Q)
-        order = sizes.indices.flatten(1, 2).gather(1, top[..., None].expand(-1, -1, p))
-        valid = sizes.values.isfinite().flatten(1, 2).gather(1, top[..., None].expand(-1, -1, p))
-        self.num_valid_cells = valid.sum(2)
+        cells = top[..., None].expand(-1, -1, p)
+        order = sorted_gains.indices.flatten(1, 2).gather(1, cells)
+        is_valid = sorted_gains.values.isfinite().flatten(1, 2).gather(1, cells)
+        self.num_valid_cells = is_valid.sum(2)
         return order, count.flatten(1).gather(1, top), top // s, top % s
 
     def _gains(self) -> Tensor:
         """What swapping each cell adds to the target's margin over the prediction: (N, E, S, P)."""
         predicted = self.decomposition.logits.argmax(1)
-        own = self._evidence_by_cell(self.decomposition, self.images.shape[2:], self.targets, predicted)
-        if own is None:
+        evidence = self._evidence_by_cell(self.decomposition, self.images.shape[2:], self.targets, predicted)
+        if evidence is None:
             return self._gradient_gains(predicted)
         n, e = self._distractor_ids().shape
-        flat = self.distractors.row.to(self.device)[self.targets][:, None] * e + torch.arange(
-            e, device=self.device
-        )
-        rows = flat.flatten()
-        theirs = self._evidence_by_cell(
+        class_row = self.distractors.row.to(self.device)[self.targets]
+        rows = (class_row[:, None] * e + torch.arange(e, device=self.device)).flatten()
+        replacement = self._evidence_by_cell(
             self.distractors.decomposition.select(rows), self.images.shape[2:],
             self.targets.repeat_interleave(e), predicted.repeat_interleave(e),
         )  # fmt: skip
-        assert theirs is not None
-        shifted = self._shift_cells(theirs.view(n, e, *self.grid))  # (N, E, S, h, w)
-        return (shifted - own[:, None, None]).flatten(3)
+        assert replacement is not None
+        shifted = self._shift_cells(replacement.view(n, e, *self.grid))  # (N, E, S, h, w)
+        return (shifted - evidence[:, None, None]).flatten(3)
 
     def _evidence_by_cell(
-        self, parts: Decomposition, size: torch.Size, one: Tensor, other: Tensor
+        self, decomposition: Decomposition, size: torch.Size, targets: Tensor, foils: Tensor
     ) -> Tensor | None:
-        """Evidence for `one` less that for `other`, (M, h, w); None where units have no place."""
-        if parts.maps is None or self.units.pooling == "none":
+        """Evidence for `targets` less that for `foils`, (M, h, w); None where units have no place."""
+        maps, pooling = decomposition.maps, self.units.pooling
+        if maps is None or pooling == "none":
             return None
-        weights = parts.weights_for(one) - parts.weights_for(other)
-        reference, scores = self.units.reference, parts.scores
-        if reference is not None and self.units.pooling not in ("mean", "sum"):  # of sums it cancels
+        weights = decomposition.weights_for(targets) - decomposition.weights_for(foils)
+        reference, scores = self.units.reference, decomposition.scores
+        if reference is not None and pooling not in ("mean", "sum"):  # of sums it cancels
             scores = scores - reference.to(scores)
         return saliency_grid(
-            weights * scores, parts.maps, self.units.pooling, self.grid, image_size=size, boxes=parts.boxes,
+            weights * scores, maps, pooling, self.grid, image_size=size, boxes=decomposition.boxes,
             group=self.units.group,
         )  # fmt: skip
 
@@ -275,26 +273,23 @@ class _RegionSwapSearch:
             logits = self.explainer.network(inputs)
             margin = logits.gather(1, self.targets[:, None]) - logits.gather(1, predicted[:, None])
             (slope,) = torch.autograd.grad(margin.sum(), inputs)
-        found = []
+        gains = []
         e = self.distractors.ids.shape[1]
         for s in range(len(self.shifts)):
-            index = torch.full((len(self.images), e), s, device=self.device)
+            shift = torch.full((len(self.images), e), s, device=self.device)
             chosen = torch.arange(e, device=self.device).expand(len(self.images), e)
-            other = self._shift_images(chosen, index)
-            change = (other - self.images[:, None]) * slope[:, None]
+            change = (self._shift_images(chosen, shift) - self.images[:, None]) * slope[:, None]
             if self.is_tabular:
-                found.append(change)
+                gains.append(change)
                 continue
             pooled = F.adaptive_avg_pool2d(change.sum(2), self.grid).flatten(2)
-            found.append(pooled * (change[0, 0, 0].numel() / pooled.shape[2]))
-        gains = torch.stack(found, 2)
-        inside = self._shift_cells(gains.new_zeros(1, 1, *self.grid)).flatten(
-            3
-        )  # -inf where nothing is laid over
-        return gains + inside
+            gains.append(pooled * (change[0, 0, 0].numel() / pooled.shape[2]))
+        total = torch.stack(gains, 2)
+        # -inf where nothing is laid over
+        return total + self._shift_cells(total.new_zeros(1, 1, *self.grid)).flatten(3)
 
     def _distractor_ids(self) -> Tensor:
-        """Of the distractors' images for each target, (N, E); -1 where there is none."""
+        """The ids of the distractors' images for each target, (N, E); -1 where there is none."""
         row = self.distractors.row[self.targets.cpu()]
         return self.distractors.ids[row].masked_fill((row < 0)[:, None], -1).to(self.device)
 
@@ -314,16 +309,16 @@ class _RegionSwapSearch:
             return images
         size = images.shape[-2:]
         moves = self.shifts.to(self.device)[shift]  # (N, Q, 2)
-        places = []
+        indices = []
         for axis in range(2):
             step = (moves[..., axis] * size[axis] / self.grid[axis]).round().long()
             along = torch.arange(size[axis], device=self.device) - step[..., None]
-            places.append(along.clamp(0, size[axis] - 1))
+            indices.append(along.clamp(0, size[axis] - 1))
         n, q = chosen.shape
         image = torch.arange(n * q, device=self.device).view(n * q, 1, 1)
-        y, x = places[0].view(n * q, -1, 1), places[1].view(n * q, 1, -1)
-        laid = images.flatten(0, 1).permute(0, 2, 3, 1)[image, y, x]
-        return laid.permute(0, 3, 1, 2).unflatten(0, (n, q))
+        y, x = indices[0].view(n * q, -1, 1), indices[1].view(n * q, 1, -1)
+        shifted = images.flatten(0, 1).permute(0, 2, 3, 1)[image, y, x]
+        return shifted.permute(0, 3, 1, 2).unflatten(0, (n, q))
 
     def _swap_cells(self, images: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
         """Images (M, 3, H, W) with cells `regions` (M, P) of `sources` laid over."""
@@ -333,26 +328,30 @@ class _RegionSwapSearch:
         return torch.where(mask, sources, images)
 
     def _forward(self, images: Tensor) -> Tensor:
+        """The network's logits of images (M, 3, H, W), counted in `num_forwards`."""
         self.num_forwards += len(images)
-        return torch.cat([self.explainer.network(some) for some in images.split(256)])
+        return torch.cat([self.explainer.network(chunk) for chunk in images.split(256)])
 
-    def _extend_until_success(self, order: Tensor, lengths: Tensor, sources: Tensor, known: Tensor) -> Tensor:
-        """For each candidate the shortest run of its cells, of those tried, that does: (N, Q, P)."""
+    def _extend_until_success(
+        self, order: Tensor, lengths: Tensor, sources: Tensor, is_image: Tensor
+    ) -> Tensor:
+        """For each candidate the shortest tried run of its cells that gives the target: (N, Q, P), bool."""
         n, q, p = order.shape
         rank = order.argsort(2)
-        most = torch.minimum(self.num_valid_cells, torch.tensor(max(1, int(MOST * p)), device=self.device))
-        length = torch.minimum(lengths, most)
+        limit = torch.tensor(max(1, int(MOST * p)), device=self.device)
+        longest = torch.minimum(self.num_valid_cells, limit)
+        length = torch.minimum(lengths, longest)
         masks = torch.zeros(n, q, p, dtype=torch.bool, device=self.device)
-        pending = known & (self.decomposition.logits.argmax(1) != self.targets)[:, None]
-        while pending.any():
+        is_pending = is_image & (self.decomposition.logits.argmax(1) != self.targets)[:, None]
+        while is_pending.any():
             tried = rank < length[..., None]
-            image, place = pending.nonzero(as_tuple=True)
-            mixed = self._swap_cells(self.images[image], sources[image, place], tried[image, place])
-            won = self._forward(mixed).argmax(1) == self.targets[image]
-            masks[image[won], place[won]] = tried[image[won], place[won]]
-            pending = pending & (length < most)
-            pending[image[won], place[won]] = False
-            length = torch.minimum((length * 1.3).ceil().long().clamp(min=1), most)
+            image, slot = is_pending.nonzero(as_tuple=True)
+            has_won = self._gives_target(image, sources[image, slot], tried[image, slot])
+            won = (image[has_won], slot[has_won])
+            masks[won] = tried[won]
+            is_pending = is_pending & (length < longest)
+            is_pending[won] = False
+            length = torch.minimum((length * 1.3).ceil().long().clamp(min=1), longest)
         return masks
 
     def _prune_cells(self, masks: Tensor, order: Tensor, sources: Tensor) -> Tensor:
@@ -360,17 +359,22 @@ class _RegionSwapSearch:
         masks = masks.clone()
         changed = masks.any(2)
         while changed.any():
-            changing = torch.zeros_like(changed)
-            for place in range(order.shape[2] - 1, -1, -1):
-                cell = order[:, :, place : place + 1]
-                there = masks.gather(2, cell)[..., 0] & changed
-                image, which = there.nonzero(as_tuple=True)
+            changed_again = torch.zeros_like(changed)
+            for position in range(order.shape[2] - 1, -1, -1):
+                cell = order[:, :, position : position + 1]
+                is_swapped = masks.gather(2, cell)[..., 0] & changed
+                image, slot = is_swapped.nonzero(as_tuple=True)
                 if not len(image):
                     continue
-                tried = masks[image, which].scatter(1, cell[image, which], False)
-                mixed = self._swap_cells(self.images[image], sources[image, which], tried)
-                won = (self._forward(mixed).argmax(1) == self.targets[image]) & tried.any(1)
-                masks[image[won], which[won]] = tried[won]
-                changing[image[won], which[won]] = True
-            changed = changing
+                tried = masks[image, slot].scatter(1, cell[image, slot], False)
+                has_won = self._gives_target(image, sources[image, slot], tried) & tried.any(1)
+                won = (image[has_won], slot[has_won])
+                masks[won] = tried[has_won]
+                changed_again[won] = True
+            changed = changed_again
         return masks
+
+    def _gives_target(self, image: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
+        """Whether the images of index `image` (M,) are their targets with `regions` of `sources`: (M,)."""
+        swapped = self._swap_cells(self.images[image], sources, regions)
+        return self._forward(swapped).argmax(1) == self.targets[image]
