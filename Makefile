@@ -15,13 +15,13 @@ demo: install
 	$(BIN)/explainkit demo
 
 test: install
-	$(BIN)/python -m pytest --quiet -n 2
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup
 
 test-slow: install
-	$(BIN)/python -m pytest --quiet -n 2 -m slow
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup -m slow
 
 fuzz: install
-	$(BIN)/python -m pytest --quiet -n 2 -m "fuzz or not fuzz" tests/hostile
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup -m "fuzz or not fuzz" tests/hostile
 
 check: install
 	$(BIN)/ruff check .

@@ -1,18 +1,18 @@
 """Every error that explainkit raises on purpose.
 
 ExplainKitError
-├── UnknownNameError     no installed plugin offers that name; no class or unit bears it
-├── PluginError          a plugin is broken, or two plugins clash
-├── MissingPackageError  an optional library is not installed
-├── NotFittedError       asked to predict or explain before fit() or load()
-├── InputError           images, targets or settings of the wrong shape, type or range
-├── UnsupportedNetworkError            the network does not have the form that the explainer reads
-├── AdditivityError         contributions do not add up where the claim says that they do
-├── TrainingError        a loss became NaN or exploded; a phase names no parameter
-├── FormatError          a file is not what explainkit wrote, or of another schema version
-└── ConformanceError        an explainer broke a promise of the conformance kit
+├── UnknownNameError             no installed plugin offers that name; no class or unit bears it
+├── PluginError                  a plugin is broken, or two plugins clash
+├── MissingPackageError          an optional library is not installed
+├── NotFittedError               asked to predict or explain before fit() or load()
+├── InputError                   images, targets or settings of the wrong shape, type or range
+│   └── UnsupportedNetworkError  the network does not have the form that the explainer reads
+├── AdditivityError              contributions do not add up where additivity is "exact"
+├── TrainingError                a loss became NaN or exploded; a phase names no parameter
+├── FormatError                  a file is not what explainkit wrote, or of another schema version
+└── ConformanceError             an explainer failed a check of the conformance kit
 
-PluginWarning            a plugin could not be loaded and was skipped
+PluginWarning                    a plugin could not be loaded and was skipped
 """
 
 
@@ -57,7 +57,7 @@ class FormatError(ExplainKitError, ValueError):
 
 
 class ConformanceError(ExplainKitError, AssertionError):
-    """A broken promise, with its name."""
+    """A check of the conformance kit that failed, with its name."""
 
 
 class PluginWarning(UserWarning):

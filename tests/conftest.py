@@ -1,5 +1,6 @@
 """What tests of several folders share."""
 
+import os
 import shutil
 import sys
 from functools import partial
@@ -11,6 +12,9 @@ import pytest
 from explainkit import registry
 from explainkit.version import __version__
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run in several processes: more threads than cores are slow
 HOOK_IMPORTS = "from explainkit.registry.hookspecs import Offer, hookimpl\n"
 
 

@@ -229,7 +229,7 @@ def test_each_hook_has_a_test_of_its_name(hook):
 
 
 @pytest.mark.parametrize("hook", hooks())
-def test_each_hook_is_told_of_in_the_docs(hook):
+def test_each_hook_is_documented(hook):
     pages = [path.read_text() for suffix in ("md", "rst") for path in ROOT.glob(f"docs/**/*.{suffix}")]
 
     assert any(hook in page for page in pages)

@@ -70,6 +70,7 @@ def test_the_references_have(key):
     assert f"{{{key}," in (ROOT / "docs" / "references.bib").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_of_five_architectures_runs(tmp_path, monkeypatch):
     """Each trains, answers all three questions, and stands on the page as its own plugin draws it."""
     monkeypatch.setattr(

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from explainkit.explanations.decomposition import Pooling
 
 FAINTEST = 1e-30
-"""A map whose peak is below this counts as zero: dividing by it would leave the range of float32."""
+"""A map whose peak is at most this counts as zero: dividing by it would leave the range of float32."""
 
 
 def is_localized(maps: Tensor) -> Tensor:

@@ -187,7 +187,8 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
             raise InputError(f"Expected boxes of ({num_images}, G, 4); got {tuple(boxes.shape)}.")
         height, width = explanations.images.shape[-2:]
         limit = boxes.new_tensor([width, height, width, height])
-        if not ((boxes >= 0) & (boxes <= limit)).all() or not (boxes[..., 2:] > boxes[..., :2]).all():
+        corners = boxes.to(precision)  # maps are pasted in their precision, in which a width may vanish
+        if not ((boxes >= 0) & (boxes <= limit)).all() or not (corners[..., 2:] > corners[..., :2]).all():
             raise InputError(f"Expected boxes x0 < x1, y0 < y1 inside images of {height} x {width} pixels.")
         check_indices("units.group", explanations.units.group, boxes.shape[1])
 

@@ -24,13 +24,13 @@ from explainkit.explanations.display import markup
 from explainkit.explanations.spatial import paste, resize
 from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
 
-BEYOND = 4.0
+MIN_STD_ERRORS = 4.0
 """Standard errors by which a score must be beyond chance: of five folds, they are uncertain themselves."""
 
-LEAST = 0.1
+MIN_SCORE = 0.1
 """The smallest score that a phrase is said for: below, most of what the unit finds is something else."""
 
-SEEN = 10
+MIN_IMAGES = 10
 """Images in which a concept must be, to be a candidate; and in which what is said of a part must not be."""
 
 
@@ -146,10 +146,10 @@ def name_units(
     if images < 1 or folds < 2:
         raise InputError(f"Expected an image or more and two folds or more; got {images} and {folds}.")
     with torch.inference_mode(False):
-        return _named(explainer, dataset, split, images, folds, seed)
+        return _name_each_unit(explainer, dataset, split, images, folds, seed)
 
 
-def _named(
+def _name_each_unit(
     explainer: InterpretableExplainer[Any],
     dataset: ImageDataset,
     split: str,
@@ -157,16 +157,16 @@ def _named(
     folds: int,
     seed: int,
 ) -> Names:
-    """The names of units, which are given them."""
+    """The names of all units; those that are accepted become the units' phrases."""
     batches = [
         dataset.split(split).batch(ids)
         for ids in torch.arange(min(images, len(dataset.split(split)))).split(64)
     ]
     first = explainer.explain(batches[0].images[:1])
-    placed = first.maps is not None and first.units.pooling != "none"
-    concepts = _concepts(batches, dataset, placed)
+    localized = first.maps is not None and first.units.pooling != "none"
+    concepts = _find_concepts(batches, dataset, localized)
     maps = torch.cat([_maps(explainer.explain(batch), concepts.grid) for batch in batches])
-    found = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
+    scored = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
     units = explainer.units
     assert units is not None
     names = tuple(
@@ -176,15 +176,18 @@ def _named(
             phrase=concepts.names[concept] if concept >= 0 else None,
             score=score,
             std_error=error,
-            selection_stability=steady,
-            accepted=concept >= 0 and score >= LEAST and score > BEYOND * error and steady > 0.5,
+            selection_stability=stability,
+            accepted=concept >= 0
+            and score >= MIN_SCORE
+            and score > MIN_STD_ERRORS * error
+            and stability > 0.5,
         )
-        for unit, (concept, score, error, steady) in enumerate(
+        for unit, (concept, score, error, stability) in enumerate(
             zip(
-                found.concept.tolist(),
-                found.fis.tolist(),
-                found.std_error.tolist(),
-                found.selection_stability.tolist(),
+                scored.concept.tolist(),
+                scored.fis.tolist(),
+                scored.std_error.tolist(),
+                scored.selection_stability.tolist(),
                 strict=True,
             )
         )
@@ -218,7 +221,7 @@ class Concepts:
     grid: tuple[int, int]
 
 
-def _concepts(batches: list[Batch], dataset: ImageDataset, placed: bool) -> Concepts:
+def _find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
     """Parts, and attributes of parts; where there are no masks, what captions say of whole images."""
     with_masks = batches[0].masks is not None and len(dataset.parts) > 0
     if not with_masks and batches[0].captions is None:
@@ -226,19 +229,19 @@ def _concepts(batches: list[Batch], dataset: ImageDataset, placed: bool) -> Conc
             f"Expected data with masks of parts or with captions, to take names from; {dataset.name} has "
             "neither."
         )
-    grid = GRID if placed and with_masks else (1, 1)
+    grid = GRID if localized and with_masks else (1, 1)
     masks = None
     if with_masks:
         masks = torch.cat([on_grid(batch.masks, grid) for batch in batches if batch.masks is not None])
-    said, known = _said(batches, dataset)
+    mentioned, known = _mentions(batches, dataset)
     names, regions, annotated = [], [], []
     if masks is not None:
         for index, part in enumerate(dataset.parts):
             names.append(part)
             regions.append(masks[:, index])
             annotated.append(torch.ones(len(masks), dtype=torch.bool))
-    for (part, words), there in said.items():
-        region = there[:, None, None].expand(-1, *grid)
+    for (part, words), present in mentioned.items():
+        region = present[:, None, None].expand(-1, *grid)
         if masks is not None:
             if part not in dataset.parts:
                 continue
@@ -246,64 +249,66 @@ def _concepts(batches: list[Batch], dataset: ImageDataset, placed: bool) -> Conc
         names.append(words)
         regions.append(region)
         annotated.append(known[part, words])
-    enough = min(SEEN, len(regions[0]) // 4 + 1) if regions else SEEN
-    kept = []
-    for index, (region, sure) in enumerate(zip(regions, annotated, strict=True)):
-        there = region.flatten(1).any(1)
+    enough = min(MIN_IMAGES, len(regions[0]) // 4 + 1) if regions else MIN_IMAGES
+    usable = []
+    for index, (region, annotated_here) in enumerate(zip(regions, annotated, strict=True)):
+        present = region.flatten(1).any(1)
         whole_part = masks is not None and index < len(dataset.parts)
-        if there.sum() >= enough and (whole_part or (sure & ~there).sum() >= enough):
-            kept.append(index)
-    if not kept:
+        if present.sum() >= enough and (whole_part or (annotated_here & ~present).sum() >= enough):
+            usable.append(index)
+    if not usable:
         raise InputError(
-            f"Expected parts or phrases that are in {SEEN} images or more; {dataset.name} has none."
+            f"Expected parts or phrases that are in {MIN_IMAGES} images or more; {dataset.name} has none."
         )
     return Concepts(
-        names=tuple(names[place] for place in kept), masks=torch.stack([regions[place] for place in kept], 1),
-        known=torch.stack([annotated[place] for place in kept], 1), grid=grid,
-    )  # fmt: skip
+        names=tuple(names[index] for index in usable),
+        masks=torch.stack([regions[index] for index in usable], 1),
+        known=torch.stack([annotated[index] for index in usable], 1),
+        grid=grid,
+    )
 
 
-Said = dict[tuple[str, str], Tensor]
+Mentions = dict[tuple[str, str], Tensor]
 
 
-def _said(batches: list[Batch], dataset: ImageDataset) -> tuple[Said, Said]:
+def _mentions(batches: list[Batch], dataset: ImageDataset) -> tuple[Mentions, Mentions]:
     """For each part and attribute: in which images it is said, and in which it is known from what is said."""
     captions = [caption for batch in batches for caption in batch.captions or ()]
     count = len(captions)
     if not captions:
         return {}, {}
     if not any(caption.phrases for caption in captions):
-        return _spoken([caption.text for caption in captions], dataset)
+        return _mentions_in_sentences([caption.text for caption in captions], dataset)
     values: dict[tuple[str, str, str], list[int]] = {}
-    spoken: dict[tuple[str, str], list[int]] = {}
+    described: dict[tuple[str, str], list[int]] = {}
     texts: dict[tuple[str, str, str], Counter[str]] = {}
-    for place_, caption in enumerate(captions):
+    for image, caption in enumerate(captions):
         for phrase in caption.phrases:
             for attribute, value in phrase.attributes.items() if phrase.part else ():
-                values.setdefault((str(phrase.part), attribute, value), []).append(place_)
-                spoken.setdefault((str(phrase.part), attribute), []).append(place_)
+                values.setdefault((str(phrase.part), attribute, value), []).append(image)
+                described.setdefault((str(phrase.part), attribute), []).append(image)
                 if len(phrase.attributes) == 1:
-                    said_so = " ".join(tokenize(phrase.text, dataset.synonyms))
-                    texts.setdefault((str(phrase.part), attribute, value), Counter())[said_so] += 1
-    said: Said = {}
-    known: Said = {}
+                    wording = " ".join(tokenize(phrase.text, dataset.synonyms))
+                    texts.setdefault((str(phrase.part), attribute, value), Counter())[wording] += 1
+    mentioned: Mentions = {}
+    known: Mentions = {}
     for (part, attribute, value), images in values.items():
         plain = value if part in value.split() else f"{value} {part}"
         usual = texts.get((part, attribute, value), Counter({plain: 1})).most_common(1)[0][0]
-        name = (part, plain if (part, usual) in said else usual)
-        said[name], known[name] = torch.zeros(count).bool(), torch.zeros(count).bool()
-        said[name][images] = True
-        known[name][spoken[part, attribute]] = True
-    return said, known
+        name = (part, plain if (part, usual) in mentioned else usual)
+        mentioned[name], known[name] = torch.zeros(count).bool(), torch.zeros(count).bool()
+        mentioned[name][images] = True
+        known[name][described[part, attribute]] = True
+    return mentioned, known
 
 
-def _spoken(texts: list[str], dataset: ImageDataset) -> tuple[Said, Said]:
+def _mentions_in_sentences(texts: list[str], dataset: ImageDataset) -> tuple[Mentions, Mentions]:
     """The same from bare sentences: adjective and noun; what is not said counts as not there."""
-    said: Said = {}
-    for image, found in enumerate(extract_phrases(texts, synonyms=dataset.synonyms)):
-        for phrase, noun in found:
-            said.setdefault((noun, phrase), torch.zeros(len(texts)).bool())[image] = True
-    return said, {name: torch.ones(len(texts)).bool() for name in said}
+    mentioned: Mentions = {}
+    for image, phrases in enumerate(extract_phrases(texts, synonyms=dataset.synonyms)):
+        for phrase, noun in phrases:
+            mentioned.setdefault((noun, phrase), torch.zeros(len(texts)).bool())[image] = True
+    return mentioned, {name: torch.ones(len(texts)).bool() for name in mentioned}
 
 
 def _maps(explanations: Explanations, grid: tuple[int, int]) -> Tensor:

@@ -103,7 +103,9 @@ def data_uri(picture: Pixels, colors: int | None = None) -> str:
     """A picture as a PNG inside a text, for pages that need no other file; few `colors` make it smaller."""
     buffer = io.BytesIO()
     image = Image.fromarray(picture)
-    (image if colors is None else image.quantize(colors)).save(buffer, format="PNG", optimize=True)
+    if colors is not None:
+        image = image.quantize(colors, method=Image.Quantize.FASTOCTREE)  # ten times faster than the default
+    image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

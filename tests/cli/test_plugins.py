@@ -36,9 +36,9 @@ def test_the_table_has_each_plugin_with_what_it_offers_or_its_fault(install, cap
 
     assert main(["plugins"]) == 0
 
-    told = capsys.readouterr()
-    assert "explainkit-sdk" in told.out and "datasets: aviary, " in told.out
-    assert "ValueError: [red]no[/red]" in told.out and not told.err
+    output = capsys.readouterr()
+    assert "explainkit-sdk" in output.out and "datasets: aviary, " in output.out
+    assert "ValueError: [red]no[/red]" in output.out and not output.err
 
 
 def test_json_has_every_field_and_nothing_else(install, capsys):
@@ -64,8 +64,8 @@ def test_metadata_alone_on_demand(install, capsys):
 def test_help_of_each_command_ends_in_an_example(capsys, command):
     assert main([command, "--help"]) == 0
 
-    told = capsys.readouterr().out
-    assert f"explainkit {command}" in told.partition("Examples")[2]
+    output = capsys.readouterr().out
+    assert f"explainkit {command}" in output.partition("Examples")[2]
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -74,8 +74,8 @@ def test_help_lists_the_commands_of_plugins_too(install, capsys, argv):
 
     assert main(argv) == 0
 
-    told = capsys.readouterr().out
-    assert "Says hello" in told and all(offer.summary in told for offer in COMMANDS.values())
+    output = capsys.readouterr().out
+    assert "Says hello" in output and all(offer.summary in output for offer in COMMANDS.values())
     assert "thirdparty_explainkit_mine.hello" not in sys.modules
 
 
@@ -95,7 +95,7 @@ def test_explainkit_commands_are_mounted(install, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["plugns"], 'Did you mean "plugins"?'),
         (["plugins", "--jsn"], "Did you mean --json?"),
@@ -104,13 +104,13 @@ def test_explainkit_commands_are_mounted(install, capsys):
         (["mine"], "'mine' (explainkit-mine 1.0)"),
     ],
 )
-def test_what_the_user_can_put_right_is_one_line_and_status_2(install, capsys, argv, told):
+def test_what_the_user_can_put_right_is_one_line_and_status_2(install, capsys, argv, message):
     install("mine", COMMAND)
 
     assert main(argv) == 2
 
     out, err = capsys.readouterr()
-    assert not out and err.startswith("explainkit: ") and err.count("\n") == 1 and told in err
+    assert not out and err.startswith("explainkit: ") and err.count("\n") == 1 and message in err
 
 
 def test_a_broken_plugin_is_one_line_beside_other_commands(install, capsys, monkeypatch):
@@ -121,9 +121,9 @@ def test_a_broken_plugin_is_one_line_beside_other_commands(install, capsys, monk
 
     assert main(["mine", "Ada"]) == 7
 
-    told = capsys.readouterr().err
-    assert told.startswith("explainkit: Plugin 'bad' (explainkit-bad 1.0) failed: ValueError: no")
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("explainkit: Plugin 'bad' (explainkit-bad 1.0) failed: ValueError: no")
+    assert output.count("\n") == 1
 
 
 def test_our_commands_run_however_broken_a_plugin_is(install, monkeypatch):
@@ -153,8 +153,8 @@ def test_doctor_survives_what_kills_a_process(install, capsys, monkeypatch):
 
     assert main(["doctor", "--seconds", "4"]) == 1
 
-    told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = {words[0]: " ".join(words[3:]) for words in told if len(words) > 3}
+    output = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {words[0]: " ".join(words[3:]) for words in output if len(words) > 3}
     assert rows["fine"] == "ok metrics: fine"
     assert rows["segfault"] == "failed killed by SIGSEGV"
     assert rows["endless"] == "failed took more than 4 s"

@@ -77,6 +77,10 @@ REFUSED = {
         lambda: {"boxes": torch.tensor([[[0.0, 0, 16, 16], [2, 3, 2, 3]]]).expand(4, 2, 4)},
         "x0 < x1, y0 < y1",
     ),
+    "a box whose width vanishes in the precision of the maps": (
+        lambda: {"boxes": torch.tensor([[[8.0, 0, 8 + 1e-9, 16]]], dtype=torch.float64).expand(4, 1, 4)},
+        "x0 < x1, y0 < y1",
+    ),
     "boxes that are not numbers": (lambda: {"boxes": torch.full((4, 1, 4), NAN)}, "boxes"),
     "a group without a box": (
         lambda: {

@@ -1,5 +1,6 @@
 """Hostile inputs are met in a working folder of their own, with a clock and a scale beside them."""
 
+import shutil
 import signal
 import sys
 import time
@@ -9,10 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import explainkit as ek
 from explainkit.errors import ExplainKitError
+from explainkit_cam.explainer import CAM
+from explainkit_protopnet.explainer import ProtoPNet
 
 sys.path.insert(0, str(Path(__file__).parent))  # of hostile_files.py
 from hostile_files import peak
+from model_folder_cases import build
 
 SECONDS = 10
 MEGABYTES = 1500
@@ -87,12 +92,34 @@ def answer(contained):
     return ask
 
 
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """The folders of a CAM and of a ProtoPNet."""
+    folders = tmp_path_factory.mktemp("saved")
+    prototypes = ProtoPNet(backbone="tiny", prototypes_per_class=2, depth=8, start_epochs=0)
+    ek.save(build(CAM(backbone="tiny")), folders / "cam")
+    ek.save(build(prototypes), folders / "protopnet")
+    return folders
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    shutil.copytree(saved / "cam", tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def prototypes(saved, tmp_path):
+    shutil.copytree(saved / "protopnet", tmp_path / "model")
+    return tmp_path / "model"
+
+
 def _too_long(*_):
     raise TimeoutError("it hangs")
 
 
 def _in_words(error):
     """One line that is no stack of anybody's internals."""
-    told = str(error)
-    assert 20 < len(told) < 1000 and "\n" not in told and "Traceback" not in told, told
+    message = str(error)
+    assert 20 < len(message) < 1000 and "\n" not in message and "Traceback" not in message, message
     assert error.__cause__ is None and (error.__suppress_context__ or error.__context__ is None)

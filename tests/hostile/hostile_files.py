@@ -101,7 +101,7 @@ def instead(other):
 
 
 def measured(length):
-    """The header's length told as `length` of the true one and of the file's."""
+    """The header's length given as `length` of the true one and of the file's."""
 
     def tell(content):
         header, values = parts(content)

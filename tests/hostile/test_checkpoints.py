@@ -204,10 +204,6 @@ def test_other_values_are_refused_or_learned_away(content, file, contained, name
         met(file, contained)
 
 
-INPUTS = [*SPOILED, *CHANGED, *PLACES, *SAID]
-INPUTS += [0] * (len(FIELDS) * len(OTHER) + len(TENSORS) * len(VALUES))
-
-
 @settings(settings.get_profile("hostile"), max_examples=60)
 @given(
     path=st.sampled_from(list(FIELDS.values())),

@@ -32,6 +32,7 @@ def test_all_hostile_inputs_are_collected():
     assert all(counts.values()) and sum(counts.values()) >= 1500
 
 
+@pytest.mark.fuzz
 def test_about_sixty_representative_inputs_run_always():
     counts = collected("not fuzz and not slow")
 

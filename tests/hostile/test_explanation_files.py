@@ -17,7 +17,7 @@ def drawn(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def told():
+def make_explanations():
     """Two explanations with all that a file can hold."""
     logits, bias, table = drawn(2, 3), drawn(3, seed=1), drawn(3, 4, seed=2)
     exemplar = Exemplar(
@@ -42,12 +42,16 @@ def told():
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory):
-    return told().save(tmp_path_factory.mktemp("told") / "told.safetensors", maps=2).read_bytes()
+    return (
+        make_explanations()
+        .save(tmp_path_factory.mktemp("files") / "explanations.safetensors", maps=2)
+        .read_bytes()
+    )
 
 
 @pytest.fixture
 def file(tmp_path):
-    return tmp_path / "told.safetensors"
+    return tmp_path / "explanations.safetensors"
 
 
 def signed(facts, tensors):
@@ -79,7 +83,7 @@ def questions(explained, shown=False):
 def test_a_file_that_is_none_is_refused(content, file, contained, how):
     file.write_bytes(SPOILED[how](content))
 
-    with pytest.raises(FormatError, match=r"told\.safetensors"), contained():
+    with pytest.raises(FormatError, match=r"explanations\.safetensors"), contained():
         ek.Explanations.load(file)
 
 
@@ -95,13 +99,13 @@ def test_a_changed_bit_is_found_by_the_digest(content, file, contained, how):
 def test_what_is_no_ordinary_file_is_refused_without_waiting(file, contained, what):
     PLACES[what](file)
 
-    with pytest.raises(ExplainKitError, match=r"told\.safetensors") as error, contained():
+    with pytest.raises(ExplainKitError, match=r"explanations\.safetensors") as error, contained():
         ek.Explanations.load(file)
 
     assert "root:" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["a\0b", "a" * 300, "", "\udcff", "../" * 250 + "told.safetensors"])
+@pytest.mark.parametrize("path", ["a\0b", "a" * 300, "", "\udcff", "../" * 250 + "explanations.safetensors"])
 def test_a_path_that_cannot_be_is_refused(contained, path):
     with pytest.raises(ExplainKitError), contained():
         ek.Explanations.load(path)
@@ -291,14 +295,10 @@ def test_what_would_take_far_more_memory_than_the_file_is_refused(content, file,
         ek.Explanations.load(file)
 
 
-INPUTS = [*SPOILED, *CHANGED, *PLACES, *FIELDS, *SAID, *LAVISH, *[0] * len(FIELDS) * len(WRONG)]
-INPUTS += [0] * len(TENSORS) * len(VALUES)
-
-
 @settings(settings.get_profile("hostile"), max_examples=150)
 @given(dataset=st.data())
 def test_whatever_changes_it_is_refused_or_answers(content, tmp_path_factory, contained, answer, dataset):
-    file = tmp_path_factory.getbasetemp() / "told.safetensors"
+    file = tmp_path_factory.getbasetemp() / "explanations.safetensors"
     spoiled = bytearray(content)
     for _ in range(dataset.draw(st.integers(1, 4))):
         place = dataset.draw(st.integers(0, len(spoiled) - 1))
@@ -325,7 +325,7 @@ def test_whatever_changes_it_is_refused_or_answers(content, tmp_path_factory, co
     ),
 )
 def test_whatever_it_says_is_refused_or_answers(content, tmp_path_factory, contained, answer, path, value):
-    file = tmp_path_factory.getbasetemp() / "told.safetensors"
+    file = tmp_path_factory.getbasetemp() / "explanations.safetensors"
     tensors, facts = unpack(content, file)
     put(facts, path, value)
     try:

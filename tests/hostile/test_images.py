@@ -194,7 +194,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_of_files_are_told_so_that_they_steer_nothing(tmp_path, contained, name):
+def test_names_of_files_are_shown_so_that_they_steer_nothing(tmp_path, contained, name):
     path = tmp_path / name
     path.write_bytes(b"no image")
 
@@ -208,9 +208,6 @@ def test_names_of_files_are_told_so_that_they_steer_nothing(tmp_path, contained,
 def test_a_path_that_cannot_be_is_refused(contained, path):
     with pytest.raises(InputError), contained():
         read_images([path], None)
-
-
-INPUTS = [*REFUSED, *REFUSED, *HARMLESS, *PLACES, *NAMES, *GOOD, *[0] * len(GOOD) * len(SPOILED)]
 
 
 @settings(settings.get_profile("hostile"), max_examples=300)

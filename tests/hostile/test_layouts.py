@@ -87,9 +87,14 @@ def test_a_hostile_name_of_a_class_is_a_name(root, contained, tmp_path, what):
     model = ek.explainer("cam", backbone="tiny", epochs=1, batch_size=2).fit(
         dataset, device="cpu", progress=False
     )
-    told = ek.load(ek.save(model, tmp_path / "model")).explain(dataset.test.batch(torch.arange(2)), name)
-    assert ek.Explanations.load(told.save(tmp_path / "told.safetensors")).classes == dataset.classes
-    assert name in told[0].sentence()
+    explanations = ek.load(ek.save(model, tmp_path / "model")).explain(
+        dataset.test.batch(torch.arange(2)), name
+    )
+    assert (
+        ek.Explanations.load(explanations.save(tmp_path / "explanations.safetensors")).classes
+        == dataset.classes
+    )
+    assert name in explanations[0].sentence()
 
 
 @pytest.mark.parametrize("what", NAMES)
@@ -119,9 +124,9 @@ def test_hostile_names_steer_no_terminal(root, tmp_path, capsys):
     assert main(["explain", "model", "files", "--target", NAMES["what clears the screen"]]) == 0
     assert main(["explain", "model", "files", "--target", "\x1b[2J"]) == 2
 
-    told = capsys.readouterr()
-    assert not {"\x1b", "\x07", "\r"} & set(told.out + told.err)
-    assert told.out.count(r"\x1b[2J\x1b]0;mine\x07") > len(NAMES) and told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\r"} & set(output.out + output.err)
+    assert output.out.count(r"\x1b[2J\x1b]0;mine\x07") > len(NAMES) and output.err.count("\n") == 1
 
 
 def with_loops(root):
@@ -237,6 +242,3 @@ def test_a_hostile_size_is_refused(root, contained, size):
 def test_a_path_that_cannot_be_is_refused(tmp_path, contained, path):
     with pytest.raises(ExplainKitError), contained():
         ek.dataset("folder", path=path)
-
-
-INPUTS = [*NAMES, *NAMES, *READ, *REFUSED]

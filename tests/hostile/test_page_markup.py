@@ -65,7 +65,7 @@ NAMES = list(PAYLOADS.values())
 PLAIN = [f"name {number}" for number in range(len(NAMES))]
 
 
-def told(names, placed=False, count=None):
+def make_explanations(names, placed=False, count=None):
     """An explanation for each name, which its class bears, its strongest unit and much else."""
     count, classes = count or len(names), len(names)
     exemplar = Exemplar(
@@ -88,13 +88,12 @@ def told(names, placed=False, count=None):
 
 def report(path, names):
     """A page on which every text that can come from somewhere else is one of the names."""
-    columns = [told(names, count=len(names)), told(names)]
+    columns = [make_explanations(names, count=len(names)), make_explanations(names)]
     tables = [
         TableView(
             title=name,
             note=name,
             columns=[name, names[0]],
-            diagnostics={name: name},
             rows=[(name, [name, names[1]], True)],
         )
         for name in names[:20]
@@ -159,7 +158,7 @@ def test_hostile_names_change_nothing_on_the_page_but_its_words(browser, overhea
 def test_a_page_with_pictures_of_units_is_as_safe(browser, overheard, tmp_path):
     forms = []
     for names in (PLAIN[:6], NAMES[9:15]):
-        path = ek.report(told(names, placed=True, count=2), tmp_path / "page.html")
+        path = ek.report(make_explanations(names, placed=True, count=2), tmp_path / "page.html")
         without_policy(path)
         form, shown = opened(browser, path)
         forms.append(form)
@@ -172,7 +171,7 @@ def test_a_fragment_in_a_notebook_is_as_safe(browser, overheard, tmp_path):
     forms = []
     for names in (PLAIN, NAMES):
         path = tmp_path / "notebook.html"
-        fragments = "".join(item._repr_html_() for item in told(names))
+        fragments = "".join(item._repr_html_() for item in make_explanations(names))
         path.write_text(f"<!doctype html><meta charset=utf-8><title>a</title>{fragments}", encoding="utf-8")
         form, shown = opened(browser, path)
         forms.append(form)
@@ -181,7 +180,7 @@ def test_a_fragment_in_a_notebook_is_as_safe(browser, overheard, tmp_path):
     assert [url for url in overheard()[0] if not url.endswith("favicon.ico")] == []
 
 
-def test_a_stranger_that_fails_with_markup_is_told_of_on_the_page(browser, overheard, tmp_path):
+def test_a_third_party_failure_with_markup_is_shown_on_the_page(browser, overheard, tmp_path):
     class Failing(ek.PostHocExplainer):
         card = ek.Card(title="Failing", citation="", additivity="none", unit_kind="pixels")
 
@@ -210,7 +209,7 @@ def test_a_stranger_that_fails_with_markup_is_told_of_on_the_page(browser, overh
 def test_figures_show_hostile_names_as_words(explainer):
     for start in range(0, len(NAMES) - 4, 4):
         names = NAMES[start : start + 5]
-        explained = told(names, placed=True, count=2)
+        explained = make_explanations(names, placed=True, count=2)
         explained = evolve(explained, provenance=evolve(explained.provenance, explainer=explainer))
 
         texts = [text for text in explained[0].figure().findobj(Text) if text.get_text()]
@@ -222,7 +221,7 @@ def test_figures_show_hostile_names_as_words(explainer):
 @pytest.mark.filterwarnings("ignore:Glyph", "ignore:Matplotlib currently does not support")
 @pytest.mark.parametrize("explainer", ["made", "cam", "protopnet"])
 def test_figures_of_hostile_names_are_drawn(tmp_path, explainer):
-    explained = told(NAMES, placed=True, count=1)
+    explained = make_explanations(NAMES, placed=True, count=1)
     explained = evolve(explained, provenance=evolve(explained.provenance, explainer=explainer))
     explained = evolve(explained, weights=torch.linspace(0, 1, len(NAMES))[None])  # the last ones strongest
 
@@ -231,6 +230,3 @@ def test_figures_of_hostile_names_are_drawn(tmp_path, explainer):
 
     drawn = (tmp_path / "why.svg").read_text(encoding="utf-8")
     assert "<script" not in drawn and "onerror=" not in re.sub(r">[^<]*<", "><", drawn)
-
-
-INPUTS = [*PAYLOADS]

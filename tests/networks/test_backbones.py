@@ -21,7 +21,7 @@ def backbone(name):
 
 
 def seen_by(made, row, column, side):
-    """Which rows and columns of pixels can change a cell, told by the gradient."""
+    """Which rows and columns of pixels can change a cell, by the gradient."""
     images = torch.full((1, 3, side, side), 0.8, dtype=torch.float64, requires_grad=True)
     features = made(images)
     features[0, :, row, column].sum().backward()

@@ -66,7 +66,7 @@ def test_views_and_changes_in_place_take_nothing():
 @pytest.mark.parametrize(
     "error", [ValueError("a\nb"), KeyError("a"), OverflowError(), AssertionError(), MemoryError()]
 )
-def test_what_goes_wrong_with_a_file_is_told_in_one_line(error):
+def test_what_goes_wrong_with_a_file_is_one_line(error):
     with (
         pytest.raises(FormatError, match=r"^'a' is damaged: \w+Error\(.*\)\.$") as raised,
         as_format_error("'a' is damaged"),

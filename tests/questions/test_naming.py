@@ -13,7 +13,7 @@ import explainkit as ek
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.metrics.concepts import on_grid
-from explainkit.questions.naming import BEYOND, LEAST, name_units
+from explainkit.questions.naming import MIN_SCORE, MIN_STD_ERRORS, name_units
 from explainkit.testing import fitted_example, tiny_dataset
 
 IMAGES = 400
@@ -158,8 +158,8 @@ def test_names_are_accepted_where_they_are_beyond_chance_and_stable():
     for names in (named_parts()[1], name_units(copy.deepcopy(fitted_example("protopnet")), tiny_dataset())):
         for name in names:
             is_good = (
-                name.score >= LEAST
-                and name.score > BEYOND * name.std_error
+                name.score >= MIN_SCORE
+                and name.score > MIN_STD_ERRORS * name.std_error
                 and name.selection_stability > 0.5
             )
             assert name.accepted == is_good and (name.phrase is None or name.phrase in names.candidates)

@@ -33,6 +33,45 @@ def test_they_are_within_a_bin_of_the_true_ones(seed, scale, size):
         assert (found[:, group] >= true - bin).all() and (found[:, group] <= above + bin).all()
 
 
+def walked(quantiles, stream, share):
+    """One quantile, bin by bin: as far into the bin that reaches the rank as the rank is into its count."""
+    low, high = quantiles.low[stream].item(), quantiles.high[stream].item()
+    rank = share * quantiles.counts[stream].sum().item()
+    edge = quantiles.center[stream].item() - quantiles.bins // 2 * quantiles.width[stream].item()
+    passed = 0.0
+    for count in quantiles.counts[stream].tolist():
+        if count and passed + count >= rank:
+            edge += (rank - passed) / count * quantiles.width[stream].item()
+            break
+        passed += count
+        edge += quantiles.width[stream].item()
+    return min(max(edge, low), high)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([8, 64]), st.floats(0, 1))
+def test_within_a_bin_they_are_interpolated_by_rank(seed, bins, share):
+    values = torch.randn(50, 2, generator=torch.Generator().manual_seed(seed)).double()
+    quantiles = Quantiles(1, 2, bins=bins)
+    quantiles.add(values, torch.zeros(50, dtype=torch.long))
+
+    literal = torch.tensor([walked(quantiles, stream, share) for stream in range(2)])
+
+    torch.testing.assert_close(quantiles.at([share])[0, 0], literal)
+
+
+def test_a_rank_halfway_through_a_bin_is_the_middle_of_the_bin():
+    quantiles = Quantiles(1, 1, bins=8)
+    quantiles.add(torch.tensor([[0.0], [8.0], *[[4.5]] * 10]), torch.zeros(12, dtype=torch.long))
+    width = quantiles.width.item()
+
+    middle = quantiles.center.item() + width * (
+        torch.tensor((4.5 - quantiles.center.item()) / width).floor() + 0.5
+    )
+
+    torch.testing.assert_close(quantiles.at([0.5]).item(), middle.item())
+
+
 def test_a_constant_stream_has_one_quantile():
     found = streamed(torch.full((50, 1), 3.25), torch.zeros(50, dtype=torch.long), 1, 8).at(SHARES)
 

@@ -1,4 +1,4 @@
-"""Broken plugins as strangers install them: real distributions, real processes, and a host that goes on."""
+"""Broken third-party plugins: real distributions, real processes, and a host that goes on."""
 
 import base64
 import hashlib
@@ -15,14 +15,14 @@ from attrs import field, frozen
 OFFER = """
 @hookimpl
 def explainkit_metrics():
-    return [Offer("{0}", "Something", "stranger_{0}.parts:thing")]
+    return [Offer("{0}", "Something", "thirdparty_{0}.parts:thing")]
 """
 CRASH = "import ctypes\nctypes.string_at(0)\n"
 
 
 @frozen(kw_only=True)
-class Stranger:
-    """A plugin of a stranger: the hooks of its module, and how it is to be found out."""
+class ThirdParty:
+    """A third-party plugin: the hooks of its module, and how it is to be found out."""
 
     hooks: str
     parts: str = "def thing(): ...\n"
@@ -33,46 +33,46 @@ class Stranger:
     silent: bool = field(default=False, kw_only=True)
 
 
-HEALTHY = Stranger(
+HEALTHY = ThirdParty(
     hooks=OFFER.format("healthy")
     + """
 @hookimpl
 def explainkit_commands():
-    return [Offer("healthy", "[/red] <b>Says</b> hello", "stranger_healthy.parts:hello")]
+    return [Offer("healthy", "[/red] <b>Says</b> hello", "thirdparty_healthy.parts:hello")]
 """,
     parts='def thing(): ...\n\n\ndef hello():\n    """Say hello."""\n    print("hello")\n',
     status="ok",
 )
 BROKEN = {
-    "absent": Stranger(
+    "absent": ThirdParty(
         hooks="import a_module_that_is_not_there" + OFFER.format("absent"),
         cause="ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
     ),
-    "leaves": Stranger(hooks="raise SystemExit('I am off')", cause="SystemExit: I am off"),
-    "misspelled": Stranger(
+    "leaves": ThirdParty(hooks="raise SystemExit('I am off')", cause="SystemExit: I am off"),
+    "misspelled": ThirdParty(
         hooks=OFFER.format("misspelled").replace("explainkit_metrics", "explainkit_metricks"),
         cause="has no hook explainkit_metricks; did you mean explainkit_metrics?",
     ),
-    "curious": Stranger(
+    "curious": ThirdParty(
         hooks=OFFER.format("curious").replace("metrics()", "metrics(color)"), cause="{'color'} are declared"
     ),
-    "thief": Stranger(
+    "thief": ThirdParty(
         hooks=OFFER.format("cam").replace("metrics", "explainers"),
         name="cam",
         cause="the name 'cam' belongs to 'cam' (explainkit-sdk",
     ),
-    "early": Stranger(
+    "early": ThirdParty(
         hooks=OFFER.format("early"),
         requires="explainkit-sdk>=99",
         status="incompatible",
         cause="needs explainkit-sdk >=99; this is",
     ),
-    "crashes": Stranger(hooks=OFFER.format("crashes"), parts=CRASH, cause="killed by SIGSEGV", silent=True),
-    "panics": Stranger(
+    "crashes": ThirdParty(hooks=OFFER.format("crashes"), parts=CRASH, cause="killed by SIGSEGV", silent=True),
+    "panics": ThirdParty(
         hooks="class Panic(BaseException): ...\nraise Panic('as extensions in Rust do')",
         cause="Panic: as extensions in Rust do",
     ),
-    "steers": Stranger(
+    "steers": ThirdParty(
         hooks="raise ValueError('\\x1b[2J\\x1b]0;mine\\x07 [/bold] \\ud800')", cause="ValueError: \x1b[2J"
     ),
 }
@@ -81,12 +81,13 @@ LOUD = [name for name, plugin in BROKEN.items() if not plugin.silent]
 
 def wheel(folder, name, plugin):
     """Write the wheel of a plugin, as a build backend would."""
-    package, info = f"stranger_{name}", f"stranger_{name}-1.0.dist-info"
+    package, info = f"thirdparty_{name}", f"thirdparty_{name}-1.0.dist-info"
     files = {
         f"{package}/__init__.py": f"from explainkit import Offer, hookimpl\n{dedent(plugin.hooks)}",
         f"{package}/parts.py": plugin.parts,
         f"{info}/METADATA": (
-            f"Metadata-Version: 2.1\nName: stranger-{name}\nVersion: 1.0\nRequires-Dist: {plugin.requires}\n"
+            f"Metadata-Version: 2.1\nName: thirdparty-{name}\nVersion: 1.0\n"
+            f"Requires-Dist: {plugin.requires}\n"
         ),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[explainkit]\n{plugin.name or name} = {package}\n",
@@ -150,27 +151,30 @@ def rows(command):
 
 @pytest.fixture(scope="module")
 def diagnoses(command):
-    """What ``explainkit doctor`` says of strangers, by distribution: status, and the rest of the line."""
+    """What ``explainkit doctor`` says of each distribution: status, and the rest of the line."""
     ran = command("doctor", EXPLAINKIT_BLOCK="explainkit-sdk")
     lines = [line.split() for line in ran.stdout.splitlines()]
-    told = {words[1]: (words[3], " ".join(words[4:])) for words in lines if len(words) > 3}
-    return ran.returncode, told
+    rows = {words[1]: (words[3], " ".join(words[4:])) for words in lines if len(words) > 3}
+    return ran.returncode, rows
 
 
-def test_there_are_the_seven_faults_of_strangers_and_more():
+def test_there_are_the_seven_faults_of_third_parties_and_more():
     assert len(BROKEN) >= 7
 
 
 @pytest.mark.parametrize("name", LOUD)
 def test_a_broken_plugin_is_a_row_with_its_cause(rows, name):
-    row = rows[f"stranger-{name}", BROKEN[name].name or name]
+    row = rows[f"thirdparty-{name}", BROKEN[name].name or name]
 
     assert (row["status"], row["version"], row["offers"]) == (BROKEN[name].status, "1.0", {})
     assert BROKEN[name].cause in row["cause"]
 
 
 def test_healthy_plugins_and_ours_work_beside_them(rows):
-    assert rows["stranger-healthy", "healthy"]["offers"] == {"metrics": ["healthy"], "commands": ["healthy"]}
+    assert rows["thirdparty-healthy", "healthy"]["offers"] == {
+        "metrics": ["healthy"],
+        "commands": ["healthy"],
+    }
     ours = {name: row["status"] for (place, name), row in rows.items() if place == "explainkit-sdk"}
     assert ours.keys() >= {"builtins", "cam", "protopnet"} and set(ours.values()) == {"ok"}
 
@@ -191,7 +195,7 @@ def test_a_command_warns_once_of_each_and_does_its_work(command):
     assert len(lines) == len(LOUD) and all(line.startswith("explainkit: Plugin '") for line in lines)
     for name in LOUD:
         plugin = BROKEN[name]
-        [line] = [line for line in lines if f"(stranger-{name} 1.0) {plugin.status}" in line]
+        [line] = [line for line in lines if f"(thirdparty-{name} 1.0) {plugin.status}" in line]
         assert plugin.cause.replace("\x1b", r"\x1b") in line and line.endswith("see `explainkit plugins`.")
 
 
@@ -224,7 +228,7 @@ for name in ("absent", "early", "misspelled/thing"):
     try:
         registry.find("metrics", name)
     except PluginError as error:
-        assert f"(stranger-{name.partition('/')[0]} 1.0)" in str(error), error
+        assert f"(thirdparty-{name.partition('/')[0]} 1.0)" in str(error), error
     else:
         raise AssertionError(name)
 print(len(caught))
@@ -238,12 +242,12 @@ print(len(caught))
 def test_each_is_an_error_when_strict(command, name):
     plugin = BROKEN[name]
     ran = command(
-        "plugins", EXPLAINKIT_STRICT_PLUGINS="1", EXPLAINKIT_PLUGINS=f"stranger-healthy,stranger-{name}"
+        "plugins", EXPLAINKIT_STRICT_PLUGINS="1", EXPLAINKIT_PLUGINS=f"thirdparty-healthy,thirdparty-{name}"
     )
 
     assert (ran.returncode, ran.stdout) == (2, "")
     [line] = ran.stderr.splitlines()
-    assert line.startswith("explainkit: Plugin '") and f"(stranger-{name} 1.0) {plugin.status}" in line
+    assert line.startswith("explainkit: Plugin '") and f"(thirdparty-{name} 1.0) {plugin.status}" in line
 
 
 def test_healthy_ones_are_no_error_when_strict(command):
@@ -254,34 +258,34 @@ def test_healthy_ones_are_no_error_when_strict(command):
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "thief"])  # alone, a thief is well
 def test_doctor_finds_out_each_in_a_process_of_its_own(diagnoses, name):
-    status, told = diagnoses[1][f"stranger-{name}"]
+    status, cause = diagnoses[1][f"thirdparty-{name}"]
 
     assert diagnoses[0] == 1 and status == BROKEN[name].status
-    assert BROKEN[name].cause.replace("\x1b", r"\x1b") in told
+    assert BROKEN[name].cause.replace("\x1b", r"\x1b") in cause
 
 
 def test_doctor_finds_healthy_ones_well(diagnoses, command):
-    assert diagnoses[1]["stranger-healthy"][0] == "ok"
+    assert diagnoses[1]["thirdparty-healthy"][0] == "ok"
     alone = command("doctor", EXPLAINKIT_BLOCK="explainkit-sdk", EXPLAINKIT_PLUGINS="healthy")
     assert alone.returncode == 0
 
 
 def test_doctor_survives_a_plugin_that_no_listing_does(command, tmp_path):
     garbage = "import os\nos.write(2, b'\\xff\\xfe')\n"
-    place = installed(tmp_path, {"kills": Stranger(hooks=garbage + CRASH), "healthy": HEALTHY})
+    place = installed(tmp_path, {"kills": ThirdParty(hooks=garbage + CRASH), "healthy": HEALTHY})
     settings = {"place": place, "EXPLAINKIT_BLOCK": "explainkit-sdk"}
 
     listed = command("plugins", "--no-load", **settings)
     examined = command("doctor", **settings)
     without = command("plugins", place=place, EXPLAINKIT_BLOCK="kills")
 
-    assert listed.returncode == 0 and "stranger-kills" in listed.stdout
+    assert listed.returncode == 0 and "thirdparty-kills" in listed.stdout
     assert examined.returncode == 1 and "killed by SIGSEGV" in examined.stdout
     assert without.returncode == 0 and "named in EXPLAINKIT_BLOCK" in without.stdout
 
 
 DAMAGE = {
-    "entry points in another encoding": ("entry_points.txt", b"[explainkit]\nm\xfcll = stranger_healthy\n"),
+    "entry points in another encoding": ("entry_points.txt", b"[explainkit]\nm\xfcll = thirdparty_healthy\n"),
     "entry points that are none": ("entry_points.txt", b"[explainkit]\nno equals sign\n"),
     "metadata in another encoding": ("METADATA", b"Name: m\xfcll\nVersion: 1.0\n"),
     "no metadata": ("METADATA", None),
@@ -295,9 +299,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_metadata_that_cannot_be_read_stops_nobody(command, tmp_path, what):
-    place = installed(tmp_path, {"healthy": HEALTHY, "damaged": Stranger(hooks=OFFER.format("damaged"))})
+    place = installed(tmp_path, {"healthy": HEALTHY, "damaged": ThirdParty(hooks=OFFER.format("damaged"))})
     file, content = DAMAGE[what]
-    path = place / "stranger_damaged-1.0.dist-info" / file
+    path = place / "thirdparty_damaged-1.0.dist-info" / file
     path.unlink() if content is None else path.write_bytes(content)
 
     listed, table = (
@@ -307,6 +311,6 @@ def test_metadata_that_cannot_be_read_stops_nobody(command, tmp_path, what):
 
     assert (listed.returncode, listed.stderr, table.returncode) == (0, "", 0)
     rows = {row["distribution"]: row["status"] for row in json.loads(listed.stdout)}
-    assert rows["stranger-healthy"] == "ok" and len(rows) == 3  # and ours
-    other = rows.keys() - {"stranger-healthy", "explainkit-sdk"}
+    assert rows["thirdparty-healthy"] == "ok" and len(rows) == 3  # and ours
+    other = rows.keys() - {"thirdparty-healthy", "explainkit-sdk"}
     assert {rows[name] for name in other} <= {"failed", "ok"} and None not in other

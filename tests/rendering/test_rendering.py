@@ -25,7 +25,9 @@ def drawn(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def told(images=2, additivity="exact", explainer="made", units=8, pooling="mean", classes=HOSTILE, **fields):
+def make_explanations(
+    images=2, additivity="exact", explainer="made", units=8, pooling="mean", classes=HOSTILE, **fields
+):
     scores, weights = drawn(images, units), drawn(images, units, seed=1) * 2 - 1
     logits = drawn(images, 4, seed=2)
     targets = torch.arange(images) % 4
@@ -100,7 +102,7 @@ def self_contained(text):
 @pytest.mark.parametrize("additivity", ["exact", "approximate", "none"])
 def test_a_page_needs_nothing_else_and_escapes_all_that_is_data(tmp_path, additivity):
     path = ek.report(
-        [told(), told(additivity=additivity, explainer="<i>other</i>")],
+        [make_explanations(), make_explanations(additivity=additivity, explainer="<i>other</i>")],
         tmp_path / "new" / "why.html",
         title=HOSTILE[0],
         labels=[HOSTILE[0], HOSTILE[2]],
@@ -123,7 +125,7 @@ def test_a_page_needs_nothing_else_and_escapes_all_that_is_data(tmp_path, additi
 
 
 def test_a_page_tells_the_sum(page):
-    explained = told(images=1, units=3, classes=("cardinal", "jay", "wren", "tit"))
+    explained = make_explanations(images=1, units=3, classes=("cardinal", "jay", "wren", "tit"))
 
     shown = " ".join(Reader(page([explained])).shown)
 
@@ -137,7 +139,7 @@ def test_a_page_tells_the_sum(page):
 
 
 def test_a_page_says_who_was_wrong(page):
-    explained = told(classes=("cardinal", "jay", "wren", "tit"))
+    explained = make_explanations(classes=("cardinal", "jay", "wren", "tit"))
     predicted = [explained.classes[one.prediction] for one in explained]
 
     assert "truly" not in page([explained], labels=predicted)
@@ -145,13 +147,16 @@ def test_a_page_says_who_was_wrong(page):
 
 
 def test_what_claims_no_sum_has_a_badge_and_its_own_scale(page):
-    text = page([told(images=1), told(images=1, additivity="none")])
+    text = page([make_explanations(images=1), make_explanations(images=1, additivity="none")])
 
     assert text.count('<span class="badge none"') == 1 and text.count("own scale") == 1
 
 
 def test_sums_share_one_scale_in_a_row(page):
-    small, large = told(images=1), told(images=1, weights=drawn(1, 8) * 100, additivity="approximate")
+    small, large = (
+        make_explanations(images=1),
+        make_explanations(images=1, weights=drawn(1, 8) * 100, additivity="approximate"),
+    )
 
     scales = re.findall(r"Color scale from (\S+) to (\S+),", page([small, large]))
 
@@ -159,22 +164,22 @@ def test_sums_share_one_scale_in_a_row(page):
 
 
 def test_a_fragment_for_notebooks_is_whole_and_runs_nothing():
-    self_contained(told()[0]._repr_html_())
+    self_contained(make_explanations()[0]._repr_html_())
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a font may lack emoji
 @pytest.mark.parametrize(
     "explained",
     [
-        lambda: told(pooling="none"),
-        lambda: told(units=1),
-        lambda: told(weights=torch.zeros(2, 8)),
-        lambda: told(images=2, maps=torch.zeros(2, 8, 4, 4)),
-        lambda: told(foils=torch.tensor([3, 3])),
-        lambda: told(images=2).to("cpu")[1:],
-        lambda: evolve(told(), images=drawn(2, 3, 5, 40)),
-        lambda: evolve(told(), weights=drawn(2, 8) * 1e-12),
-        lambda: evolve(told(), weights=drawn(2, 8) * 1e12),
+        lambda: make_explanations(pooling="none"),
+        lambda: make_explanations(units=1),
+        lambda: make_explanations(weights=torch.zeros(2, 8)),
+        lambda: make_explanations(images=2, maps=torch.zeros(2, 8, 4, 4)),
+        lambda: make_explanations(foils=torch.tensor([3, 3])),
+        lambda: make_explanations(images=2).to("cpu")[1:],
+        lambda: evolve(make_explanations(), images=drawn(2, 3, 5, 40)),
+        lambda: evolve(make_explanations(), weights=drawn(2, 8) * 1e-12),
+        lambda: evolve(make_explanations(), weights=drawn(2, 8) * 1e12),
     ],
     ids=["no place", "one unit", "nothing", "no maps", "contrast", "slice", "flat", "tiny", "huge"],
 )
@@ -188,7 +193,7 @@ def test_anything_can_be_shown(explained):
 
 
 def test_a_plugin_without_a_renderer_is_drawn_by_the_generic_one(tmp_path):
-    figure = told()[0].figure()
+    figure = make_explanations()[0].figure()
 
     assert isinstance(figure, Figure) and len(figure.axes) == 4  # and a color bar
     figure.savefig(tmp_path / "why.png", dpi=40)
@@ -196,7 +201,7 @@ def test_a_plugin_without_a_renderer_is_drawn_by_the_generic_one(tmp_path):
 
 
 def test_cam_is_drawn_by_its_own_renderer():
-    figure = told(explainer="cam")[0].figure()
+    figure = make_explanations(explainer="cam")[0].figure()
 
     figure.canvas.draw()
     assert len(figure.axes) == 8
@@ -204,9 +209,9 @@ def test_cam_is_drawn_by_its_own_renderer():
 
 def test_pages_of_different_images_are_refused(tmp_path):
     with pytest.raises(ek.InputError, match=r"the same images; got \[2, 3\]"):
-        ek.report([told(), told(images=3)], tmp_path / "why.html")
+        ek.report([make_explanations(), make_explanations(images=3)], tmp_path / "why.html")
     with pytest.raises(ek.InputError, match="one label an image; got 1 for 2"):
-        ek.report(told(), tmp_path / "why.html", labels=["a"])
+        ek.report(make_explanations(), tmp_path / "why.html", labels=["a"])
     with pytest.raises(ek.InputError, match="the same images"):
         ek.report([], tmp_path / "why.html")
 
@@ -215,9 +220,9 @@ def test_a_page_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ek.InputError, match="Expected a path that can be written"):
-        ek.report(told(), tmp_path / "file" / "why.html")
+        ek.report(make_explanations(), tmp_path / "file" / "why.html")
     with pytest.raises(ek.InputError, match="Expected a path that can be written"):
-        ek.report(told(), tmp_path)
+        ek.report(make_explanations(), tmp_path)
 
 
 def test_red_is_for_and_blue_is_against():

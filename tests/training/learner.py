@@ -53,10 +53,10 @@ def main(out):
     ]  # fmt: skip
     trainer = Trainer(device="cpu", progress=False)
     trainer.run(network, dataset, plan)
-    told = torch.tensor(
+    losses = torch.tensor(
         [[e.train_losses["cross_entropy"], e.val_accuracy] for e in trainer.history], dtype=torch.float64
     )
-    save_file({**{k: v.contiguous() for k, v in network.state_dict().items()}, "told": told}, out)
+    save_file({**{k: v.contiguous() for k, v in network.state_dict().items()}, "losses": losses}, out)
 
 
 if __name__ == "__main__":

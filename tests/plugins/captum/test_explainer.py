@@ -18,12 +18,16 @@ import explainkit as ek
 from explainkit.metrics.cost import counting
 from explainkit.testing import check_explainer
 
+QUICK = ("saliency", "integrated-gradients", "grad-cam", "occlusion")
 
-def test_any_network_keeps_every_promise_whatever_it_returns():
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(method, marks=() if method in QUICK else pytest.mark.slow) for method in METHODS]
+)
+def test_any_network_keeps_every_promise_whatever_it_returns(method):
     network = Returning(seeded_network(), lambda logits: {"logits": logits})
 
-    for method in METHODS:
-        check_explainer(captum_explainer(method, network, classes=list("abcd")), random_images(4, 16))
+    check_explainer(captum_explainer(method, network, classes=list("abcd")), random_images(4, 16))
 
 
 @pytest.mark.parametrize("method", ONE_PASS)

@@ -1,0 +1,6 @@
+"""Tests of the registry share their plugins."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # of registry_cases.py
