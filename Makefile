@@ -15,13 +15,13 @@ demo: install
 	$(BIN)/explainkit demo
 
 test: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile -m slow
 
 fuzz: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadgroup -m "fuzz or not fuzz" tests/hostile
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile -m "fuzz or not fuzz" tests/hostile
 
 check: install
 	$(BIN)/ruff check .

@@ -7,8 +7,6 @@ from attrs import evolve
 import explainkit as ek
 from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
-pytestmark = pytest.mark.xdist_group("page")  # it is rendered once
-
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }} & $x_y$ 🐦")
 
 

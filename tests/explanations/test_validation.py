@@ -77,10 +77,6 @@ REFUSED = {
         lambda: {"boxes": torch.tensor([[[0.0, 0, 16, 16], [2, 3, 2, 3]]]).expand(4, 2, 4)},
         "x0 < x1, y0 < y1",
     ),
-    "a box whose width vanishes in the precision of the maps": (
-        lambda: {"boxes": torch.tensor([[[8.0, 0, 8 + 1e-9, 16]]], dtype=torch.float64).expand(4, 1, 4)},
-        "x0 < x1, y0 < y1",
-    ),
     "boxes that are not numbers": (lambda: {"boxes": torch.full((4, 1, 4), NAN)}, "boxes"),
     "a group without a box": (
         lambda: {
@@ -179,3 +175,14 @@ def test_diagnostics_of_another_number_of_images_are_refused():
 def test_maps_of_tabular_data_are_refused():
     with pytest.raises(InputError, match="without maps"):
         make_explanations(images=drawn(4, 5, seed=7))
+
+
+def test_a_box_whose_width_vanishes_in_the_precision_of_its_maps_is_refused():
+    explanations = make_explanations()
+    single = {
+        name: getattr(explanations, name).float() for name in ("logits", "base", "scores", "weights", "maps")
+    }
+    box = torch.tensor([[[8.0, 0, 8 + 1e-9, 16]]], dtype=torch.float64).expand(4, 1, 4)
+
+    with pytest.raises(InputError, match="x0 < x1, y0 < y1"):
+        make_explanations(**single, boxes=box)

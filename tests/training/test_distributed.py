@@ -11,8 +11,6 @@ from safetensors.torch import load_file
 
 LEARNER = Path(__file__).with_name("learner.py")
 
-pytestmark = pytest.mark.xdist_group("distributed")  # the runs are made once
-
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
