@@ -29,6 +29,7 @@ from explainkit.explanations.serialization import canonical
 from explainkit.networks.backbones import tiny
 from explainkit.testing import tiny_dataset
 from explainkit.training import Phase, Repeat, Trainer
+from explainkit.training.steps import Step
 
 WRITE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
 
@@ -49,7 +50,7 @@ class Network(nn.Module):
         return self.head(-torch.cdist(features, self.prototypes))
 
 
-def cross_entropy(network: Network, batch: Batch) -> Mapping[str, Tensor]:
+def cross_entropy(network: Network, batch: Batch, step: Step) -> Mapping[str, Tensor]:
     """The one term."""
     return {"cross_entropy": F.cross_entropy(network(batch.images), batch.labels)}
 

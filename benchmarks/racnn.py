@@ -28,7 +28,7 @@ from explainkit.data.datasets.aviary.dataset import Aviary
 from explainkit.explanations.spatial import bounding_boxes
 from explainkit_racnn.explainer import RACNN, SCALES
 from explainkit_racnn.losses import strongest_squares
-from explainkit_racnn.model import Looks, RACNNNetwork
+from explainkit_racnn.model import RACNNNetwork, RACNNOutputs
 from explainkit_racnn.zoom import pixel_boxes, within
 
 SETTINGS = {"crop_size": 64, "warm_epochs": 20, "look_epochs": 3, "rank_epochs": 1, "rounds": 3}
@@ -95,13 +95,14 @@ def measure(network: RACNNNetwork, dataset: Aviary, split: str) -> dict[str, Ten
     columns: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for batch in dataset.batches(split, 200):
-            looks: Looks = network.decompose(batch.images)
-            measures = {"right": looks.logits.argmax(1) == batch.labels}
+            looks = network.outputs(batch.images)
+            measures = {"right": network.logits_of(looks).argmax(1) == batch.labels}
             confidence = looks.by_scale.softmax(2)
             measures["right by scale"] = (looks.by_scale.argmax(2) == batch.labels).T
             labels = batch.labels[None, :, None].expand(len(confidence), -1, 1)
             measures["confidence"] = confidence.gather(2, labels)[..., 0].T
-            measures["boxes"] = looks.boxes if looks.boxes is not None else torch.empty(0)
+            boxes = [pixel_boxes(square, looks.size) for square in looks.squares]
+            measures["boxes"] = torch.stack(boxes, 1)
             measures["strongest"] = torch.stack(
                 [at_strongest(looks, s, batch.images.shape[2:]) for s in range(1, network.scales)], 1
             )
@@ -110,7 +111,7 @@ def measure(network: RACNNNetwork, dataset: Aviary, split: str) -> dict[str, Ten
     return {name: torch.cat(values) for name, values in columns.items()}
 
 
-def at_strongest(looks: Looks, scale: int, size: Sequence[int]) -> Tensor:
+def at_strongest(looks: RACNNOutputs, scale: int, size: Sequence[int]) -> Tensor:
     """Boxes (N, 4) of a finer scale, were they around the strongest response of the scale before."""
     half = looks.proposed[scale - 1][:, 2:]
     middle = strongest_squares(looks.features[scale - 1], 0.0)[:, :2]

@@ -68,15 +68,10 @@ def gradient(network: SENNNetwork, value: Tensor) -> Tensor:
 def step(network: SENNNetwork, batch: Batch, term: Term | None) -> float:
     """Seconds of a forward pass, its loss with `term`, and the backward pass."""
     start = time.perf_counter()
-    decomposition = network.decompose(batch.images)
-    loss = (
-        torch.nn.functional.cross_entropy(decomposition.logits, batch.labels)
-        + decomposition.scores.abs().mean()
-    )
-    if decomposition.reconstruction is not None:
-        loss = (
-            loss + (decomposition.reconstruction - network.conceptizer_inputs(batch.images)).square().mean()
-        )
+    outputs = network.outputs(batch.images)
+    loss = torch.nn.functional.cross_entropy(outputs.logits, batch.labels) + outputs.scores.abs().mean()
+    if outputs.reconstruction is not None:
+        loss = loss + (outputs.reconstruction - network.conceptizer_inputs(batch.images)).square().mean()
     if term is not None:
         loss = loss + 1e-3 * term(network, batch.images).mean()
     loss.backward()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
     from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
     from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
-    from explainkit.explanations.decomposition import Decomposition
+    from explainkit.explanations.decomposition import Decomposition, PerImageWeights
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import Exemplar, Units
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from explainkit.questions.naming import Names, name_units
     from explainkit.rendering.html import report
     from explainkit.training.phases import Phase, Repeat
+    from explainkit.training.steps import Step
 
 _LATER = {  # what needs torch is imported when it is first asked for
     "Backbone": "networks.backbones",
@@ -54,11 +55,13 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "ImageDataset": "data.types",
     "InterpretableExplainer": "explainers.interpretable",
     "Names": "questions.naming",
+    "PerImageWeights": "explanations.decomposition",
     "Phase": "training.phases",
     "PostHocExplainer": "explainers.posthoc",
     "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
     "Sample": "data.types",
+    "Step": "training.steps",
     "Task": "explainers.interpretable",
     "Units": "explanations.units",
     "compare": "comparison",
@@ -90,12 +93,14 @@ __all__ = [
     "InterpretableExplainer",
     "Names",
     "Offer",
+    "PerImageWeights",
     "Phase",
     "PluginWarning",
     "PostHocExplainer",
     "Provenance",
     "Repeat",
     "Sample",
+    "Step",
     "Task",
     "Units",
     "__version__",

@@ -5,7 +5,7 @@ logit[n,c] = base[n,c] + sum_k weight[n,c,k] * (score[n,k] - reference[k]) + res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -20,12 +20,33 @@ Pooling = Literal["mean", "sum", "max", "coupled", "none"]
 (attention); ``none``: the unit has no place."""
 
 WeightFn = Callable[[Tensor, Tensor], Tensor]
-"""(rows (M,), targets (M,)) to weights (M, K): what units are worth to that class in that image."""
+"""(rows (M,), targets (M,)) to weights (M, K): what units are worth to that class in that image.
+
+A module-level class or function, such as `PerImageWeights`, so that a decomposition can be pickled."""
+
+RescoreFn = Callable[[Tensor, Tensor], Tensor]
+"""(rows (M,), scores (M, K)) to logits (M, C): those of the network for image ``rows[m]`` with these scores.
+
+Where scores are coupled, as in a soft decision tree, the sum with weights held still says something else."""
+
+
+@frozen(eq=False)
+class PerImageWeights:
+    """A `WeightFn` of weights (N, C, K) that are all there."""
+
+    weights: Tensor
+
+    def __call__(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """Weights (M, K)."""
+        return self.weights[rows, targets]
 
 
 @frozen(eq=False, kw_only=True)
 class Decomposition:
-    """All that one forward pass knows of N images, C classes and K units; it never validates.
+    """What one forward pass in eval mode knows of N images, C classes and K units; it never validates.
+
+    A plain value: no architecture subclasses it, and every operation carries all of it. What an architecture
+    knows beside goes into `extras`; what its losses need are outputs of its network.
 
     Attributes
     ----------
@@ -40,6 +61,11 @@ class Decomposition:
         Where the score came from, at the network's own resolution; never negative.
     boxes : Tensor or None, (N, G, 4)
         x0, y0, x1, y1 in pixels of the image: where the maps of group g lie. ``None``: the whole image.
+    extras : mapping of str to Tensor, (N, ...)
+        Further numbers about each image, by name.
+    rescore : callable or None
+        ``(rows (M,), scores (M, K)) -> logits (M, C)``, where the logits are no sum of scores with the
+        weights held still. ``None``: they are.
     """
 
     logits: Tensor
@@ -48,6 +74,8 @@ class Decomposition:
     weights: Tensor | WeightFn = field(repr=False)
     maps: Tensor | None = field(default=None, repr=False)
     boxes: Tensor | None = field(default=None, repr=False)
+    extras: Mapping[str, Tensor] = field(factory=dict, repr=False)
+    rescore: RescoreFn | None = field(default=None, repr=False)
 
     def weights_for(self, targets: Tensor) -> Tensor:
         """What each unit is worth to class ``targets[n]`` in image n, (N, K)."""
@@ -65,6 +93,21 @@ class Decomposition:
             return self.bias[targets]
         return self.bias.gather(1, targets[:, None])[:, 0]
 
+    def logits_at(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """What the network would say of image ``rows[m]`` with `scores` (M, K): logits (M, C).
+
+        By `rescore` where there is one, else by the sum.
+        """
+        if self.rescore is not None:
+            return self.rescore(rows, scores)
+        bias = self.bias if self.bias.ndim == 1 else self.bias[rows]
+        if isinstance(self.weights, Tensor):
+            return scores @ self.weights.T + bias
+        targets = torch.arange(self.logits.shape[1], device=rows.device)
+        pairs = rows.repeat_interleave(len(targets)), targets.repeat(len(rows))
+        weights = self.weights(*pairs).unflatten(0, (len(rows), len(targets)))
+        return torch.einsum("mk,mck->mc", scores, weights) + bias
+
     def select(self, index: Tensor) -> Decomposition:
         """The same for the images of `index` (n,), in that order."""
         weights = self.weights
@@ -72,9 +115,11 @@ class Decomposition:
             logits=self.logits[index],
             bias=self.bias if self.bias.ndim == 1 else self.bias[index],
             scores=self.scores[index],
-            weights=weights if isinstance(weights, Tensor) else _reindex_weight_fn(weights, index),
+            weights=weights if isinstance(weights, Tensor) else _Selected(weights, index),
             maps=None if self.maps is None else self.maps[index],
             boxes=None if self.boxes is None else self.boxes[index],
+            extras={name: value[index] for name, value in self.extras.items()},
+            rescore=None if self.rescore is None else _Selected(self.rescore, index),
         )
 
     def detach(self) -> Decomposition:
@@ -84,44 +129,70 @@ class Decomposition:
             logits=self.logits.detach(),
             bias=self.bias.detach().clone(),
             scores=self.scores.detach(),
-            weights=weights.detach().clone() if isinstance(weights, Tensor) else _detach_weight_fn(weights),
+            weights=weights.detach().clone() if isinstance(weights, Tensor) else _Detached(weights),
             maps=None if self.maps is None else self.maps.detach(),
             boxes=None if self.boxes is None else self.boxes.detach(),
+            extras={name: value.detach() for name, value in self.extras.items()},
+            rescore=None if self.rescore is None else _Detached(self.rescore),
         )
 
 
 def concat(decompositions: Sequence[Decomposition], maps: Tensor | None) -> Decomposition:
     """Decompositions by one network, one after the other; `maps` are theirs, joined already."""
     first = decompositions[0]
-    weight_fns = [item.weights for item in decompositions if not isinstance(item.weights, Tensor)]
-    counts = [len(item.logits) for item in decompositions]
+    counts = tuple(len(item.logits) for item in decompositions)
+    weight_fns = tuple(item.weights for item in decompositions if not isinstance(item.weights, Tensor))
+    rescore_fns = tuple(item.rescore for item in decompositions if item.rescore is not None)
     boxes = [item.boxes for item in decompositions if item.boxes is not None]
     return Decomposition(
         logits=torch.cat([item.logits for item in decompositions]),
         bias=first.bias if first.bias.ndim == 1 else torch.cat([item.bias for item in decompositions]),
         scores=torch.cat([item.scores for item in decompositions]),
-        weights=_concat_weight_fns(weight_fns, counts) if weight_fns else first.weights,
+        weights=_Concatenated(weight_fns, counts) if weight_fns else first.weights,
         maps=maps,
         boxes=torch.cat(boxes) if boxes else None,
+        extras={name: torch.cat([item.extras[name] for item in decompositions]) for name in first.extras},
+        rescore=_Concatenated(rescore_fns, counts) if rescore_fns else None,
     )
 
 
-def _reindex_weight_fn(weight_fn: WeightFn, index: Tensor) -> WeightFn:
-    return lambda rows, targets: weight_fn(index[rows], targets)
+RowFn = Callable[[Tensor, Tensor], Tensor]
+"""A `WeightFn` or a `RescoreFn`: (rows (M,), one value for each of them) to (M, ...)."""
 
 
-def _detach_weight_fn(weight_fn: WeightFn) -> WeightFn:
-    return lambda rows, targets: weight_fn(rows, targets).detach()
+@frozen(eq=False)
+class _Selected:
+    """A function of rows, for a selection of them."""
+
+    function: RowFn
+    index: Tensor
+
+    def __call__(self, rows: Tensor, values: Tensor) -> Tensor:
+        return self.function(self.index[rows], values)
 
 
-def _concat_weight_fns(weight_fns: Sequence[WeightFn], counts: Sequence[int]) -> WeightFn:
-    def concatenated(rows: Tensor, targets: Tensor) -> Tensor:
-        weights, positions, start = [], [], 0
-        for weight_fn, count in zip(weight_fns, counts, strict=True):
+@frozen(eq=False)
+class _Detached:
+    """A function of rows, cut from the graph."""
+
+    function: RowFn
+
+    def __call__(self, rows: Tensor, values: Tensor) -> Tensor:
+        return self.function(rows, values).detach()
+
+
+@frozen(eq=False)
+class _Concatenated:
+    """Functions of rows: the first of ``counts[0]`` rows, the second of the ``counts[1]`` after them."""
+
+    functions: Sequence[RowFn]
+    counts: Sequence[int]
+
+    def __call__(self, rows: Tensor, values: Tensor) -> Tensor:
+        results, positions, start = [], [], 0
+        for function, count in zip(self.functions, self.counts, strict=True):
             inside = ((rows >= start) & (rows < start + count)).nonzero()[:, 0]
-            weights.append(weight_fn(rows[inside] - start, targets[inside]))
+            results.append(function(rows[inside] - start, values[inside]))
             positions.append(inside)
             start += count
-        return torch.cat(weights)[torch.cat(positions).argsort()]
-
-    return concatenated
+        return torch.cat(results)[torch.cat(positions).argsort()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -13,17 +12,16 @@ from attrs import asdict, evolve
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
-from explainkit.explanations.decomposition import Decomposition, WeightFn
+from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
-    canonical,
     check_schema,
+    content_digest,
     in_brief,
     pack,
     read,
-    tensors_digest,
     unpack,
     write,
 )
@@ -85,7 +83,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
         "units": unit_facts,
         "provenance": provenance,
     }
-    facts["digest"] = _digest(facts, tensors)
+    facts["digest"] = content_digest(facts, tensors)
     write(path, pack(tensors, facts))
     return path
 
@@ -95,7 +93,7 @@ def load_explanations(path: Path, build: Callable[..., Explanations]) -> Explana
     content = read(path)
     tensors, facts = unpack(content, path)
     check_schema(facts, "explainkit.explanations", path)
-    if facts.pop("digest", None) != _digest(facts, tensors):
+    if facts.pop("digest", None) != content_digest(facts, tensors):
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     with as_format_error(f"{str(path)!r} breaks a rule of explanations"):
         explanations = build(**_columns(tensors, facts))
@@ -191,7 +189,7 @@ def _all_weights(explanations: Explanations, decomposition: Decomposition) -> Te
 
 
 def _weight_fn(weights: Tensor) -> Tensor | WeightFn:
-    return weights if weights.ndim == 2 else lambda rows, targets: weights[rows, targets]
+    return weights if weights.ndim == 2 else PerImageWeights(weights)
 
 
 def _pack_maps(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -270,11 +268,6 @@ def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         exemplars=exemplars,
         **{name: tensors.get(f"units.{name}") for name in UNIT_TENSORS},
     )
-
-
-def _digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of everything in a file."""
-    return hashlib.sha256(f"{canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
 
 
 def check_kinds(facts: Mapping[str, Any], kinds: Mapping[str, type | UnionType]) -> None:

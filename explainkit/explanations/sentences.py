@@ -178,6 +178,8 @@ def counterfactual_sentence(counterfactual: Counterfactual) -> str:
 def _score_edit_sentence(counterfactual: Counterfactual) -> str:
     edits, row = counterfactual.batch.edits["score-edit"], counterfactual.index
     name, changes = counterfactual.target_name, counterfactual.changes
+    if not counterfactual.feasible and not edits.exact[row]:
+        return f"No scores within what is plausible for {name} were found that would make it {name}."
     if not counterfactual.feasible:
         return f"No scores within what is plausible for {name} would make it {name}."
     shared = repeated([item.text for item in changes[:MAX_CHANGES]])

@@ -68,6 +68,11 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def content_digest(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of everything in a file: its facts, which are as JSON gives them back, and its tensors."""
+    return hashlib.sha256(f"{canonical(facts)}{tensors_digest(tensors)}".encode()).hexdigest()
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON as `canonical` writes it.
 

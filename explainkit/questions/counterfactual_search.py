@@ -12,7 +12,7 @@ from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
-from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.decomposition import Decomposition, RescoreFn
 from explainkit.explanations.validation import class_indices
 from explainkit.protocols import Images, InterpretableExplainer, Targets
 from explainkit.questions.region_swap import swap_regions
@@ -58,7 +58,7 @@ def search_counterfactuals(
         score_edits = edit_scores(
             explanations.logits.cpu(), target_indices.cpu(), explanations.scores.cpu(),
             _weight_fn(decomposition), *_plausible_range(explainer, explanations, distractors),
-            norm=norm, margin=margin, rescore=_rescore_fn(explainer),
+            norm=norm, margin=margin, rescore=_rescore_fn(decomposition),
         )  # fmt: skip
         swaps = swap_regions(explainer, inputs, decomposition, target_indices, distractors)
     return Counterfactuals(explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps})
@@ -91,15 +91,15 @@ def _plausible_range(
     return low, high
 
 
-def _rescore_fn(explainer: InterpretableExplainer) -> Callable[[Tensor], Tensor] | None:
-    """The network's head on scores alone, where they are coupled and it has one."""
-    rescore = getattr(explainer.network, "rescore", None)
+def _rescore_fn(decomposition: Decomposition) -> RescoreFn | None:
+    """The decomposition's own, from and to the CPU."""
+    rescore = decomposition.rescore
     if rescore is None:
         return None
-    device, dtype = explainer.device, next(explainer.network.parameters()).dtype
+    like = decomposition.scores
 
-    def rescore_on_cpu(scores: Tensor) -> Tensor:
+    def rescore_on_cpu(rows: Tensor, scores: Tensor) -> Tensor:
         with torch.no_grad():
-            return rescore(scores.to(device, dtype)).cpu()
+            return rescore(rows.to(like.device), scores.to(like)).cpu()
 
     return rescore_on_cpu

@@ -17,11 +17,13 @@ squares a projection, found by its dual, which has a price for each class.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from explainkit.explanations.counterfactuals import Norm, ScoreEdits
+from explainkit.explanations.decomposition import RescoreFn
 from explainkit.questions.edit_problem import Gaps, fewest_moves_per_class
 from explainkit.questions.edit_programs import (
     SOLVED,
@@ -58,7 +60,7 @@ def edit_scores(
     *,
     norm: Norm = "l0",
     margin: float = 0.01,
-    rescore: Callable[[Tensor], Tensor] | None = None,
+    rescore: RescoreFn | None = None,
 ) -> ScoreEdits:
     """The least change of scores after which the targets win against all classes.
 
@@ -72,8 +74,10 @@ def edit_scores(
         Rows (n,) to weights (n, C, K).
     margin : float
         By how much the target shall be ahead, in logits.
-    rescore : callable or None
-        Scores (N, K) to logits, where scores are not independent of each other: the head is then run again.
+    rescore : RescoreFn or None
+        Rows and scores to logits, where these are no sum with the weights held still. The edits of the sum
+        are then extended until the network itself says the target. Nothing is proved of them: not that none
+        smaller would do, and where none is found not that there is none.
     """
     n, c = logits.shape
     logits64, before = logits.double(), scores.double()
@@ -98,9 +102,10 @@ def edit_scores(
         logits_after[rows] += torch.einsum("nck,nk->nc", weights, moved[rows])
         if rescore is not None:
             moved[rows], logits_after[rows], feasible[rows] = _extend_by_rescoring(
-                problem, moved[rows], before[rows], target, rescore
+                problem, moved[rows], before[rows], target, partial(rescore, rows)
             )
-            exact[rows] = False
+            exact[rows] = predicted == target
+            bound[rows] = (predicted != target).long()  # as they are, the scores make it another class
         gains[rows] = problem.gains[index, predicted] * moved[rows]
     return ScoreEdits(
         before=scores, after=_apply_moves(scores, moved), gains=gains.to(scores.dtype),

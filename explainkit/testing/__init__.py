@@ -9,5 +9,14 @@
 
 from explainkit.testing.checks import CHECKS, Check, check_explainer
 from explainkit.testing.examples import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing.process_checks import check_distributed_training
 
-__all__ = ["CHECKS", "Check", "check_explainer", "fitted_example", "tiny_dataset", "tiny_images"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "check_distributed_training",
+    "check_explainer",
+    "fitted_example",
+    "tiny_dataset",
+    "tiny_images",
+]

@@ -69,16 +69,18 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
     decomposition = counterfactuals.explanations.decomposition
     if decomposition is None:
         raise ConformanceError("Expected explanations of all classes of an architecture.")
-    if getattr(network, "rescore", None) is None:
+    rows = torch.arange(len(images), device=logits.device)
+    if decomposition.rescore is None:
         after = logits.double().cpu()
-        rows = torch.arange(len(images), device=logits.device)
         for label in range(logits.shape[1]):
             weights = decomposition.weights_at(rows, torch.full_like(rows, label)).double().cpu()
             after[:, label] += (weights * (edit.after.double() - edit.before.double())).sum(1)
-        check(
-            torch.equal(after.argmax(1)[feasible], targets[feasible]),
-            "edits that make the target win, where they are called feasible",
-        )
+    else:
+        after = decomposition.rescore(rows, edit.after.to(decomposition.scores)).double().cpu()
+    check(
+        torch.equal(after.argmax(1)[feasible], targets[feasible]),
+        "edits that make the target win, where they are called feasible",
+    )
     ranges = counterfactuals.explanations.units.score_range
     low, high = explainer.score_ranges(distractors).cpu() if ranges is None else ranges.cpu()
     lowest = torch.minimum(low[targets].to(edit.before), edit.before) - 1e-5

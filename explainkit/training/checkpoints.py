@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, astuple, define, field, frozen
+from attrs import asdict, define, field, fields, frozen
 from cattrs import Converter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from explainkit.data.types import ImageDataset
-from explainkit.errors import InputError, TrainingError
+from explainkit.errors import FormatError, InputError, TrainingError
 from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
+    canonical,
     check_schema,
+    content_digest,
     in_brief,
     pack,
+    parse_json,
     read,
+    tensors_digest,
     unpack,
     write,
 )
-from explainkit.networks.memory import MemoryLimit
-from explainkit.training.optimizer_state import as_json, has_same_form, join_state, split_state
+from explainkit.training.optimizer_state import join_memory, remember, split_memory
 from explainkit.training.phases import Epoch, Phase, Repeat
 
 FILE = "checkpoint.safetensors"
-
-COUNTERS = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step")
-"""What of torch's schedules changes as they go on."""
 
 _PLAIN = Converter(detailed_validation=False)
 
@@ -78,6 +79,8 @@ class RunState:
         Accuracy and -loss of the phase's best epoch; `epochs_since_best` epochs ago.
     best_state : mapping of str to Tensor or None
         The network's state then, where the phase keeps it.
+    kept_optimizers : mapping of int to mapping
+        What the optimizer of each phase of a repeat remembers of each parameter, where the repeat keeps it.
     """
 
     position: Position = field(factory=Position)
@@ -88,6 +91,7 @@ class RunState:
     best: tuple[float, float] = (-1.0, -1e300)
     epochs_since_best: int = 0
     best_state: dict[str, Tensor] | None = None
+    kept_optimizers: dict[int, dict[int, dict[str, Any]]] = field(factory=dict)
 
 
 @define(eq=False, kw_only=True)
@@ -125,16 +129,23 @@ class Checkpoints:
         facts: dict[str, Any] = {
             "schema": f"explainkit.checkpoint/{SCHEMA}",
             "run": self.run,
-            "state": asdict(state, filter=lambda item, _: item.name != "best_state"),
+            "state": asdict(state, filter=lambda item, _: item.name not in ("best_state", "kept_optimizers")),
             "has_best_state": state.best_state is not None,
+            "kept_optimizers": {},
         }
+        for phase, memory in state.kept_optimizers.items():
+            facts["kept_optimizers"][str(phase)], memory_tensors = split_memory(memory)
+            tensors |= {f"kept.{phase}.{name}": value for name, value in memory_tensors.items()}
         if optimizer is not None:
-            facts["optimizer"], optimizer_tensors = split_state(optimizer)
-            tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors.items()}
+            whole = optimizer.state_dict()
+            numbers, memory_tensors = split_memory(whole["state"])
+            facts["optimizer"] = {"groups": whole["param_groups"], "state": numbers}
+            tensors |= {f"optimizer.{name}": value for name, value in memory_tensors.items()}
         if schedule is not None:
             facts["schedule"] = schedule.state_dict()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            facts["digest"] = content_digest(as_json(facts), tensors)
             content = pack(tensors, facts)
         except OSError as error:
             raise InputError(
@@ -154,6 +165,19 @@ class Checkpoints:
             ) from None
         write(self.path, content)
 
+    def check_writable(self) -> None:
+        """Refuse, as InputError, a folder that cannot be written, before anything is learned."""
+        probe = self.folder / f".{FILE}.probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"Expected a folder for checkpoints that can be written; got {str(self.folder)!r}: "
+                f"{error.strerror}."
+            ) from None
+
     def load(self) -> Checkpoint:
         """What `save` wrote last.
 
@@ -167,33 +191,27 @@ class Checkpoints:
         content = read(self.path)
         tensors, facts = unpack(content, self.path)
         check_schema(facts, "explainkit.checkpoint", self.path)
+        if facts.pop("digest", None) != content_digest(facts, tensors):
+            raise FormatError(
+                f"{str(self.path)!r} is not what was saved: its SHA-256 differs from the one on record."
+            )
         with as_format_error(f"{str(self.path)!r} lacks what a checkpoint has"):
             saved_run = dict(facts["run"])
             state = _PLAIN.structure(facts["state"], RunState)
-            if not all(
-                0 <= count < 2**31
-                for count in (*astuple(state.position), state.epochs, state.epochs_since_best)
-            ):
-                raise ValueError(
-                    f"{state.position}, {state.epochs} epochs, {state.epochs_since_best} since the best"
-                )
             state.best_state = _with_prefix("best.", tensors) if facts["has_best_state"] else None
+            state.kept_optimizers = {
+                int(phase): join_memory(numbers, _with_prefix(f"kept.{phase}.", tensors))
+                for phase, numbers in facts["kept_optimizers"].items()
+            }
         _check_same_run(saved_run, self.run, self.path)
-        return Checkpoint(path=self.path, size=len(content), state=state, tensors=tensors, facts=facts)
+        return Checkpoint(path=self.path, state=state, tensors=tensors, facts=facts)
 
 
 @frozen(eq=False, kw_only=True)
 class Checkpoint:
-    """A moment of a run, to be put back piece by piece as the engine comes to need it.
-
-    Attributes
-    ----------
-    path, size
-        The file it was read from, and its bytes.
-    """
+    """A moment of a run, to be put back piece by piece as the engine comes to need it."""
 
     path: Path
-    size: int
     state: RunState
     tensors: Mapping[str, Tensor] = field(repr=False)
     facts: Mapping[str, Any] = field(repr=False)
@@ -206,48 +224,22 @@ class Checkpoint:
         FormatError
             For those of another network.
         """
-        with as_format_error(f"{str(self.path)!r} does not fit the network"), MemoryLimit(self.size):
-            if self.state.best_state is not None:  # to be seen now that it fits, not at the end of the phase
-                network.load_state_dict(self.state.best_state)
+        with as_format_error(f"{str(self.path)!r} does not fit the network"):
             network.load_state_dict(_with_prefix("network.", self.tensors))
-            torch.set_rng_state(self.tensors["random.cpu"])
-            if "random.cuda" in self.tensors and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self.tensors["random.cuda"])
+        torch.set_rng_state(self.tensors["random.cpu"])
+        if "random.cuda" in self.tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.tensors["random.cuda"])
 
     def restore_optimizer(
-        self, optimizer: Optimizer, schedule: LRScheduler | None, phase: Phase[Any], steps: int
+        self, optimizer: Optimizer, schedule: LRScheduler | None, phase: Phase[Any]
     ) -> None:
-        """The optimizer's state, each tensor laid out as its parameter is, so that sums round alike.
-
-        Parameters
-        ----------
-        steps : int
-            Of an epoch.
-
-        Raises
-        ------
-        FormatError
-            For what another optimizer or schedule remembers, or one at another step.
-        """
-        with as_format_error(f"{str(self.path)!r} does not fit the optimizer of phase {phase.name!r}"):
-            tensors = _with_prefix("optimizer.", self.tensors)
-            optimizer.load_state_dict(join_state(self.facts["optimizer"], tensors, optimizer))
-            if schedule is not None:
-                schedule.load_state_dict(self._schedule_state(schedule, phase, steps))
-
-    def _schedule_state(self, schedule: LRScheduler, phase: Phase[Any], steps: int) -> dict[str, Any]:
-        saved, own, position = self.facts["schedule"], as_json(schedule.state_dict()), self.state.position
-        done = position.epoch
-        if phase.lr_scheduler_interval == "step":
-            done = position.epoch * steps + position.step
-        if position.step >= steps or saved.get("last_epoch", done) != done:
-            raise ValueError(f"a schedule at step {saved.get('last_epoch')}, not {done}")
-        fixed = {name: value for name, value in own.items() if name not in COUNTERS}
-        if isinstance(phase.lr_scheduler, str) and fixed != {name: saved[name] for name in fixed}:
-            raise ValueError("another schedule")
-        if not has_same_form(saved, own):
-            raise ValueError("another kind of schedule")
-        return saved
+        """What the optimizer of `phase` and its schedule remember."""
+        saved = self.facts["optimizer"]
+        remember(optimizer, join_memory(saved["state"], _with_prefix("optimizer.", self.tensors)), phase.name)
+        for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
+            group.update({name: _as_tuple(value) for name, value in values.items() if name != "params"})
+        if schedule is not None:
+            schedule.load_state_dict(self.facts["schedule"])
 
 
 def fingerprint(
@@ -266,7 +258,8 @@ def fingerprint(
             name: len(split) for name, split in dataset.splits.items() if name in ("train", "validation")
         },
         "labels": int(dataset.train.labels.long().cumsum(0).sum()),
-        "augmented": dataset.augment is not None,
+        "training images": _sample_digest(dataset),
+        "augment": describe(dataset.augment),
         "plan": [_phase_settings(item) for item in plan],
         "seed": seed,
         "device": device.type,
@@ -276,35 +269,54 @@ def fingerprint(
     }
 
 
+def as_json(facts: Any) -> Any:
+    """As a file gives it back."""
+    return parse_json(canonical(facts))
+
+
+def describe(value: object) -> Any:
+    """A setting as JSON: functions by name, partial ones with their arguments, tensors by digest."""
+    if isinstance(value, partial):
+        arguments = {name: describe(argument) for name, argument in value.keywords.items()}
+        return [describe(value.func), [describe(argument) for argument in value.args], arguments]
+    if isinstance(value, Tensor):
+        return tensors_digest({"": value})
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return type(value).__name__ if " at 0x" in repr(value) else repr(value)
+
+
+def _sample_digest(dataset: ImageDataset, count: int = 16) -> str:
+    """SHA-256 of `count` training images, evenly spaced."""
+    ids = torch.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).long()
+    return tensors_digest({"images": dataset.train.batch(ids).images})
+
+
 def _phase_settings(item: Phase[Any] | Repeat[Any]) -> list[Any]:
     if isinstance(item, Repeat):
-        return ["repeat", item.max_rounds, *(_phase_settings(phase) for phase in item.phases)]
-    decay = item.weight_decay if isinstance(item.weight_decay, float | int) else dict(item.weight_decay)
-    schedule = item.lr_scheduler if isinstance(item.lr_scheduler, str) else "own"
-    return [
-        item.name,
-        item.epochs,
-        dict(item.lr),
-        decay,
-        item.optimizer,
-        schedule,
-        item.lr_scheduler_interval,
-        item.batch_size,
-        item.precision,
-        item.grad_clip_norm,
-        item.restore_best,
-        item.patience,
-        {name: str(value) for name, value in item.optimizer_kwargs.items()},
-    ]
+        settings = ["repeat", item.max_rounds, item.keep_optimizers, describe(item.stop_when)]
+        return [*settings, *(_phase_settings(phase) for phase in item.phases)]
+    return [describe(getattr(item, setting.name)) for setting in fields(Phase)]
 
 
 def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
     for name, value in current.items():
-        if as_json(saved.get(name)) != as_json(value):
+        if saved.get(name) != as_json(value):
             raise InputError(
                 f"Expected a checkpoint of this run at {str(path)!r}; its {name} differ: "
                 f"{in_brief(repr(saved.get(name)))} there, {value!r} here. Only the same run can go on."
             )
+
+
+def _as_tuple(value: Any) -> Any:
+    """As optimizers have it, such as betas."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -1,14 +1,17 @@
 """Work shared among the processes of a run: each takes its share, and all come to know the whole."""
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from explainkit.errors import InputError
 
@@ -46,18 +49,58 @@ def launch_fabric(device: str, precision: str) -> Fabric:
         accelerator=kind,
         devices=[index] if index is not None else local,
         num_nodes=processes // local,
-        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
+        strategy=_ddp() if processes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
+    is_first = processes > 1 and not _is_distributed()
     fabric.launch()
+    if is_first:  # a second group in one process may wait for addresses of the first one, for ever
+        atexit.register(distributed.destroy_process_group)
     return fabric
 
 
-def broadcast_buffers(network: nn.Module, fabric: Fabric) -> None:
-    """The first process's buffers for all, so that all see the same validation."""
-    if fabric.world_size > 1:
-        for buffer in network.buffers():
-            distributed.broadcast(buffer, 0)
+def _ddp() -> DDPStrategy:
+    """Buffers are not overwritten by those of the first process: `BufferAverage` takes their mean."""
+    parameters = signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    options: dict[str, Any] = {name: False, "find_unused_parameters": True}
+    return DDPStrategy(**options)
+
+
+class BufferAverage:
+    """Makes buffers that a step changed agree over processes: the mean, for those that are no whole numbers.
+
+    Such as the running statistics of batch norms, each of which has seen its process's images alone.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._last = self._copies()
+
+    def update(self) -> None:
+        """Average what has changed, in any process, since the last time."""
+        buffers = dict(self._network.named_buffers())
+        if not (_is_distributed() and buffers):
+            return
+        changed = torch.tensor([self._has_changed(*item) for item in buffers.items()], dtype=torch.int32)
+        changed = changed.to(next(iter(buffers.values())).device)
+        distributed.all_reduce(changed, distributed.ReduceOp.MAX)
+        for buffer, has_changed in zip(buffers.values(), changed.tolist(), strict=True):
+            if has_changed and buffer.is_floating_point():
+                distributed.all_reduce(buffer)
+                buffer /= distributed.get_world_size()
+            elif has_changed:
+                distributed.broadcast(buffer, 0)
+        self._last = self._copies()
+
+    def _has_changed(self, name: str, value: Tensor) -> bool:
+        """By value: batch norms change theirs without a trace in the tensor's version."""
+        return name not in self._last or not torch.equal(self._last[name], value)
+
+    def _copies(self) -> dict[str, Tensor]:
+        if not _is_distributed():
+            return {}
+        return {name: value.clone() for name, value in self._network.named_buffers()}
 
 
 def shard(items: Iterable[Item]) -> Iterator[Item]:

@@ -1,108 +1,67 @@
-"""The state of an optimizer as numbers and tensors, and the check that a saved state fits an optimizer."""
+"""What an optimizer remembers of each parameter, as numbers and tensors for a file, and for another round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from explainkit.explanations.serialization import in_brief
+from explainkit.errors import TrainingError
+
+Memory = Mapping[int, Mapping[str, Any]]
+"""``optimizer.state_dict()["state"]``: what it remembers, by the number of the parameter and by name."""
 
 
-def split_state(optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An optimizer's state as numbers, and as tensors by ``index.name``."""
-    whole = optimizer.state_dict()
+def split_memory(memory: Memory) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """Its numbers, and its tensors by ``index.name``."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, entry in whole["state"].items():
+    for index, entry in memory.items():
         for name, value in entry.items():
             if isinstance(value, Tensor):
                 tensors[f"{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
-    return {"groups": whole["param_groups"], "state": numbers}, tensors
+    return numbers, tensors
 
 
-def join_state(
-    facts: Mapping[str, Any], tensors: Mapping[str, Tensor], optimizer: Optimizer
-) -> dict[str, Any]:
-    """A state dict for `optimizer` from the numbers and tensors of `split_state`.
+def join_memory(
+    numbers: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Any]]:
+    """What `split_memory` took apart."""
+    memory: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in numbers.items()}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        memory.setdefault(int(index), {})[name] = value
+    return memory
+
+
+def remember(optimizer: Optimizer, memory: Memory, phase: str) -> None:
+    """Give `optimizer` the memory of another one of its kind over the same parameters.
 
     Each tensor is laid out as its parameter is, so that sums round alike.
 
     Raises
     ------
-    ValueError
-        For the state of another optimizer.
+    TrainingError
+        For parameters of other shapes, such as after pruning.
     """
-    groups, parameters = [], []
-    own_groups = optimizer.state_dict()["param_groups"]
-    for saved, own, live in zip(facts["groups"], own_groups, optimizer.param_groups, strict=True):
-        if not has_same_form({**saved, "params": own["params"]}, as_json(own)):
-            raise ValueError("another optimizer's settings")
-        group = {**{name: _as_tuple(value) for name, value in saved.items()}, "params": own["params"]}
-        form = _parameter_state(type(optimizer), group, live["params"][0].device)
-        groups.append(group)
-        parameters += [(value, form) for value in live["params"]]
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(numbers) for index, numbers in facts["state"].items()
-    }
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        like, form = parameters[int(number)]
-        laid_out = torch.empty_like(like).copy_(value) if form[name].ndim else value
-        state.setdefault(int(number), {})[name] = laid_out.detach()
-    for index, saved in state.items():
-        _check_parameter_state(saved, parameters[index][1])
-    return {"state": state, "param_groups": groups}
-
-
-def as_json(value: Any) -> Any:
-    """As JSON gives it back."""
-    if isinstance(value, Mapping):
-        return {name: as_json(item) for name, item in value.items()}
-    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _parameter_state(kind: type[Optimizer], group: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What an optimizer of these settings, which it may refuse, knows of a parameter after one step."""
-    parameter = nn.Parameter(torch.zeros(1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
-    arguments = signature(kind).parameters.keys() & group.keys() - {"params"}
-    twin = kind([parameter], **{name: group[name] for name in arguments})
-    twin.step()
-    return dict(twin.state[parameter])
-
-
-def _check_parameter_state(saved: Mapping[str, Any], form: Mapping[str, Any]) -> None:
-    """Refuse, as ValueError, what such an optimizer would not remember of a parameter."""
-    if saved.keys() != form.keys():
-        raise ValueError(f"an optimizer remembers {sorted(form)}; got {in_brief(sorted(saved))}")
-    for name, value in form.items():
-        if isinstance(value, Tensor) and not value.ndim:  # a count of steps
-            count = saved[name]
-            if count.ndim or count.dtype != value.dtype or not 0 <= count.item() < float("inf"):
-                raise ValueError(f"{name} is {in_brief(count)}")
-
-
-def has_same_form(saved: Any, own: Any) -> bool:
-    """Whether JSON values are of one form: other numbers, perhaps, at the same places."""
-    if isinstance(own, dict):
-        return (
-            isinstance(saved, dict)
-            and saved.keys() == own.keys()
-            and all(has_same_form(saved[k], own[k]) for k in own)
-        )
-    if isinstance(own, list):
-        return isinstance(saved, list) and len(saved) == len(own) and all(map(has_same_form, saved, own))
-    if isinstance(own, int | float) and not isinstance(own, bool):
-        return isinstance(saved, int | float) and not isinstance(saved, bool)
-    return own is None or bool(saved == own)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    laid_out: dict[int, dict[str, Any]] = {}
+    for index, entry in memory.items():
+        like = parameters[index]
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.ndim:
+                if value.shape != like.shape:
+                    raise TrainingError(
+                        f"Phase {phase!r} keeps its optimizer, which remembers a parameter of "
+                        f"{tuple(value.shape)}; it has {tuple(like.shape)} now. Set "
+                        "keep_optimizers=False where shapes change between rounds."
+                    )
+                value = torch.empty_like(like).copy_(value).detach()
+            laid_out.setdefault(index, {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": laid_out, "param_groups": groups})

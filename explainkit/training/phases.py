@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
-from explainkit.data.types import Batch, ImageDataset
+from explainkit.data.types import Augmentation, Batch, ImageDataset
 from explainkit.errors import InputError, TrainingError
+from explainkit.training.steps import Step
 
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 Network = TypeVar("Network", bound=nn.Module)
-Loss = Callable[[Network, Batch], Mapping[str, Tensor]]
-"""(network, batch) to named scalar terms, each already weighted; their sum is minimized."""
+Loss = Callable[[Network, Batch, Step], Mapping[str, Tensor]]
+"""(network, batch, step) to named scalar terms, each already weighted; their sum is minimized."""
 
 LRSchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 """(optimizer, how often it will be stepped in this phase) to a scheduler."""
@@ -87,6 +88,11 @@ class Phase(Generic[Network]):
         End with the weights of the epoch with the best validation accuracy (then loss), not the last.
     patience : int or None
         Stop after so many epochs without a better one.
+    augment : Augmentation, None or "dataset"
+        How training images are changed; ``"dataset"``: as the data set says, by its own `augment`.
+    on_step_end : callable or None
+        Run on (network, step) after every step of the optimizer, without gradients: projections of weights,
+        gates. Every process does it alike.
     on_end : callable or None
         Run on (network, dataset) after the last epoch, in eval mode without gradients: projection, pruning.
     val_metrics : ValMetrics or None
@@ -107,6 +113,8 @@ class Phase(Generic[Network]):
     grad_clip_norm: float | None = None
     restore_best: bool = False
     patience: int | None = None
+    augment: Augmentation | Literal["dataset"] | None = "dataset"
+    on_step_end: Callable[[Network, Step], None] | None = None
     on_end: Callable[[Network, ImageDataset], None] | None = None
     val_metrics: ValMetrics[Network] | None = None
 
@@ -122,6 +130,11 @@ class Phase(Generic[Network]):
                 raise InputError(
                     f"Expected the rate of {prefix!r} in phase {self.name!r} as a number; got {rate!r}."
                 )
+        if not (self.augment is None or self.augment == "dataset" or callable(self.augment)):
+            raise InputError(
+                f"Expected augment of phase {self.name!r} as a function, None or 'dataset'; got "
+                f"{self.augment!r}."
+            )
         if self.precision not in PRECISIONS:
             raise InputError(
                 f"Expected phase {self.name!r} in one of {', '.join(PRECISIONS)}; got {self.precision!r}."
@@ -139,11 +152,20 @@ class Repeat(Generic[Network]):
     stop_when : StopCondition or None
         Called after every round. What it goes by has to be in its arguments, so that a run that was cut off
         stops where it would have.
+    keep_optimizers : bool
+        Whether the optimizer of each phase goes on in the next round with what it remembers, such as its
+        momentum; its schedule begins anew.
     """
 
     phases: Sequence[Phase[Network]]
     max_rounds: int
     stop_when: StopCondition[Network] | None = None
+    keep_optimizers: bool = False
+
+
+def augmentation(phase: Phase[Any], dataset: ImageDataset) -> Augmentation | None:
+    """How the images of `dataset` are changed in `phase`."""
+    return dataset.augment if phase.augment == "dataset" else phase.augment
 
 
 def optimizer(network: nn.Module, phase: Phase[Any]) -> Optimizer:

@@ -4,7 +4,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
@@ -16,13 +16,25 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from explainkit.data.types import Batch, ImageDataset
+from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, TrainingError
 from explainkit.protocols import Logger
 from explainkit.training.checkpoints import Checkpoint, Checkpoints, Position, RunState, fingerprint
-from explainkit.training.distributed import broadcast_buffers, launch_fabric
+from explainkit.training.distributed import BufferAverage, launch_fabric
 from explainkit.training.loggers import Progress
-from explainkit.training.phases import Epoch, Network, Phase, Repeat, optimizer, scheduler, set_modes
+from explainkit.training.optimizer_state import remember
+from explainkit.training.phases import (
+    Epoch,
+    Loss,
+    Network,
+    Phase,
+    Repeat,
+    augmentation,
+    optimizer,
+    scheduler,
+    set_modes,
+)
+from explainkit.training.steps import LossModule, Step
 
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it greets every run
 
@@ -38,9 +50,9 @@ class PhaseRun(Generic[Network]):
     """One phase under way: what its epochs need."""
 
     phase: Phase[Network]
-    loss: Callable[[Any, Batch], Mapping[str, Tensor]]
     network: Network
-    module: nn.Module
+    module: nn.Module  # network and loss in one, wrapped for precision and processes
+    buffers: BufferAverage
     optimizer: Optimizer
     lr_scheduler: LRScheduler | None
     fabric: Fabric
@@ -52,8 +64,8 @@ class PhaseRun(Generic[Network]):
 class Trainer:
     """Runs a plan of phases on a network, in place.
 
-    Under ``torchrun`` the images of each batch are shared among the processes; statistics of batch norm are
-    each process's own while it learns, and the first one's afterwards.
+    Under ``torchrun`` the images of each batch are shared among the processes. Batch norms normalize by the
+    images of their own process; their running statistics are the mean over processes after every step.
 
     Parameters
     ----------
@@ -115,9 +127,10 @@ class Trainer:
                         continue
                     for number, phase in enumerate(repeat.phases):
                         position = Position(item=index, round=round_index, phase=number)
-                        self._run_phase(network, dataset, phase, position)
+                        self._run_phase(network, dataset, phase, position, repeat.keep_optimizers)
                     if repeat.stop_when is not None and repeat.stop_when(network, dataset, self.history):
                         break
+                self.state.kept_optimizers.clear()
             self._fabric("32-true").barrier()
             return self.history
         finally:
@@ -125,7 +138,7 @@ class Trainer:
             network.eval()
             for logger in self._active_loggers():
                 logger.close()
-            self._end_processes()
+            self._release_fabrics()
 
     def _begin(
         self, network: Network, dataset: ImageDataset, plan: Sequence[Phase[Network] | Repeat[Network]]
@@ -138,7 +151,8 @@ class Trainer:
         run = fingerprint(dataset, plan, self.seed, fabric.device, fabric.world_size)
         store = self._store = Checkpoints(folder=Path(self.checkpoints), run=run)
         if not store.path.exists():
-            self._save(network)
+            if fabric.is_global_zero:
+                store.check_writable()
             return
         if not self.resume:
             raise InputError(
@@ -153,7 +167,12 @@ class Trainer:
                 logger.log(epoch)
 
     def _run_phase(
-        self, network: Network, dataset: ImageDataset, phase: Phase[Network], position: Position
+        self,
+        network: Network,
+        dataset: ImageDataset,
+        phase: Phase[Network],
+        position: Position,
+        keep_optimizer: bool,
     ) -> None:
         checkpoint = self._resumed
         if checkpoint is not None and position.phase_index < checkpoint.state.position.phase_index:
@@ -166,7 +185,9 @@ class Trainer:
             fabric = self._fabric(phase.precision)
             is_shown = self.progress if fabric.is_global_zero else False
             with Progress(phase.name, phase.epochs, is_shown) as progress:
-                self._learn(network, dataset, phase, phase.loss, fabric, progress, checkpoint)
+                prepared = self._learn(network, dataset, phase, phase.loss, fabric, progress, checkpoint)
+            if keep_optimizer:
+                self.state.kept_optimizers[position.phase] = prepared.state_dict()["state"]
         network.eval()
         if stage < DONE and phase.on_end is not None:
             if stage < FINISHING:
@@ -181,29 +202,31 @@ class Trainer:
         network: Network,
         dataset: ImageDataset,
         phase: Phase[Network],
-        loss: Callable[[Any, Batch], Mapping[str, Tensor]],
+        loss: Loss[Network],
         fabric: Fabric,
         progress: Progress,
         checkpoint: Checkpoint | None,
-    ) -> None:
-        if phase.batch_size % fabric.world_size:
+    ) -> Optimizer:
+        if phase.batch_size % fabric.world_size or len(dataset.train) < fabric.world_size:
             raise InputError(
-                f"Expected a batch size that {fabric.world_size} processes can share; got {phase.batch_size}."
+                f"Expected batches that {fabric.world_size} processes can share; got batch_size "
+                f"{phase.batch_size} and {len(dataset.train)} training images."
             )
         prepared = optimizer(network, phase)
+        if self.state.position.phase in self.state.kept_optimizers:
+            remember(prepared, self.state.kept_optimizers[self.state.position.phase], phase.name)
         schedule = scheduler(phase, prepared, _steps(dataset, phase))
-        module, wrapped = fabric.setup(network, prepared)
-        if hasattr(network, "decompose"):
-            module.mark_forward_method("decompose")
+        module, wrapped = fabric.setup(LossModule(network, loss), prepared)
         if checkpoint is not None and "optimizer" in checkpoint.facts:
-            checkpoint.restore_optimizer(prepared, schedule, phase, _steps(dataset, phase))
+            checkpoint.restore_optimizer(prepared, schedule, phase)
         elif checkpoint is None:
             self.state = RunState(
-                position=self.state.position, epochs=self.state.epochs, history=self.history
-            )
+                position=self.state.position, epochs=self.state.epochs, history=self.history,
+                kept_optimizers=self.state.kept_optimizers,
+            )  # fmt: skip
         phase_run = PhaseRun(
-            phase=phase, loss=loss, network=network, module=module, optimizer=wrapped, lr_scheduler=schedule,
-            fabric=fabric, dataset=dataset, progress=progress,
+            phase=phase, network=network, module=module, buffers=BufferAverage(network), optimizer=wrapped,
+            lr_scheduler=schedule, fabric=fabric, dataset=dataset, progress=progress,
         )  # fmt: skip
         state = self.state
         while state.position.epoch < phase.epochs and not _is_out_of_patience(state, phase):
@@ -213,6 +236,7 @@ class Trainer:
         if state.best_state is not None:
             network.load_state_dict(state.best_state)
             state.best_state = None
+        return prepared
 
     def _epoch(self, phase_run: PhaseRun[Any]) -> None:
         """One pass over the training split, and its validation."""
@@ -221,7 +245,7 @@ class Trainer:
         set_modes(phase_run.network)
         batches = self._order(len(phase_run.dataset.train), phase.batch_size)
         for index in range(state.position.step, len(batches)):
-            values = self._step(phase_run, batches[index])
+            values = self._step(phase_run, batches[index], index, len(batches))
             if phase_run.lr_scheduler is not None and (
                 phase.lr_scheduler_interval == "step" or index == len(batches) - 1
             ):
@@ -236,10 +260,10 @@ class Trainer:
                 and index + 1 < len(batches)
             ):
                 self._save(phase_run.network, state.position, phase_run.optimizer, phase_run.lr_scheduler)
-        broadcast_buffers(phase_run.network, phase_run.fabric)
-        accuracy, validation = evaluate(
-            phase_run.module, phase_run.dataset, "validation", phase_run.fabric.device
-        )
+        with phase_run.fabric.autocast():
+            accuracy, validation = evaluate(
+                phase_run.network, phase_run.dataset, "validation", phase_run.fabric.device
+            )
         state.position = evolve(state.position, epoch=state.position.epoch + 1, step=0)
         state.epochs += 1
         epoch = Epoch(
@@ -260,25 +284,34 @@ class Trainer:
             state.best, state.epochs_since_best = (accuracy, -validation), 0
             state.best_state = _copy_state(phase_run.network) if phase.restore_best else None
 
-    def _step(self, phase_run: PhaseRun[Any], ids: Tensor) -> dict[str, float]:
+    def _step(self, phase_run: PhaseRun[Any], ids: Tensor, index: int, steps: int) -> dict[str, float]:
         """One step of the optimizer on this process's share of `ids`; each term's mean over all of them."""
-        fabric, dataset = phase_run.fabric, phase_run.dataset
-        batch = dataset.train.batch(ids[fabric.global_rank :: fabric.world_size])
-        if dataset.augment is not None:
-            batch = dataset.augment(batch, self.seed, self.state.epochs + 1)
-        terms = phase_run.loss(phase_run.module, batch.to(fabric.device))
-        means: Any = fabric.all_reduce(
-            torch.stack([term.detach().double() for term in terms.values()]), reduce_op="mean"
-        )
+        fabric, phase = phase_run.fabric, phase_run.phase
+        done = self.state.position.epoch * steps + index
+        step = Step(
+            batch_size=len(ids), epoch=self.state.position.epoch + 1, epochs=phase.epochs, index=done,
+            progress=done / (phase.epochs * steps), rank=fabric.global_rank, processes=fabric.world_size,
+        )  # fmt: skip
+        batch = phase_run.dataset.train.batch(step.local(ids))
+        augment = augmentation(phase, phase_run.dataset)
+        if augment is not None:
+            batch = augment(batch, self.seed, self.state.epochs + 1)
+        batch = batch.to(fabric.device)
+        batch = evolve(batch, images=fabric.strategy.precision.convert_input(batch.images))
+        terms = phase_run.module(batch, step)
+        losses = torch.stack(list(terms.values()))
+        means: Any = fabric.all_reduce(losses.detach().double(), reduce_op="mean")
         values = dict(zip(terms, means.tolist(), strict=True))
-        self._check(values, phase_run.phase.name)
+        self._check(values, phase.name)
         phase_run.optimizer.zero_grad()
-        fabric.backward(torch.stack(list(terms.values())).sum())
-        if phase_run.phase.grad_clip_norm is not None:
-            fabric.clip_gradients(
-                phase_run.module, phase_run.optimizer, max_norm=phase_run.phase.grad_clip_norm
-            )
+        fabric.backward(losses.sum())
+        if phase.grad_clip_norm is not None:
+            fabric.clip_gradients(phase_run.module, phase_run.optimizer, max_norm=phase.grad_clip_norm)
         phase_run.optimizer.step()
+        if phase.on_step_end is not None:
+            with torch.no_grad():
+                phase.on_step_end(phase_run.network, step)
+        phase_run.buffers.update()
         return values
 
     def _check(self, values: Mapping[str, float], phase: str) -> None:
@@ -309,13 +342,12 @@ class Trainer:
             unwrapped = getattr(optimizer, "optimizer", optimizer)
             self._store.save(self.state, network, unwrapped, schedule)
 
-    def _end_processes(self) -> None:
-        """End the group of processes; its wrappers must be gone before it."""
+    def _release_fabrics(self) -> None:
+        """Let go of what wraps networks: it must be gone before the group of processes ends."""
         is_distributed = self._fabric("32-true").world_size > 1
         self._fabrics.clear()
         if is_distributed:
             gc.collect()
-            torch.distributed.destroy_process_group()
 
     def _active_loggers(self) -> Sequence[Logger]:
         return self.loggers if self._fabric("32-true").is_global_zero else ()

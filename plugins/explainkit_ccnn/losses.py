@@ -5,10 +5,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch
+from explainkit.networks.precision import disable_autocast
+from explainkit.training.steps import Step
 from explainkit_ccnn.model import CCNNNetwork
 
 
-def uniqueness(scores: Tensor, mentioned: Tensor, gain: float = 1.0, balanced: bool = False) -> Tensor:
+def uniqueness(
+    scores: Tensor,
+    mentioned: Tensor,
+    gain: float = 1.0,
+    balanced: bool = False,
+    share: Tensor | None = None,
+) -> Tensor:
     """Whether each filter tells the images of its phrase from others, ``L_u``: a mean over both.
 
     Binary cross-entropy of ``sigmoid(gain (score - mean of the image's scores))``.
@@ -23,11 +31,13 @@ def uniqueness(scores: Tensor, mentioned: Tensor, gain: float = 1.0, balanced: b
     balanced : bool
         Weigh phrases that were mentioned and those that were not alike in sum, since few are mentioned of an
         image.
+    share : Tensor or None
+        Of phrases that were mentioned in the whole batch; ``None``: in these images.
     """
     centered = gain * (scores - scores.mean(1, keepdim=True))
     if not balanced:
         return F.binary_cross_entropy_with_logits(centered, mentioned.to(centered))
-    share = mentioned.float().mean().clamp(1e-6, 1 - 1e-6)
+    share = (mentioned.float().mean() if share is None else share).clamp(1e-6, 1 - 1e-6)
     weight = torch.where(mentioned, 0.5 / share, 0.5 / (1 - share))
     return F.binary_cross_entropy_with_logits(centered, mentioned.to(centered), weight)
 
@@ -46,7 +56,12 @@ def semantic(network: CCNNNetwork, maps: Tensor, mentioned: Tensor, margin: floa
 
 
 def counter(
-    network: CCNNNetwork, maps: Tensor, mentioned: Tensor, order: Tensor, margin: float = 0.5
+    network: CCNNNetwork,
+    maps: Tensor,
+    mentioned: Tensor,
+    order: Tensor,
+    margin: float = 0.5,
+    whole: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Whether a phrase's map is nearer to it than in a counter image where it was not mentioned, ``L_c``.
 
@@ -56,12 +71,17 @@ def counter(
     Parameters
     ----------
     order : Tensor, (N,)
-        Which image is each one's counter image.
+        Which image of the whole batch is each one's counter image.
+    whole : (Tensor, Tensor) or None
+        Maps and mentions of the whole batch; ``None``: these are all.
     """
-    image, phrase = (mentioned & ~mentioned[order]).nonzero(as_tuple=True)
+    whole_maps, whole_mentioned = whole or (maps, mentioned)
+    image, phrase = (mentioned & ~whole_mentioned[order]).nonzero(as_tuple=True)
     phrase_vectors = network.embed_phrases()[phrase]
     cosines = (network.embed_maps(maps[image, phrase].flatten(1)) * phrase_vectors).sum(1)
-    counter_cosines = (network.embed_maps(maps[order[image], phrase].flatten(1)) * phrase_vectors).sum(1)
+    counter_cosines = (network.embed_maps(whole_maps[order[image], phrase].flatten(1)) * phrase_vectors).sum(
+        1
+    )
     return (margin + counter_cosines - cosines).clamp(min=0).sum() / mentioned.numel()
 
 
@@ -73,6 +93,7 @@ def stray_l1(network: CCNNNetwork) -> Tensor:
 def guided_loss(
     network: CCNNNetwork,
     batch: Batch,
+    step: Step,
     mentioned: Tensor,
     concept_weight: float = 0.4,
     gain: float = 1.0,
@@ -88,24 +109,28 @@ def guided_loss(
     mentioned : Tensor, (N of the training split, K), bool
         Which phrases of its class were mentioned of which training image.
     """
-    decomposition = network.decompose(batch.images)
-    classification = F.cross_entropy(decomposition.logits, batch.labels, label_smoothing=label_smoothing)
+    outputs = network.outputs(batch.images)
+    classification = F.cross_entropy(outputs.logits, batch.labels, label_smoothing=label_smoothing)
     terms = {"cross_entropy": classification}
     if not concept_weight:
         return terms
     mentioned = mentioned.to(batch.images.device)[batch.ids]
-    maps = decomposition.activations
-    order = torch.randperm(len(mentioned), device=mentioned.device)
-    return terms | {
-        "uniqueness": concept_weight * uniqueness(maps.mean((2, 3)), mentioned, gain, balanced),
-        "semantic": concept_weight * semantic(network, maps, mentioned, margin),
-        "counter": concept_weight * counter(network, maps, mentioned, order, counter_margin),
-    }
+    maps, whole = outputs.maps, (step.gather(outputs.maps), step.gather(mentioned))
+    order = step.local(torch.randperm(step.batch_size, device=mentioned.device))
+    share = whole[1].float().mean()
+    with disable_autocast(maps.device):
+        return terms | {
+            "uniqueness": concept_weight * uniqueness(maps.mean((2, 3)), mentioned, gain, balanced, share),
+            "semantic": concept_weight * semantic(network, maps, mentioned, margin),
+            "counter": concept_weight * counter(network, maps, mentioned, order, counter_margin, whole),
+        }
 
 
-def head_loss(network: CCNNNetwork, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+def head_loss(
+    network: CCNNNetwork, batch: Batch, step: Step, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """Classification, and a small price on weights that no phrase asked for: stage 3."""
-    logits = network.decompose(batch.images).logits
+    logits = network(batch.images)
     return {
         "cross_entropy": F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing),
         "stray": stray_l1(network),

@@ -1,7 +1,7 @@
 """The network: a filter a phrase, its mean, one linear layer without bias; two projections for training."""
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,16 +11,21 @@ from explainkit.networks.precision import disable_autocast, full_precision
 
 
 @frozen(eq=False, kw_only=True)
-class Phrased(Decomposition):
-    """A decomposition that also has the maps that its losses are about, with their graph.
+class CCNNOutputs:
+    """What one forward pass gives: for losses, and for the decomposition.
 
     Attributes
     ----------
-    activations : Tensor, (N, K, h, w)
-        The maps, before they are silenced at random.
+    logits : Tensor, (N, C)
+    scores : Tensor, (N, K)
+        Of the maps, some of them silenced at random in training.
+    maps : Tensor, (N, K, h, w)
+        None of them silenced.
     """
 
-    activations: Tensor = field(repr=False)
+    logits: Tensor
+    scores: Tensor
+    maps: Tensor
 
 
 class CCNNNetwork(nn.Module):
@@ -75,20 +80,25 @@ class CCNNNetwork(nn.Module):
         self.register_buffer("vectors", vectors.clone())
         self.register_buffer("alike", torch.full((phrases,), -1) if alike is None else alike.clone())
 
-    def decompose(self, images: Tensor) -> Phrased:
-        """The map of each phrase, its mean, and what it is worth."""
+    def outputs(self, images: Tensor) -> CCNNOutputs:
+        """The map of each phrase, its mean, and the logits."""
         maps = full_precision(self.concepts(self.backbone(images)).relu())
         with disable_autocast(maps.device):
             scores = self.dropout(maps).mean((2, 3))
             logits = self.head(scores)
-        return Phrased(
-            logits=logits, bias=logits.new_zeros(logits.shape[1]), scores=scores, weights=self.head.weight,
-            maps=maps, activations=maps,
+        return CCNNOutputs(logits=logits, scores=scores, maps=maps)
+
+    def decompose(self, images: Tensor) -> Decomposition:
+        """The map of each phrase, its mean, and what it is worth."""
+        outputs = self.outputs(images)
+        return Decomposition(
+            logits=outputs.logits, bias=outputs.logits.new_zeros(outputs.logits.shape[1]),
+            scores=outputs.scores, weights=self.head.weight, maps=outputs.maps,
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C)."""
-        return self.decompose(images).logits
+        return self.outputs(images).logits
 
     def embed_maps(self, maps: Tensor) -> Tensor:
         """Where maps (..., h w) lie, as unit vectors (..., J); zero for a map of zeros."""

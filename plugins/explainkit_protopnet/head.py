@@ -5,6 +5,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.data.types import ImageDataset
+from explainkit.networks.precision import reference_tensor
 from explainkit.training.trainer import evaluate
 from explainkit_protopnet.losses import off_class_l1
 from explainkit_protopnet.model import ProtoPNetNetwork
@@ -50,7 +51,7 @@ def all_scores(
 ) -> tuple[Tensor, Tensor]:
     """Similarities (N, P) of the training images, un-augmented, and their labels."""
     batches = [
-        (network.decompose(batch.images.to(network.owner.device)).scores, batch.labels)
+        (network.decompose(batch.images.to(reference_tensor(network))).scores, batch.labels)
         for batch in dataset.batches("train", batch_size)
     ]
     scores, labels = (torch.cat(values) for values in zip(*batches, strict=True))

@@ -22,12 +22,11 @@ def begin_at_patches(
     start = network.start
     if start is None:
         return
-    device = network.owner.device
     contrast = start.weight - start.weight.mean(0)
     for label in network.owner.unique().tolist():
         rows = (network.owner == label).nonzero()[:, 0]
         ids = (dataset.train.labels == label).nonzero()[:images, 0]
-        features = full_precision(network.backbone(dataset.train.batch(ids).images.to(device)))
+        features = full_precision(network.backbone(dataset.train.batch(ids).images.to(start.weight)))
         evidence = (features * contrast[label][:, None, None]).sum(1).flatten(1)  # (n, h w)
         best = evidence.topk(min(patches, evidence.shape[1]), dim=1)
         latent = full_precision(network.add_on(features)).flatten(2).mT

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch
+from explainkit.training.steps import Step
 from explainkit_protopnet.model import ProtoPNetNetwork
 
 
@@ -35,21 +36,24 @@ def off_class_l1(weight: Tensor, own: Tensor) -> Tensor:
 def clustering_loss(
     network: ProtoPNetNetwork,
     batch: Batch,
+    step: Step,
     cluster_weight: float = 0.8,
     separation_weight: float = 0.08,
     label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """The objective of stage 1, section 2.2: cross-entropy, ``Clst`` and ``Sep``."""
-    decomposition = network.decompose(batch.images)
+    outputs = network.outputs(batch.images)
     owned = network.own.T[batch.labels]
     return {
-        "cross_entropy": F.cross_entropy(decomposition.logits, batch.labels, label_smoothing=label_smoothing),
-        "cluster": cluster_weight * cluster(decomposition.distances, owned),
-        "separation": separation_weight * separation(decomposition.distances, owned),
+        "cross_entropy": F.cross_entropy(outputs.logits, batch.labels, label_smoothing=label_smoothing),
+        "cluster": cluster_weight * cluster(outputs.distances, owned),
+        "separation": separation_weight * separation(outputs.distances, owned),
     }
 
 
-def start_loss(network: ProtoPNetNetwork, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+def start_loss(
+    network: ProtoPNetNetwork, batch: Batch, step: Step, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """Cross-entropy of a plain classifier: no part of the paper, whose backbones come with weights.
 
     In the prototype layer the best patch alone has a gradient, which is too little to learn from scratch.

@@ -13,16 +13,24 @@ from explainkit.networks.precision import disable_autocast, full_precision
 
 
 @frozen(eq=False, kw_only=True)
-class Matches(Decomposition):
-    """A decomposition that also has how far the nearest patch is from each prototype.
+class ProtoPNetOutputs:
+    """What one forward pass gives: for losses, and for the decomposition.
 
     Attributes
     ----------
+    logits : Tensor, (N, C)
     distances : Tensor, (N, P)
-        Squared, exact in float32; ``scores`` is their similarity.
+        Squared, of the nearest patch to each prototype; exact in float32.
+    scores : Tensor, (N, P)
+        Their similarity.
+    maps : Tensor, (N, P, h, w)
+        Similarity at every cell.
     """
 
+    logits: Tensor
     distances: Tensor
+    scores: Tensor
+    maps: Tensor
 
 
 class Sources(nn.Module):
@@ -134,8 +142,8 @@ class ProtoPNetNetwork(nn.Module):
         """The patches of images (N, 3, H, W), each a vector in (0, 1): (N, D, h, w), in full precision."""
         return full_precision(self.add_on(self.backbone(images)))
 
-    def decompose(self, images: Tensor) -> Matches:
-        """Similarities (N, P), where they were found, and what each is worth."""
+    def outputs(self, images: Tensor) -> ProtoPNetOutputs:
+        """Similarities (N, P), where they were found, and the logits."""
         latent = self.latent(images)
         with disable_autocast(latent.device):
             patches = latent.flatten(2).mT  # (N, h w, D)
@@ -145,16 +153,22 @@ class ProtoPNetNetwork(nn.Module):
             scores = similarity(distances, self.epsilon)
             maps = self._maps(rough, best, scores).unflatten(2, latent.shape[2:])
             logits = self.head(scores)
-        return Matches(
-            logits=logits, bias=logits.new_zeros(logits.shape[1]), scores=scores, weights=self.head.weight,
-            maps=maps, distances=distances,
+        return ProtoPNetOutputs(logits=logits, distances=distances, scores=scores, maps=maps)
+
+    def decompose(self, images: Tensor) -> Decomposition:
+        """Similarities (N, P), where they were found, and what each is worth."""
+        outputs = self.outputs(images)
+        return Decomposition(
+            logits=outputs.logits, bias=outputs.logits.new_zeros(outputs.logits.shape[1]),
+            scores=outputs.scores, weights=self.head.weight, maps=outputs.maps,
+            extras={"distances": outputs.distances},
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W); at the start, those of a plain classifier."""
         if self.start is not None:
             return self.start(full_precision(self.backbone(images)).mean((2, 3)))
-        return self.decompose(images).logits
+        return self.outputs(images).logits
 
     def keep_prototypes(self, chosen: Tensor) -> None:
         """Forget all prototypes but those of the index `chosen`."""
@@ -198,7 +212,7 @@ def squared_distances(patches: Tensor, prototypes: Tensor) -> Tensor:
     center = prototypes.detach().mean(0)
     patches, prototypes = patches - center, prototypes - center
     sizes = patches.square().sum(2)[:, None] + prototypes.square().sum(1)[:, None]
-    many = prototypes.expand(len(patches), -1, -1)
+    many = prototypes.expand(patches.shape[0], -1, -1)
     return torch.baddbmm(sizes, many, patches.mT, alpha=-2).clamp(min=0)
 
 

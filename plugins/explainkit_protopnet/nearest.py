@@ -7,6 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.data.types import Batch
+from explainkit.networks.precision import reference_tensor
 from explainkit.training.distributed import all_gather, shard
 from explainkit_protopnet.model import ProtoPNetNetwork
 
@@ -60,7 +61,7 @@ def nearest_patches(
     nearest = Nearest(distance=network.prototypes.new_zeros(none.shape), image=none, cell=none, label=none)
     for batch in shard(batches):
         on_device = batch.to(network.owner.device)
-        latent = network.latent(on_device.images).flatten(2)  # (B, D, h w)
+        latent = network.latent(on_device.images.to(reference_tensor(network))).flatten(2)  # (B, D, h w)
         nearest = merge([nearest, search(network, latent, on_device, count)], count)
     return merge(all_gather(nearest), count)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from explainkit.data.types import ImageDataset
 from explainkit.errors import TrainingError
 from explainkit.explanations.spatial import Keep, activation_regions, bounding_boxes
+from explainkit.networks.precision import reference_tensor
 from explainkit.training.trainer import evaluate
 from explainkit_protopnet.model import ProtoPNetNetwork, grid_cell, similarity
 from explainkit_protopnet.nearest import Nearest, nearest_patches
@@ -109,7 +110,7 @@ def _copy_patches(
         batch = dataset.train.batch(ids.cpu()).to(image.device)
         rows = torch.isin(image, ids).nonzero()[:, 0]
         in_batch = torch.searchsorted(ids, image[rows])
-        latent = network.latent(batch.images)
+        latent = network.latent(batch.images.to(reference_tensor(network)))
         patches = latent.flatten(2).mT[in_batch]  # (m, h w, D)
         vectors = patches.gather(1, cell[rows, None, None].expand(-1, -1, patches.shape[2]))
         maps = similarity((patches - vectors).square().sum(2), network.epsilon)

@@ -28,7 +28,7 @@ def fuse(network: RACNNNetwork, dataset: ImageDataset, images: int = 1024, chunk
     classes = torch.arange(network.fusion.out_features, device=network.fused.device)
     lengths = []
     for ids in torch.arange(min(images, len(dataset.train))).split(chunk):
-        decomposition = network.decompose(dataset.train.batch(ids).images.to(classes.device))
+        decomposition = network.decompose(dataset.train.batch(ids).images.to(network.fusion.weight))
         lengths.append(decomposition.scores.unflatten(1, (network.scales, -1)).norm(dim=2))  # (N, S)
     mean = torch.cat(lengths).mean(0).repeat_interleave(network.channels)
     network.fusion.weight.copy_(decomposition.weights_for(classes) * mean)
@@ -43,19 +43,17 @@ def scale_metrics(network: RACNNNetwork, dataset: ImageDataset, images: int = 25
     batch = dataset.validation.batch(torch.arange(min(images, len(dataset.validation)))).to(
         network.fused.device
     )
-    decomposition = network.decompose(batch.images)
-    accuracy = (decomposition.by_scale.argmax(2) == batch.labels).float().mean(1)
+    outputs = network.outputs(batch.images.to(network.fusion.weight))
+    accuracy = (outputs.by_scale.argmax(2) == batch.labels).float().mean(1)
     confidence = (
-        decomposition.by_scale.softmax(2)
+        outputs.by_scale.softmax(2)
         .gather(2, batch.labels[None, :, None].expand(network.scales, -1, 1))
         .mean((1, 2))
     )
     metrics = {f"accuracy {s + 1}": value for s, value in enumerate(accuracy.tolist())}
     metrics |= {f"p(true) {s + 1}": value for s, value in enumerate(confidence.tolist())}
     return metrics | {
-        f"half side {s + 1}": square[:, 2].mean().item()
-        for s, square in enumerate(decomposition.squares)
-        if s
+        f"half side {s + 1}": square[:, 2].mean().item() for s, square in enumerate(outputs.squares) if s
     }
 
 

@@ -23,7 +23,7 @@ from explainkit_racnn.losses import (
     rank_loss,
     warm_loss,
 )
-from explainkit_racnn.model import Gradient, Looks, RACNNNetwork
+from explainkit_racnn.model import Gradient, RACNNNetwork
 
 SCALES = ("whole image", "closer", "closest")
 
@@ -197,9 +197,9 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:
         """How sure each scale alone is of the target: whether a closer look helped."""
-        by_scale = decomposition.by_scale if isinstance(decomposition, Looks) else decomposition.logits[None]
-        columns = targets[None, :, None].expand(len(by_scale), -1, 1)
-        confidences = by_scale.softmax(2).gather(2, columns)[..., 0]  # (S, N)
+        by_scale = decomposition.extras["logits_by_scale"]  # (N, S, C)
+        columns = targets[:, None, None].expand(-1, by_scale.shape[1], 1)
+        confidences = by_scale.softmax(2).gather(2, columns)[..., 0].T  # (S, N)
         names = scale_names(len(confidences))
         return {f"p by {name}": confidence for name, confidence in zip(names, confidences, strict=True)}
 

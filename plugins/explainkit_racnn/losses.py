@@ -7,21 +7,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch
-from explainkit_racnn.model import Looks, RACNNNetwork
+from explainkit.training.steps import Step
+from explainkit_racnn.model import RACNNNetwork, RACNNOutputs
 
 
-def classification(decomposition: Looks, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def classification(outputs: RACNNOutputs, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """The cross-entropy of every scale's own head, summed over scales: the first sum of equation 5."""
     return torch.stack(
-        [
-            F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            for logits in decomposition.by_scale
-        ]
+        [F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for logits in outputs.by_scale]
     ).sum()
 
 
 def ranking(
-    decomposition: Looks, labels: Tensor, margin: float = 0.05, detach_reference: bool = True
+    outputs: RACNNOutputs, labels: Tensor, margin: float = 0.05, detach_reference: bool = True
 ) -> Tensor:
     """How far each finer scale is from being surer of the truth than the one before: equation 6, summed.
 
@@ -34,46 +32,52 @@ def ranking(
         Take the coarser scale as it is. Literally, its own gradient cancels the one that it has as the finer
         of the pair before.
     """
-    by_scale = decomposition.by_scale
+    by_scale = outputs.by_scale
     columns = labels[None, :, None].expand(len(by_scale), -1, 1)
     confidence = by_scale.softmax(2).gather(2, columns)[..., 0]  # (S, N)
     before, after = confidence[:-1], confidence[1:]
     return ((before.detach() if detach_reference else before) - after + margin).clamp(min=0).mean(1).sum()
 
 
-def warm_loss(network: RACNNNetwork, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+def warm_loss(
+    network: RACNNNetwork, batch: Batch, step: Step, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """The whole image alone."""
-    decomposition = network.decompose(batch.images, 1)
-    return {"cross_entropy": classification(decomposition, batch.labels, label_smoothing)}
+    outputs = network.outputs(batch.images, 1)
+    return {"cross_entropy": classification(outputs, batch.labels, label_smoothing)}
 
 
-def look_loss(network: RACNNNetwork, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+def look_loss(
+    network: RACNNNetwork, batch: Batch, step: Step, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """All scales, each by its own head, in the boxes as they are."""
-    decomposition = network.decompose(batch.images)
-    return {"cross_entropy": classification(decomposition, batch.labels, label_smoothing)}
+    outputs = network.outputs(batch.images)
+    return {"cross_entropy": classification(outputs, batch.labels, label_smoothing)}
 
 
 def rank_loss(
-    network: RACNNNetwork, batch: Batch, margin: float = 0.05, detach_reference: bool = True
+    network: RACNNNetwork, batch: Batch, step: Step, margin: float = 0.05, detach_reference: bool = True
 ) -> dict[str, Tensor]:
     """The boxes alone: where to look so that a closer look is a surer one."""
-    decomposition = network.decompose(batch.images)
-    return {"ranking": ranking(decomposition, batch.labels, margin, detach_reference)}
+    outputs = network.outputs(batch.images)
+    return {"ranking": ranking(outputs, batch.labels, margin, detach_reference)}
 
 
-def aim_loss(network: RACNNNetwork, batch: Batch, half_size: float = 0.3) -> dict[str, Tensor]:
+def aim_loss(network: RACNNNetwork, batch: Batch, step: Step, half_size: float = 0.3) -> dict[str, Tensor]:
     """Squares of one size around the strongest response: how proposals begin (section 3.3, step 2)."""
-    decomposition = network.decompose(batch.images)
+    outputs = network.outputs(batch.images)
     aims = [
         F.smooth_l1_loss(square, strongest_squares(features, half_size), beta=0.05)
-        for square, features in zip(decomposition.proposed, decomposition.features, strict=False)
+        for square, features in zip(outputs.proposed, outputs.features, strict=False)
     ]
     return {"aim": torch.stack(aims).sum()}
 
 
-def fusion_loss(network: RACNNNetwork, batch: Batch, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+def fusion_loss(
+    network: RACNNNetwork, batch: Batch, step: Step, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """Cross-entropy of the head over all scales."""
-    logits = network.decompose(batch.images).logits
+    logits = network(batch.images)
     return {"cross_entropy": F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)}
 
 

@@ -1,10 +1,10 @@
 """The network: three of a kind that share nothing, two proposals where to look next, and one head for all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,8 +18,8 @@ Gradient = Literal["true", "surrogate"]
 
 
 @frozen(eq=False, kw_only=True)
-class Looks(Decomposition):
-    """A decomposition that also has what was seen at each scale.
+class RACNNOutputs:
+    """What one forward pass sees at S scales: for losses, and for the decomposition.
 
     Attributes
     ----------
@@ -30,12 +30,15 @@ class Looks(Decomposition):
         Where to look next, as shares of the square before.
     squares : tuple of Tensor, S of (N, 3)
         The squares as shares of the image.
+    size : (int, int)
+        Height and width of the images.
     """
 
-    by_scale: Tensor = field(repr=False)
-    features: tuple[Tensor, ...] = field(repr=False)
-    proposed: tuple[Tensor, ...] = field(repr=False)
-    squares: tuple[Tensor, ...] = field(repr=False)
+    by_scale: Tensor
+    features: tuple[Tensor, ...]
+    proposed: tuple[Tensor, ...]
+    squares: tuple[Tensor, ...]
+    size: tuple[int, int]
 
 
 class Proposal(nn.Module):
@@ -111,15 +114,15 @@ class RACNNNetwork(nn.Module):
         self.crop_size, self.gradient, self.scales = crop_size, gradient, scales
         self.max_half_size = max_half_size
 
-    def decompose(self, images: Tensor, scales: int | None = None) -> Looks:
-        """A unit a scale and filter: its mean activation, in its scale's box.
+    def outputs(self, images: Tensor, scales: int | None = None) -> RACNNOutputs:
+        """Features and logits at each scale, in its square.
 
         Parameters
         ----------
         scales : int or None
             How many scales to look at; ``None``: all.
         """
-        square = images.new_tensor(WHOLE).expand(len(images), 3)
+        square = images.new_tensor(WHOLE).expand(images.shape[0], 3)
         features: list[Tensor] = []
         logits: list[Tensor] = []
         proposed: list[Tensor] = []
@@ -137,38 +140,46 @@ class RACNNNetwork(nn.Module):
             with disable_autocast(images.device):
                 logits.append(self.heads[scale](features[-1].mean((2, 3))))
             squares.append(square)
-        return self._sum_scales(images.shape[2:], features, logits, proposed, squares)
+        return RACNNOutputs(
+            by_scale=torch.stack(logits), features=tuple(features), proposed=tuple(proposed),
+            squares=tuple(squares), size=(images.shape[2], images.shape[3]),
+        )  # fmt: skip
+
+    def decompose(self, images: Tensor, scales: int | None = None) -> Decomposition:
+        """A unit a scale and filter: its mean activation, in its scale's box; `scales` as in `outputs`."""
+        outputs = self.outputs(images, scales)
+        pooled, lengths = self._descriptors(outputs)
+        scores = (pooled / lengths).flatten(1)
+        weights, bias = self._fused_head(len(outputs.features))
+        with disable_autocast(scores.device):
+            logits = F.linear(scores, weights, bias)
+        grids = [grid / lengths[:, s, :, None, None] for s, grid in enumerate(outputs.features)]
+        boxes = [pixel_boxes(square.detach(), outputs.size) for square in outputs.squares]
+        return Decomposition(
+            logits=logits, bias=bias, scores=scores, weights=weights, maps=torch.cat(grids, 1),
+            boxes=torch.stack(boxes, 1), extras={"logits_by_scale": outputs.by_scale.transpose(0, 1)},
+        )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C)."""
-        return self.decompose(images).logits
+        return self.logits_of(self.outputs(images))
 
-    def _sum_scales(
-        self,
-        size: Sequence[int],
-        features: Sequence[Tensor],
-        logits: Sequence[Tensor],
-        proposed: Sequence[Tensor],
-        squares: Sequence[Tensor],
-    ) -> Looks:
-        by_scale = torch.stack(list(logits))
-        pooled = torch.stack([grid.mean((2, 3)) for grid in features], 1)  # (N, S, D)
-        weights: Tensor
-        bias: Tensor
-        if self.fused:  # each scale's descriptor at length 1, one head for all
-            lengths = pooled.norm(dim=2, keepdim=True).clamp(min=1e-6)
-            weights, bias = self.fusion.weight[:, : pooled.shape[1] * self.channels], self.fusion.bias
-        else:
-            lengths = torch.ones_like(pooled[:, :, :1])
-            heads = [self.heads[scale] for scale in range(len(logits))]
-            weights = torch.cat([head.weight for head in heads], 1) / len(heads)  # type: ignore[misc]
-            bias = torch.stack([head.bias for head in heads]).mean(0)  # type: ignore[misc]
-        scores = (pooled / lengths).flatten(1)
-        with disable_autocast(scores.device):
-            summed = F.linear(scores, weights, bias)
-        maps = torch.cat([grid / lengths[:, s, :, None, None] for s, grid in enumerate(features)], 1)
-        return Looks(
-            logits=summed, bias=bias, scores=scores, weights=weights, maps=maps,
-            boxes=torch.stack([pixel_boxes(square.detach(), size) for square in squares], 1),
-            by_scale=by_scale, features=tuple(features), proposed=tuple(proposed), squares=tuple(squares),
-        )  # fmt: skip
+    def logits_of(self, outputs: RACNNOutputs) -> Tensor:
+        """Logits (N, C): by the head over all scales once fused, before that the mean of the scales."""
+        pooled, lengths = self._descriptors(outputs)
+        with disable_autocast(pooled.device):
+            return F.linear((pooled / lengths).flatten(1), *self._fused_head(len(outputs.features)))
+
+    def _descriptors(self, outputs: RACNNOutputs) -> tuple[Tensor, Tensor]:
+        """Pooled features (N, S, D), and their divisors (N, S, 1): their lengths once fused, else 1."""
+        pooled = torch.stack([grid.mean((2, 3)) for grid in outputs.features], 1)
+        lengths = pooled.norm(dim=2, keepdim=True).clamp(min=1e-6)
+        return pooled, torch.where(self.fused, lengths, torch.ones_like(lengths))
+
+    def _fused_head(self, scales: int) -> tuple[Tensor, Tensor]:
+        """Weights (C, S D) and bias (C,) of `scales` scales: one head for all once fused, else the mean."""
+        heads = [self.heads[scale] for scale in range(scales)]
+        weights = torch.cat([head.weight for head in heads], 1) / scales  # type: ignore[misc]
+        bias = torch.stack([head.bias for head in heads]).mean(0)  # type: ignore[misc]
+        fusion = self.fusion.weight[:, : scales * self.channels]
+        return torch.where(self.fused, fusion, weights), torch.where(self.fused, self.fusion.bias, bias)

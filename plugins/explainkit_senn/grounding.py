@@ -17,7 +17,7 @@ def ground(network: SENNNetwork, dataset: ImageDataset, batch_size: int = 256) -
     grounds.std.fill_(1.0)
     count = len(grounds.std)
     batches = [
-        network.concepts_of(network.preprocess(batch.images.to(grounds.std.device)))[:, :count]
+        network.concepts_of(network.preprocess(batch.images.to(grounds.std)))[:, :count]
         for batch in dataset.batches("train", batch_size)
     ]
     concepts = torch.cat(batches)  # (N, K): a few numbers an image

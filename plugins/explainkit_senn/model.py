@@ -5,11 +5,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
-from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.decomposition import Decomposition, PerImageWeights
 from explainkit.networks.backbones import Backbone
 from explainkit.networks.normalization import batch_mixing_module, fold_batch_norm
 from explainkit.networks.precision import disable_autocast, full_precision
@@ -23,25 +23,30 @@ BEST = 5
 
 
 @frozen(eq=False, kw_only=True)
-class Reading(Decomposition):
-    """A decomposition that also has what its losses need.
+class SENNOutputs:
+    """What one forward pass gives: for losses, and for the decomposition.
 
     Attributes
     ----------
+    logits : Tensor, (N, C)
     theta : Tensor, (N, K', C)
         The weights of all concepts, the constant one last where there is one.
     concepts : Tensor, (N, K')
-        ``scores``, and 1 for the constant one.
+        How much of each there is, and 1 for the constant one.
+    scores : Tensor, (N, K)
+        `concepts` without the constant one.
     tracked_inputs : Tensor or None, (n, ...)
         The first inputs again, which theta depends on with a graph; in training alone.
     reconstruction : Tensor or None
         The inputs as they are drawn from the concepts; in training alone.
     """
 
-    theta: Tensor = field(repr=False)
-    concepts: Tensor = field(repr=False)
-    tracked_inputs: Tensor | None = field(default=None, repr=False)
-    reconstruction: Tensor | None = field(default=None, repr=False)
+    logits: Tensor
+    theta: Tensor
+    concepts: Tensor
+    scores: Tensor
+    tracked_inputs: Tensor | None = None
+    reconstruction: Tensor | None = None
 
 
 class Grounds(nn.Module):
@@ -222,8 +227,8 @@ class SENNNetwork(nn.Module):
         """Whether its inputs are rows of a table."""
         return isinstance(self.preprocess, Standardize)
 
-    def decompose(self, inputs: Tensor) -> Reading:
-        """Concepts (N, K), and what each is worth to every class in each input."""
+    def outputs(self, inputs: Tensor) -> SENNOutputs:
+        """Concepts, what each is worth to every class in each input, and what training looks at beside."""
         inputs = self.preprocess(inputs)
         tracked_inputs = self._tracked_inputs(inputs)
         if tracked_inputs is None:
@@ -234,23 +239,32 @@ class SENNNetwork(nn.Module):
         concepts = self.concepts_of(inputs)
         with disable_autocast(inputs.device):
             logits = torch.einsum("nk,nkc->nc", concepts, theta)
-        count = concepts.shape[1] - self.constant
-        return Reading(
-            logits=logits,
-            bias=theta[:, -1] if self.constant else logits.new_zeros(self.classes),
-            scores=concepts[:, :count],
-            weights=lambda rows, targets: theta[rows, :count, targets],
-            theta=theta,
-            concepts=concepts,
-            tracked_inputs=tracked_inputs,
-            reconstruction=self.conceptizer.decode(concepts[:, :count] * self.grounds.std)
-            if self.training
-            else None,
+        scores, reconstruction = self._own(concepts), None
+        if self.training:
+            reconstruction = self.conceptizer.decode(self._own(concepts) * self.grounds.std)
+        return SENNOutputs(
+            logits=logits, theta=theta, concepts=concepts, scores=scores, tracked_inputs=tracked_inputs,
+            reconstruction=reconstruction,
+        )  # fmt: skip
+
+    def decompose(self, inputs: Tensor) -> Decomposition:
+        """Concepts (N, K), and what each is worth to every class in each input."""
+        outputs = self.outputs(inputs)
+        bias = outputs.theta[:, -1] if self.constant else outputs.logits.new_zeros(self.classes)
+        return Decomposition(
+            logits=outputs.logits,
+            bias=bias,
+            scores=outputs.scores,
+            weights=PerImageWeights(self._own(outputs.theta).mT),
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, C)."""
-        return self.decompose(inputs).logits
+        return self.outputs(inputs).logits
+
+    def _own(self, values: Tensor) -> Tensor:
+        """`values` (N, K', ...) of all concepts but the constant one, (N, K, ...)."""
+        return values[:, : values.shape[1] - self.constant]
 
     def concepts_of(self, inputs: Tensor) -> Tensor:
         """(N, K) of preprocessed inputs, of deviation 1 on training data; and a 1, if one is constant."""

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 import explainkit as ek
 from explainkit.errors import ExplainKitError, FormatError
-from explainkit.explanations.files import _digest
-from explainkit.explanations.serialization import pack, unpack
+from explainkit.explanations.serialization import content_digest, pack, unpack
 from explainkit.explanations.units import Exemplar
 
 
@@ -57,7 +56,7 @@ def file(tmp_path):
 def signed(facts, tensors):
     """A file with the digest that belongs to it."""
     facts = {name: value for name, value in facts.items() if name != "digest"}
-    return pack(tensors, facts | {"digest": _digest(facts, tensors)})
+    return pack(tensors, facts | {"digest": content_digest(facts, tensors)})
 
 
 def questions(explained, shown=False):

@@ -8,6 +8,7 @@ from torch import nn
 
 import explainkit as ek
 from explainkit.training import Trainer
+from explainkit.training.steps import Step
 
 FLOAT32 = 1000 * torch.finfo(torch.float32).eps
 """How far sums of hundreds of terms may lie apart in another order, as a share of their size: 1.2e-4."""
@@ -21,6 +22,11 @@ def assert_near(values, expected, tolerance=FLOAT32, scale=None):
     scale = expected if scale is None else scale
     largest = scale.detach().abs().max().item()
     torch.testing.assert_close(values, expected, rtol=0, atol=tolerance * largest)
+
+
+def alone(batch):
+    """The first step of a phase, in one process that has all of `batch`."""
+    return Step(batch_size=len(batch))
 
 
 def uniform(*shape, seed=0, dtype=torch.float32):

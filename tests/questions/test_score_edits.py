@@ -156,15 +156,15 @@ def test_weights_of_their_own_for_every_image_are_taken():
 def test_where_scores_are_coupled_the_head_is_run_again():
     logits, targets, scores, weights, low, high = problem(7, images=12, units=8, room=2.0)
 
-    def rescore(values):
+    def rescore(_, values):
         return (values / values.norm(dim=1, keepdim=True)) @ weights.T * 5
 
-    logits = rescore(scores)
+    logits = rescore(None, scores)
     targets = (logits.argmax(1) + 1) % 4
     found = edited((logits, targets, scores, weights, low, high), rescore=rescore)
 
     assert found.feasible.any() and not found.exact.any()
-    again = rescore(found.after)
+    again = rescore(None, found.after)
     assert torch.equal(again.argmax(1)[found.feasible], targets[found.feasible])
     assert torch.allclose(found.logits, again, atol=1e-9)
 

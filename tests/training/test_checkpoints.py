@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attrs import evolve
 
 import explainkit as ek
 from explainkit.errors import FormatError, InputError, TrainingError
@@ -114,3 +115,38 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
 
     with pytest.raises(InputError, match="checkpoints"):
         fitted(tmp_path / "file" / "within")
+
+
+def test_a_run_that_failed_in_its_first_step_does_not_block_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "explainkit_cam.explainer.cross_entropy", lambda *_, **__: {"nothing": torch.tensor(torch.nan)}
+    )
+    with pytest.raises(TrainingError, match="NaN"):
+        fitted(tmp_path)
+    monkeypatch.undo()
+
+    assert len(fitted(tmp_path).history) == 2
+
+
+def test_other_images_under_the_same_name_are_refused(tmp_path):
+    dataset = tiny_dataset()
+    inverted = evolve(dataset.train, images=255 - dataset.train.images)
+    other = evolve(dataset, splits={**dataset.splits, "train": inverted})
+    fitted(tmp_path)
+
+    with pytest.raises(InputError, match="its training images differ"):
+        ek.explainer("cam", preset="tiny", epochs=2).fit(
+            other, device="cpu", progress=False, checkpoints=tmp_path, resume=True
+        )
+
+
+@pytest.mark.parametrize(
+    "setting", [{"label_smoothing": 0.2}, {"lr_scheduler": "steps"}, {"weight_decay": 0.3}]
+)
+def test_another_plan_is_refused_down_to_the_weights_of_its_losses(tmp_path, setting):
+    fitted(tmp_path)
+
+    with pytest.raises(InputError, match="its plan differ"):
+        ek.explainer("cam", preset="tiny", epochs=2, **setting).fit(
+            tiny_dataset(), device="cpu", progress=False, checkpoints=tmp_path, resume=True
+        )

@@ -26,7 +26,7 @@ def test_history_tells_each_epoch():
 def test_terms_are_means_over_the_epoch():
     steps = iter([1.0, 2.0, 3.0, 6.0])
 
-    def counted(network, batch):
+    def counted(network, batch, step):
         return {"counted": network(batch.images).sum() * 0 + next(steps)}
 
     _, trainer = run(phase(loss=counted))
@@ -46,8 +46,8 @@ def test_the_log_is_always_a_whole_file(tmp_path):
         def close(self):
             wholes.append("closed")
 
-    def two(network, batch):
-        return loss(network, batch) | {"cluster": network(batch.images).sum() * 0}
+    def two(network, batch, step):
+        return loss(network, batch, step) | {"cluster": network(batch.images).sum() * 0}
 
     run(phase("warm", epochs=2), phase("joint", loss=two), loggers=[logger, Watching()])
 

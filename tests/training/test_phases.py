@@ -128,9 +128,9 @@ def test_frozen_norms_keep_their_statistics_and_learning_ones_do_not():
 def test_dropout_in_a_frozen_backbone_is_live_in_training_alone():
     seen = []
 
-    def watching(network, batch):
+    def watching(network, batch, step):
         seen.append(bool((network.backbone[2](torch.ones(100)) == 0).any()))
-        return loss(network, batch)
+        return loss(network, batch, step)
 
     network, _ = run(phase(loss=watching, lr={"head": 0.1}))
 
@@ -191,7 +191,7 @@ def test_a_schedule_of_ones_own_is_given_how_often_it_moves():
 
 
 def test_the_gradient_is_clipped():
-    def steep(network, batch):
+    def steep(network, batch, step):
         return {"steep": network.head.bias.sum() * 1000 + network(batch.images).sum() * 0}
 
     before = net().head.bias.detach()

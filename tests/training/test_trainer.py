@@ -110,7 +110,8 @@ def test_a_repeat_that_was_cut_off_stops_where_it_would_have(tmp_path, cut):
 
     with suppress(KeyboardInterrupt):
         run(*plan, checkpoints=tmp_path, loggers=[Cut()])
-    again, second = run(*plan, checkpoints=tmp_path, resume=True, network=net(seed=1))
+    fresh = net() if cut == 1 else net(seed=1)  # before the first checkpoint there is nothing to go on from
+    again, second = run(*plan, checkpoints=tmp_path, resume=True, network=fresh)
 
     assert [epoch.phase for epoch in second.history] == ["a", "b", "a", "b", "c"]
     assert [epoch.val_metrics for epoch in second.history] == [epoch.val_metrics for epoch in first.history]
@@ -185,8 +186,8 @@ def test_the_network_ends_trainable_and_in_eval_mode():
 def test_a_loss_that_goes_astray_is_named_by_phase_epoch_and_term(values, said):
     steps = iter([values[0]] * 5 + values[1:] * 9)
 
-    def astray(network, batch):
-        return loss(network, batch) | {"cluster": network(batch.images).sum() * 0 + next(steps)}
+    def astray(network, batch, step):
+        return loss(network, batch, step) | {"cluster": network(batch.images).sum() * 0 + next(steps)}
 
     network = net()
     with pytest.raises(TrainingError, match=f"Phase 'joint', epoch 2: the loss term 'cluster' is {said}"):
@@ -197,8 +198,8 @@ def test_a_loss_that_goes_astray_is_named_by_phase_epoch_and_term(values, said):
 
 
 def test_a_loss_may_be_large_from_the_first():
-    def large(network, batch):
-        return {"large": loss(network, batch)["entropy"] + 1e6}
+    def large(network, batch, step):
+        return {"large": loss(network, batch, step)["entropy"] + 1e6}
 
     run(phase(epochs=2, loss=large))
 
@@ -218,9 +219,9 @@ def test_the_same_seed_gives_the_same_weights():
 def test_every_image_is_seen_once_an_epoch_in_an_order_of_the_seed():
     seen = []
 
-    def watching(network, batch):
+    def watching(network, batch, step):
         seen.append(batch.ids.tolist())
-        return loss(network, batch)
+        return loss(network, batch, step)
 
     run(phase(epochs=2, loss=watching), seed=1)
     again, seen = seen, []
@@ -234,9 +235,9 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_the_seed():
 def test_a_last_batch_that_is_not_full_waits():
     sizes = []
 
-    def watching(network, batch):
+    def watching(network, batch, step):
         sizes.append(len(batch))
-        return loss(network, batch)
+        return loss(network, batch, step)
 
     run(phase(loss=watching, batch_size=8))
     run(phase(loss=watching, batch_size=64))

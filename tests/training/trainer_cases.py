@@ -41,7 +41,7 @@ def dataset(count=20, augment=None):
     )
 
 
-def loss(network, batch):
+def loss(network, batch, step):
     return {"entropy": F.cross_entropy(network(batch.images), batch.labels)}
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from ccnn_networks import OF_CLASSES, random_mentions, small_network
-from plugin_cases import FLOAT32, assert_near, uniform
+from plugin_cases import FLOAT32, alone, assert_near, uniform
 from torch.nn import functional as F
 
 from explainkit.testing import tiny_dataset
@@ -212,7 +212,7 @@ def test_the_loss_is_classification_and_the_weight_times_the_three():
     network, batch, mentioned = small_network(), batch_of(tiny_dataset()), random_mentions(96, 5)
 
     torch.manual_seed(3)
-    terms = guided_loss(network, batch, mentioned, 0.4, 5.0, True, 0.3, 0.2, 0.1)
+    terms = guided_loss(network, batch, alone(batch), mentioned, 0.4, 5.0, True, 0.3, 0.2, 0.1)
 
     torch.manual_seed(3)
     order, decomposition = torch.randperm(8), network.decompose(batch.images)
@@ -224,7 +224,7 @@ def test_the_loss_is_classification_and_the_weight_times_the_three():
         "counter": 0.4 * counter(network, maps, of_batch, order, 0.2).item(),
     }
     assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected, rel=FLOAT32)
-    assert list(guided_loss(network, batch, mentioned, 0.0)) == ["cross_entropy"]
+    assert list(guided_loss(network, batch, alone(batch), mentioned, 0.0)) == ["cross_entropy"]
 
 
 def test_the_penalty_is_on_weights_of_phrases_of_other_classes():
@@ -246,7 +246,7 @@ def test_the_last_stage_has_classification_and_that_penalty():
     with torch.no_grad():
         network.head.weight.add_(0.1)
 
-    terms = head_loss(network, batch)
+    terms = head_loss(network, batch, alone(batch))
 
     assert_near(terms["cross_entropy"], F.cross_entropy(network(batch.images), batch.labels))
     assert_near(terms["stray"], stray_l1(network))
@@ -263,9 +263,9 @@ def test_the_order_of_phrases_is_no_matter():
         other.of_classes.copy_(network.of_classes[order])
 
     torch.manual_seed(0)
-    expected = guided_loss(network, batch, mentioned)
+    expected = guided_loss(network, batch, alone(batch), mentioned)
     torch.manual_seed(0)
-    terms = guided_loss(other, batch, mentioned[:, order])
+    terms = guided_loss(other, batch, alone(batch), mentioned[:, order])
 
     for name, value in expected.items():
         assert_near(terms[name], value)

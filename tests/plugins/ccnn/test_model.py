@@ -13,12 +13,12 @@ from explainkit.testing import tiny_images
 def test_filters_silenced_at_random_are_silent_in_the_logits_alone():
     network = small_network(dropout=0.5).train()
 
-    decomposition = network.decompose(tiny_images())
+    outputs = network.outputs(tiny_images())
 
-    silent = decomposition.scores == 0
+    silent = outputs.scores == 0
     assert 0 < silent.float().mean() < 1
-    assert_near(decomposition.logits, decomposition.scores @ network.head.weight.T)
-    assert (decomposition.activations.flatten(2).any(2) & silent).any()
+    assert_near(outputs.logits, outputs.scores @ network.head.weight.T)
+    assert (outputs.maps.flatten(2).any(2) & silent).any()
 
 
 def test_what_only_the_projections_learn_from_is_no_part_of_the_logits():

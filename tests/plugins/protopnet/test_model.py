@@ -56,10 +56,10 @@ def test_the_smallest_distance_is_the_largest_similarity(size):
 
     assert decomposition.maps.shape[2:] == (size[0] // 4, size[1] // 4)
     assert torch.equal(decomposition.maps.flatten(2).amax(2), decomposition.scores)
-    assert_near(decomposition.scores, similarity(decomposition.distances, EPSILON))
+    assert_near(decomposition.scores, similarity(decomposition.extras["distances"], EPSILON))
     gaps = patches_of(network, uniform(3, 3, *size))[:, :, None].double() - network.prototypes.double()
     torch.testing.assert_close(
-        decomposition.distances.double(), gaps.square().sum(3).amin(1), rtol=FLOAT32, atol=1e-6
+        decomposition.extras["distances"].double(), gaps.square().sum(3).amin(1), rtol=FLOAT32, atol=1e-6
     )
 
 
@@ -73,7 +73,7 @@ def test_distances_stay_exact_under_autocast():
     assert decomposition.scores.dtype == decomposition.logits.dtype == latent.dtype == torch.float32
     gaps = latent.flatten(2).mT[:, :, None].double() - network.prototypes.double()
     torch.testing.assert_close(
-        decomposition.distances.double(), gaps.square().sum(3).amin(1), rtol=FLOAT32, atol=1e-6
+        decomposition.extras["distances"].double(), gaps.square().sum(3).amin(1), rtol=FLOAT32, atol=1e-6
     )
 
 

@@ -72,9 +72,9 @@ def test_backbone_statistics_are_frozen_with_the_backbone():
     modes = []
     warm = model.phases()[0]
 
-    def loss(module, batch):
+    def loss(module, batch, step):
         modes.append((network.backbone.training, network.backbone.stem[1].training, network.add_on.training))
-        return warm.loss(module, batch)
+        return warm.loss(module, batch, step)
 
     Trainer(device="cpu", progress=False).run(network, dataset, [evolve(warm, loss=loss)])
 

@@ -54,7 +54,7 @@ def test_diagnostics_say_how_sure_each_scale_alone_is_of_the_target():
 
     explanations = model.explain(images, 2)
 
-    by_scale = model.network.decompose(images).by_scale
+    by_scale = model.network.outputs(images).by_scale
     assert list(explanations.diagnostics) == ["p by whole image", "p by closer", "p by closest"]
     for values, logits in zip(explanations.diagnostics.values(), by_scale, strict=True):
         assert_near(values, logits.softmax(1)[:, 2])

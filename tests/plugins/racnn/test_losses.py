@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from attrs import evolve
-from plugin_cases import FLOAT32, assert_near, whole_split
+from plugin_cases import FLOAT32, alone, assert_near, whole_split
 from racnn_networks import small_network, smooth, squares
 
 from explainkit.testing import tiny_dataset
@@ -14,7 +14,7 @@ from explainkit_racnn.losses import aim_loss, classification, rank_loss, ranking
 
 
 def confident(*rows):
-    """`Looks`-like logits by scale (S, N, 2) whose softmax gives class 0 these probabilities."""
+    """`RACNNOutputs`-like logits by scale (S, N, 2) whose softmax gives class 0 these probabilities."""
     first = torch.tensor(rows, dtype=torch.float64).logit()
     return SimpleNamespace(by_scale=torch.stack([first, torch.zeros_like(first)], 2).requires_grad_())
 
@@ -75,12 +75,12 @@ def test_aims_lie_around_the_strongest_cell():
 def test_the_aim_is_a_loss_on_proposals_alone():
     network, batch = small_network(), whole_split(tiny_dataset(), "test")
 
-    loss = aim_loss(network, batch, 0.3)["aim"]
+    loss = aim_loss(network, batch, alone(batch), 0.3)["aim"]
     loss.backward()
 
-    decomposition = network.decompose(batch.images)
+    outputs = network.outputs(batch.images)
     expected = 0.0
-    for proposed, features in zip(decomposition.proposed, decomposition.features[:2], strict=True):
+    for proposed, features in zip(outputs.proposed, outputs.features[:2], strict=True):
         gaps = (proposed - strongest_squares(features, 0.3)).abs()
         expected += torch.where(gaps < 0.05, gaps.square() / 0.1, gaps - 0.025).mean().item()
     assert loss.item() == pytest.approx(expected, rel=FLOAT32)
@@ -95,7 +95,7 @@ def test_the_ranking_reaches_proposals_by_the_gradient_of_finite_differences(sca
     batch = evolve(whole_split(tiny_dataset(), "test"), images=smooth(32, 32, 24))
 
     def loss():
-        return rank_loss(network, batch, 0.9)["ranking"]
+        return rank_loss(network, batch, alone(batch), 0.9)["ranking"]
 
     (slope,) = torch.autograd.grad(loss(), bias)
 

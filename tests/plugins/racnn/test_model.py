@@ -19,7 +19,7 @@ from explainkit_racnn.zoom import crop, pixel_boxes
 def test_a_network_looks_into_nested_boxes_inside_the_image(size):
     network, images = small_network(), uniform(4, 3, *size)
 
-    decomposition = network.decompose(images)
+    outputs, decomposition = network.outputs(images), network.decompose(images)
 
     boxes, tolerance = decomposition.boxes, FLOAT32 * max(size)
     assert boxes.shape == (4, 3, 4)
@@ -27,25 +27,25 @@ def test_a_network_looks_into_nested_boxes_inside_the_image(size):
     for outer, inner in pairwise(boxes.unbind(1)):
         assert (inner[:, :2] >= outer[:, :2] - tolerance).all()
         assert (inner[:, 2:] <= outer[:, 2:] + tolerance).all()
-    for squares, corners in zip(decomposition.squares[1:], boxes[:, 1:].unbind(1), strict=True):
+    for squares, corners in zip(outputs.squares[1:], boxes[:, 1:].unbind(1), strict=True):
         for (x, y, half), box in zip(squares.tolist(), corners.tolist(), strict=True):
             wide, high = size[1], size[0]
             expected = [(x - half) * wide, (y - half) * high, (x + half) * wide, (y + half) * high]
             assert box == pytest.approx(expected, abs=tolerance)
     assert boxes[:, 1].std(0).min() > 0  # they follow the image
-    half_sides = 2 * decomposition.squares[1][:, 2] * decomposition.proposed[1][:, 2]
-    assert_near(decomposition.squares[2][:, 2], half_sides)
+    half_sides = 2 * outputs.squares[1][:, 2] * outputs.proposed[1][:, 2]
+    assert_near(outputs.squares[2][:, 2], half_sides)
 
 
 def test_each_scale_sees_its_own_box_of_the_image():
     network, images = small_network(), uniform(3, 3, 32, 32)
 
-    decomposition = network.decompose(images)
+    outputs, decomposition = network.outputs(images), network.decompose(images)
 
-    for scale, square in enumerate(decomposition.squares):
+    for scale, square in enumerate(outputs.squares):
         crops = F.avg_pool2d(images, 2) if not scale else crop(images, square, 16, 0.5 * 0.9**scale)
-        assert_near(network.backbones[scale](crops), decomposition.features[scale])
-    assert torch.equal(pixel_boxes(decomposition.squares[1], (32, 32)), decomposition.boxes[:, 1])
+        assert_near(network.backbones[scale](crops), outputs.features[scale])
+    assert torch.equal(pixel_boxes(outputs.squares[1], (32, 32)), decomposition.boxes[:, 1])
 
 
 def test_scales_share_nothing():
@@ -73,13 +73,13 @@ def pooled(features):
 def test_before_fusion_the_logits_are_the_mean_of_all_heads():
     network, images = small_network(), uniform(4, 3, 32, 32)
 
-    decomposition = network.decompose(images)
+    outputs, decomposition = network.outputs(images), network.decompose(images)
 
     for scale in range(3):
         head = network.heads[scale]
-        expected = pooled(decomposition.features[scale]) @ head.weight.T + head.bias
-        assert_near(decomposition.by_scale[scale], expected)
-    assert_near(decomposition.logits, decomposition.by_scale.mean(0))
+        expected = pooled(outputs.features[scale]) @ head.weight.T + head.bias
+        assert_near(outputs.by_scale[scale], expected)
+    assert_near(decomposition.logits, outputs.by_scale.mean(0))
     assert_near(decomposition.scores @ decomposition.weights.T + decomposition.bias, decomposition.logits)
 
 
@@ -87,9 +87,9 @@ def test_after_fusion_they_are_one_heads_of_descriptors_of_length_one():
     network, images = small_network(), uniform(4, 3, 32, 32)
     network.fused.fill_(True)
 
-    decomposition = network.decompose(images)
+    outputs, decomposition = network.outputs(images), network.decompose(images)
 
-    descriptors = [pooled(features) for features in decomposition.features]
+    descriptors = [pooled(features) for features in outputs.features]
     scores = torch.cat([descriptor / descriptor.norm(dim=1, keepdim=True) for descriptor in descriptors], 1)
     assert_near(decomposition.scores.view(4, 3, -1).norm(dim=2), torch.ones(4, 3))
     assert_near(decomposition.scores, scores)
@@ -109,7 +109,7 @@ def test_the_one_head_begins_as_the_mean_of_all_heads():
 
     assert_near(network(images), before)  # its lengths are the mean lengths
     images = dataset.train.batch(torch.arange(7)).images
-    for scale, features in enumerate(other.decompose(images).features):
+    for scale, features in enumerate(other.outputs(images).features):
         weight = other.fusion.weight[:, 32 * scale : 32 * (scale + 1)]
         length = sum(row.norm().item() for row in pooled(features)) / 7
         assert_near(weight, other.heads[scale].weight * length / 3)
@@ -123,7 +123,7 @@ def test_fewer_looks_are_what_the_first_looks_of_all_are():
     for fused in (False, True):
         network.fused.fill_(fused)
         whole, first = network.decompose(images), network.decompose(images, 1)
-        assert_near(first.by_scale[0], whole.by_scale[0])
+        assert_near(first.extras["logits_by_scale"][:, 0], whole.extras["logits_by_scale"][:, 0])
         count = first.scores.shape[1]
         assert_near(first.scores, whole.scores[:, :count])
         assert first.boxes.shape == (2, 1, 4) and first.weights.shape == (3, count)

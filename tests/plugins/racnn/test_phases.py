@@ -60,10 +60,10 @@ def test_norms_are_in_eval_mode_while_boxes_learn():
     modes = []
     (rank,) = [phase for phase in flat(model.phases()) if phase.name == "rank"]
 
-    def loss(module, batch):
+    def loss(module, batch, step):
         norms = [part.training for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
         modes.append((any(norms), network.proposals[0].out.training))
-        return rank.loss(module, batch)
+        return rank.loss(module, batch, step)
 
     Trainer(device="cpu", progress=False).run(network, dataset, [evolve(rank, loss=loss)])
 
@@ -145,14 +145,14 @@ def test_every_epoch_measures_accuracy_confidence_and_size_by_scale():
 
     metrics = scale_metrics(network, dataset)
 
-    decomposition = network.decompose(batch.images)
-    for scale, logits in enumerate(decomposition.by_scale):
+    outputs = network.outputs(batch.images)
+    for scale, logits in enumerate(outputs.by_scale):
         rows = list(zip(logits, batch.labels.tolist(), strict=True))
         confidences = [row.softmax(0)[label].item() for row, label in rows]
         correct = [row.argmax().item() == label for row, label in rows]
         assert metrics[f"p(true) {scale + 1}"] == pytest.approx(sum(confidences) / len(rows), rel=FLOAT32)
         assert metrics[f"accuracy {scale + 1}"] == pytest.approx(sum(correct) / len(rows))
-    half_side = decomposition.squares[2][:, 2].mean().item()
+    half_side = outputs.squares[2][:, 2].mean().item()
     assert metrics["half side 3"] == pytest.approx(half_side, rel=FLOAT32)
     assert "half side 1" not in metrics
     history = fitted_explainer().history

@@ -42,7 +42,7 @@ def test_a_gray_conceptizer_sees_the_mean_of_the_colors():
     torch.testing.assert_close(network.concepts_of(images), network.concepts_of(images.flip(1)))
     colored = image_network()
     assert not torch.allclose(colored.concepts_of(images), colored.concepts_of(images.flip(1)))
-    assert network.train().decompose(images).reconstruction.shape == (3, 1, 16, 16)
+    assert network.train().outputs(images).reconstruction.shape == (3, 1, 16, 16)
 
 
 def test_concepts_of_images_begin_at_mean_1_and_deviation_1():

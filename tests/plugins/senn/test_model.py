@@ -36,26 +36,26 @@ def test_in_training_the_explanation_comes_from_the_forward_of_the_logits(make):
     network, inputs = make(dropout=0.5, robustness_fraction=0.5)
     network.train()
 
-    decomposition = network.decompose(inputs)
+    outputs = network.outputs(inputs)
 
-    assert len(decomposition.tracked_inputs) == round(0.5 * len(inputs))
-    total = torch.einsum("nk,nkc->nc", decomposition.concepts, decomposition.theta)
-    torch.testing.assert_close(total, decomposition.logits, rtol=1e-10, atol=1e-10)
-    assert not torch.allclose(network.decompose(inputs).logits, decomposition.logits)  # the masks differ
+    assert len(outputs.tracked_inputs) == round(0.5 * len(inputs))
+    total = torch.einsum("nk,nkc->nc", outputs.concepts, outputs.theta)
+    torch.testing.assert_close(total, outputs.logits, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(network(inputs), outputs.logits)  # the masks differ
 
 
 def test_the_weight_of_the_constant_concept_is_the_bias_and_no_unit():
     network, inputs = image_network(constant=True), doubles(3, 3, 16, 16)
 
-    decomposition = network.decompose(inputs)
+    outputs, decomposition = network.outputs(inputs), network.decompose(inputs)
 
-    assert decomposition.scores.shape == (3, 4) and decomposition.theta.shape == (3, 5, 3)
-    assert (decomposition.concepts[:, 4] == 1).all()
-    assert torch.equal(decomposition.bias, decomposition.theta[:, 4])
+    assert decomposition.scores.shape == (3, 4) and outputs.theta.shape == (3, 5, 3)
+    assert (outputs.concepts[:, 4] == 1).all()
+    assert torch.equal(decomposition.bias, outputs.theta[:, 4])
     model = ek.explainer("senn", network=network.float(), classes=["a", "b", "c"])
     explanations = model.explain(inputs.float(), 1).check_additivity()
     assert len(explanations.units) == 4
-    assert_near(explanations.base, decomposition.theta[:, 4, 1].float(), scale=decomposition.theta)
+    assert_near(explanations.base, outputs.theta[:, 4, 1].float(), scale=outputs.theta)
     plain = ek.explainer("senn", network=image_network().float(), classes=["a", "b", "c"])
     assert not plain.explain(inputs.float()).base.any()
 
@@ -91,7 +91,7 @@ def test_a_network_with_batch_norms_elsewhere_comes_to_rest_and_back_from_its_st
     network.fold_batch_norms()
 
     assert_near(network(images), before, 1e-3)  # each of 20 folded layers adds its rounding
-    assert batch_mixing_module(network) is None and robustness(network.train().decompose(images)) > 0
+    assert batch_mixing_module(network) is None and robustness(network.train().outputs(images)) > 0
     loaded = resnet_network()
     loaded.load_state_dict(network.state_dict())
     assert torch.equal(loaded.eval()(images), network.eval()(images))

@@ -11,8 +11,9 @@ from torch import nn
 from torch.func import jacrev
 
 import explainkit as ek
+from explainkit.training.steps import Step
 from explainkit_senn.concepts import ConvConceptizer
-from explainkit_senn.losses import robustness
+from explainkit_senn.losses import random_signs, robustness
 from explainkit_senn.model import ImageParametrizer, SENNNetwork
 from explainkit_senn.robustness import estimated_jacobian_penalty, jacobian_penalty
 
@@ -87,9 +88,10 @@ def test_training_draws_probes_that_are_right_in_the_mean():
     network.train()
 
     torch.manual_seed(0)
-    estimates = torch.stack([robustness(network.decompose(inputs)) for _ in range(2000)])
+    outputs, step = network.outputs(inputs), Step(batch_size=len(inputs))
+    estimates = torch.stack([robustness(outputs, random_signs(outputs, step)) for _ in range(2000)])
 
-    whole = robustness(network.decompose(inputs), exact_jacobian=True)
+    whole = robustness(outputs)
     assert estimates.std() > 0
     torch.testing.assert_close(estimates.mean(), whole, rtol=0.02, atol=0)
 
@@ -168,10 +170,10 @@ def test_while_batch_norms_mix_images_there_is_no_penalty():
     ).train()
     images = uniform(4, 3, 16, 16)
 
-    assert network.decompose(images).tracked_inputs is None and robustness(network.decompose(images)) == 0
+    assert network.outputs(images).tracked_inputs is None and robustness(network.outputs(images)) == 0
     network.fold_batch_norms()
-    assert network.decompose(images).tracked_inputs is not None and robustness(network.decompose(images)) > 0
+    assert network.outputs(images).tracked_inputs is not None and robustness(network.outputs(images)) > 0
     with torch.no_grad():
-        assert network.decompose(images).tracked_inputs is None
-    decomposition = network.eval().decompose(images)
-    assert decomposition.tracked_inputs is None and decomposition.reconstruction is None
+        assert network.outputs(images).tracked_inputs is None
+    outputs = network.eval().outputs(images)
+    assert outputs.tracked_inputs is None and outputs.reconstruction is None

@@ -33,7 +33,7 @@ class GridVoteNetwork(nn.Module):
             logits=votes.sum(2) + self.bias,
             bias=self.bias,
             scores=votes.new_ones(len(votes), votes.shape[2]),
-            weights=lambda rows, targets: votes[rows, targets],
+            weights=ek.PerImageWeights(votes),
             maps=self.places.expand(len(votes), -1, -1, -1),
         )
 
@@ -42,7 +42,7 @@ class GridVoteNetwork(nn.Module):
         return self.decompose(images).logits
 
 
-def cross_entropy(network: GridVoteNetwork, batch: ek.Batch) -> dict[str, Tensor]:
+def cross_entropy(network: GridVoteNetwork, batch: ek.Batch, step: ek.Step) -> dict[str, Tensor]:
     """The one term of the loss."""
     return {"cross_entropy": F.cross_entropy(network(batch.images), batch.labels)}
 

@@ -24,7 +24,7 @@ from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.interface import Card
 from explainkit.explainers.interpretable import InterpretableExplainer, Task
-from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.decomposition import Decomposition, PerImageWeights
 from explainkit.explanations.units import Units
 from explainkit.protocols import Images, Logger
 from explainkit.training import Phase
@@ -98,7 +98,7 @@ class Observer(nn.Module):
             logits=weights.sum(1),
             bias=torch.zeros(weights.shape[2]).to(images),
             scores=torch.from_numpy(present).to(images),
-            weights=lambda rows, targets: weights[rows, :, targets],
+            weights=PerImageWeights(weights.mT),
             maps=masks / masks.sum((2, 3), keepdim=True).clamp(min=1),
         )
 
