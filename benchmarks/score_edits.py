@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/score_edits.py --model FOLDER … [--images 500] [--threads 1]
 
-A row a model and a choice of targets. Two failures are reported as such: an edit whose scores do not make the
-target win, and an "exact" one that brute force betters.
+A row a model, a choice of targets, and whether a proof is asked for. Two failures are reported as such: an
+edit whose scores do not make the target win, and an "exact" one that brute force betters.
 """
 
 import statistics
@@ -45,7 +45,7 @@ def all_weights(decomposition: Decomposition) -> Tensor:
 def measure_edits(models: Models, dataset: Aviary, images: int, repetitions: int) -> None:
     """Edits of the evidence, their proof by the weights, their time, and brute force."""
     print_header(
-        "model", "units", "target", "feasible", "exact", "median size", "target wins", "ms an image",
+        "model", "units", "target", "prove", "feasible", "exact", "median size", "target wins", "ms an image",
         "no smaller by brute force",
     )  # fmt: skip
     for name, model in models.items():
@@ -58,21 +58,25 @@ def measure_edits(models: Models, dataset: Aviary, images: int, repetitions: int
         for how in TARGETS:
             _, targets = choose_targets(model, batch.images, how)
             ranges = units.score_range[:, targets]
-            print_row(
-                name, len(units), how, *edit_cells(decomposition, weights, targets, ranges, repetitions)
-            )
+            for prove in (False, True):
+                cells = edit_cells(
+                    decomposition, weights, targets, ranges, 1 if prove else repetitions, prove
+                )
+                print_row(name, len(units), how, prove, *cells)
 
 
 def edit_cells(
-    decomposition: Decomposition, weights: Tensor, targets: Tensor, ranges: Tensor, repetitions: int
-) -> list[str]:
+    decomposition: Decomposition, weights: Tensor, targets: Tensor, ranges: Tensor, repetitions: int,
+    prove: bool,
+) -> list[str]:  # fmt: skip
     """The measured columns of a row."""
     (low, high), scores = ranges, decomposition.scores
 
     def run() -> ScoreEdits:
         return edit_scores(
-            decomposition.logits, targets, scores, lambda rows: weights[rows], low, high, margin=MARGIN
-        )
+            decomposition.logits, targets, scores, lambda rows: weights[rows], low, high, margin=MARGIN,
+            prove=prove,
+        )  # fmt: skip
 
     edits = run()
     time = statistics.median(seconds(run) for _ in range(repetitions)) / len(targets) * 1000

@@ -218,6 +218,7 @@ class Explainer(ABC):
         distractors: ImageDataset | Batch | None = None,
         norm: Norm = "l0",
         margin: float = 0.01,
+        prove: bool = False,
         batch_size: int = BATCH_SIZE,
     ) -> Counterfactuals:
         """What would make each image its target; see `InterpretableExplainer.counterfactual`.

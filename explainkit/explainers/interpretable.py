@@ -191,6 +191,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         distractors: ImageDataset | Batch | None = None,
         norm: Norm = "l0",
         margin: float = 0.01,
+        prove: bool = False,
         batch_size: int = BATCH_SIZE,
     ) -> Counterfactuals:
         """What would make each image its target: in the evidence, exactly; in the image, as the network says.
@@ -209,6 +210,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             squares.
         margin : float
             By how much the target shall be ahead by its evidence, in logits.
+        prove : bool
+            Whether to prove, for norm ``"l0"``, that no edit of the evidence changes fewer scores, and to
+            find one that does where the search has not: by a mixed-integer program for each image whose edit
+            is larger than its bound.
         batch_size : int
             How many images are explained at once.
 
@@ -223,7 +228,14 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
         source = self._training_dataset if distractors is None else distractors
         return search_counterfactuals(
-            self, images, targets, distractors=source, norm=norm, margin=margin, batch_size=batch_size
+            self,
+            images,
+            targets,
+            distractors=source,
+            norm=norm,
+            margin=margin,
+            prove=prove,
+            batch_size=batch_size,
         )
 
     def load_state(

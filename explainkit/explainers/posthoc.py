@@ -38,6 +38,7 @@ class PostHocExplainer(Explainer):
         distractors: ImageDataset | Batch | None = None,
         norm: Norm = "l0",
         margin: float = 0.01,
+        prove: bool = False,
         batch_size: int = BATCH_SIZE,
     ) -> Counterfactuals:
         """Refused: there are no scores that the decision is made by.

@@ -27,6 +27,7 @@ def search_counterfactuals(
     distractors: ImageDataset | Batch | None = None,
     norm: Norm = "l0",
     margin: float = 0.01,
+    prove: bool = False,
     batch_size: int,
 ) -> Counterfactuals:
     """`InterpretableExplainer.counterfactual`."""
@@ -58,7 +59,7 @@ def search_counterfactuals(
         score_edits = edit_scores(
             explanations.logits.cpu(), target_indices.cpu(), explanations.scores.cpu(),
             _weight_fn(decomposition), *_plausible_range(explainer, explanations, distractors),
-            norm=norm, margin=margin, rescore=_rescore_fn(decomposition),
+            norm=norm, margin=margin, prove=prove, rescore=_rescore_fn(decomposition),
         )  # fmt: skip
         swaps = swap_regions(explainer, inputs, decomposition, target_indices, distractors)
     return Counterfactuals(explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps})

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
-from itertools import combinations
+import math
+from typing import Any
 
 import numpy as np
 import torch
 from attrs import evolve
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import linprog, minimize
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 from torch import Tensor
 
-from explainkit.questions.edit_problem import Gaps, fewest_moves_per_class
+from explainkit.questions.edit_problem import Gaps
 
 SOLVED = 1e-7
 """By how much, in logits, a solver may fall short of a gap."""
@@ -21,38 +21,14 @@ SOLVED = 1e-7
 AHEAD = 1e-6
 """By how much the least squares go further than they must, in logits: more than the dual is off by."""
 
-RATIOS = (0.25, 0.5, 1.0, 2.0)
-"""How much another class's gap counts beside the hardest, where two are closed at once for a bound."""
+WHOLE = 1e-6
+"""By how much a bound of the solver on a whole number may be above it."""
 
 STEPS = 200
 """In how many steps a proof is looked for that there is no edit, before a linear program is asked."""
 
 FAR = 1e9
 """A gap that is closed anyhow, in logits: that of the target itself."""
-
-
-def bound_by_pairs(problem: Gaps, hardest: Tensor) -> Tensor:
-    """How many moves must be made at least, (n,), from the hardest gap and another together.
-
-    Moves that close two gaps close every sum of them, and a sum is closed soonest by the units that do most
-    for it.
-    """
-    bound = torch.zeros(len(hardest), dtype=torch.long)
-    for ratio in RATIOS:
-        bound = torch.maximum(bound, fewest_moves_per_class(_paired_gaps(problem, hardest, ratio))[0].amax(1))
-    return bound
-
-
-def _paired_gaps(problem: Gaps, hardest: Tensor, ratio: float) -> Gaps:
-    """The gap to the `hardest` class (n,) and `ratio` times that to each other, as one: still C of them."""
-    rows = torch.arange(len(hardest))
-    gains, gap = problem.gains[rows, hardest], problem.gaps[rows, hardest]
-    scale = gains.norm(dim=1)[:, None] / problem.gains.norm(dim=2).clamp(min=1e-12)  # (n, C)
-    share = (ratio * scale).masked_fill(~problem.gaps.isfinite(), 0)
-    return Gaps(
-        gaps=gap[:, None] + share * problem.gaps.nan_to_num(neginf=0.0),
-        gains=gains[:, None] + share[..., None] * problem.gains, low=problem.low, high=problem.high,
-    )  # fmt: skip
 
 
 def is_infeasible(problem: Gaps) -> Tensor:
@@ -101,65 +77,57 @@ def solve_program(problem: Gaps, prices: Tensor) -> Tensor | None:
     return moved if problem.remaining(moved[None]).amax() <= SOLVED else None
 
 
-def enumerate_sets(problem: Gaps, bound: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fewer moves than `size` (n,), from `bound` on; where there are any; and where that is proved.
+def prove_fewest(problem: Gaps, bound: Tensor, seconds: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The fewest moves of each image (n, K); whether they are found; how many there must be at least (n,).
 
-    A set that a linear program finds not to close all gaps comes with prices of the gaps that prove it: the
-    sum of gaps at these prices is more than the set can close. The same prices rule out most other sets too.
-    The next sets of all images are tried together.
+    A mixed-integer program an image: a unit moves, at a price of one, or stays. Each set that the solver
+    finds is solved again as a linear program, so that no tolerance of whole numbers is left in it.
+
+    Parameters
+    ----------
+    bound : Tensor, (n,)
+        How many moves there must be at least, as far as is known.
+    seconds : float
+        After which the solver gives up on an image, with the bound that it has come to.
     """
-    n, num_units = problem.low.shape
-    hardest = problem.gaps.argmax(1)
-    conditions = [problem, *(_paired_gaps(problem, hardest, ratio) for ratio in RATIOS)]
-    limits = torch.cat([item.largest_gains() for item in conditions], 1)  # (n, L, K)
-    aims = torch.cat([item.gaps for item in conditions], 1) - SOLVED
-    worth = problem.largest_gains().masked_fill(~problem.gaps.isfinite()[..., None], 0).sum(1)
-    count, is_found = bound.tolist(), torch.zeros(n, dtype=torch.bool)
-    is_proved = torch.ones(n, dtype=torch.bool)
-    is_open: list[Tensor | None] = [None] * n  # the sets of count[row] units that are not ruled out
-    moved = torch.zeros_like(problem.low)
-    while True:
-        rows, chosen = [], []
-        for row in (~is_found).nonzero()[:, 0].tolist():
-            while count[row] < size[row]:
-                sets, open_ = _sets(num_units, count[row]), is_open[row]
-                if open_ is None:
-                    open_ = is_open[row] = (sets @ limits[row].T >= aims[row]).all(1)
-                if open_.any():
-                    rows.append(row)
-                    chosen.append(int((sets @ worth[row]).masked_fill(~open_, -torch.inf).argmax()))
-                    break
-                count[row], is_open[row] = count[row] + 1, None
-        if not rows:
-            return moved, is_found, is_proved
-        batch = problem.select(torch.tensor(rows))
-        masks = torch.stack(
-            [_sets(num_units, count[row])[index] for row, index in zip(rows, chosen, strict=True)]
-        )
-        worst, moves, prices = smallest_worst_gap(
-            evolve(batch, low=batch.low * masks, high=batch.high * masks)
-        )
-        slope = torch.einsum("nc,nck->nk", prices, batch.gains)
-        limit = torch.maximum(slope * batch.high, slope * batch.low)
-        aim = (prices * batch.gaps.nan_to_num(neginf=0.0)).sum(1) - SOLVED
-        for slot, (row, index) in enumerate(zip(rows, chosen, strict=True)):
-            if worst[slot] <= SOLVED:
-                moved[row], is_found[row] = moves[slot], True
-                continue
-            if worst[slot].isnan():  # the solver gave up
-                is_proved[row], count[row] = False, int(size[row])
-                continue
-            open_ = is_open[row]
-            assert open_ is not None
-            open_ &= _sets(num_units, count[row]) @ limit[slot] >= aim[slot]
-            open_[index] = False
+    moved, is_found, bound = (
+        torch.zeros_like(problem.low),
+        torch.zeros(len(bound), dtype=torch.bool),
+        bound.clone(),
+    )
+    for row in range(len(bound)):
+        one = problem.select(torch.tensor([row]))
+        solution = _fewest_units(one, int(bound[row]), seconds)
+        if solution.mip_dual_bound is not None:
+            bound[row] = max(int(bound[row]), math.ceil(solution.mip_dual_bound - WHOLE))
+        if solution.x is None:
+            continue
+        chosen = torch.from_numpy(solution.x[: problem.low.shape[1]] > 0.5)
+        worst, moves, _ = smallest_worst_gap(evolve(one, low=one.low * chosen, high=one.high * chosen))
+        if worst[0] <= SOLVED:
+            moved[row], is_found[row] = moves[0], True
+    return moved, is_found, bound
 
 
-@cache
-def _sets(num_units: int, count: int) -> Tensor:
-    """Every set of `count` units, a row of ones and zeros each."""
-    sets = torch.tensor(list(combinations(range(num_units), count)))
-    return torch.zeros(len(sets), num_units, dtype=torch.float64).scatter(1, sets, 1.0)
+def _fewest_units(problem: Gaps, bound: int, seconds: float) -> Any:
+    """The solver's answer for one image: K choices of 0 or 1, then K moves."""
+    num_units, is_foil = problem.low.shape[1], problem.gaps[0].isfinite()
+    low, high = problem.low[0].numpy(), problem.high[0].numpy()
+    one, none = np.eye(num_units), np.zeros((int(is_foil.sum()), num_units))
+    constraints = [
+        LinearConstraint(
+            np.hstack([none, problem.gains[0, is_foil].numpy()]), lb=problem.gaps[0, is_foil].numpy()
+        ),
+        LinearConstraint(np.hstack([-np.diag(high), one]), ub=0.0),  # move <= high, where it moves
+        LinearConstraint(np.hstack([-np.diag(low), one]), lb=0.0),
+        LinearConstraint(np.concatenate([np.ones(num_units), np.zeros(num_units)])[None], lb=bound),
+    ]
+    return milp(
+        np.concatenate([np.ones(num_units), np.zeros(num_units)]),
+        integrality=np.concatenate([np.ones(num_units), np.zeros(num_units)]),
+        bounds=Bounds(np.concatenate([np.zeros(num_units), low]), np.concatenate([np.ones(num_units), high])),
+        constraints=constraints, options={"time_limit": seconds, "mip_rel_gap": 0.0},
+    )  # fmt: skip
 
 
 def smallest_worst_gap(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:

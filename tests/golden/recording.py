@@ -90,7 +90,7 @@ def of_architecture(name, weights):
     words["class"] = [item.sentence() for item in classes]
     words["class contrast"] = [item.contrast().sentence() for item in classes]
     for norm in ("l0", "l1", "l2"):
-        changes = explainer.counterfactual(images, distractors=dataset, norm=norm)
+        changes = explainer.counterfactual(images, distractors=dataset, norm=norm, prove=True)
         edit = changes.edits["score-edit"]
         tensors |= {
             f"score-edit {norm}/{key}": getattr(edit, key)

@@ -14,9 +14,11 @@ each_explainer = pytest.mark.parametrize(
 
 
 @cache
-def counterfactual_case(name, norm="l0", margin=0.01):
+def counterfactual_case(name, norm="l0", margin=0.01, prove=False):
     """An explainer, its distractors, images, and the counterfactuals of these for their runners-up."""
     explainer = balanced(name)
     distractors, images = labeled(explainer, noise(60)), noise(10, seed=1)
-    counterfactuals = explainer.counterfactual(images, distractors=distractors, norm=norm, margin=margin)
+    counterfactuals = explainer.counterfactual(
+        images, distractors=distractors, norm=norm, margin=margin, prove=prove
+    )
     return explainer, distractors, images, counterfactuals

@@ -85,7 +85,7 @@ def fewest_by_linear_programs(counterfactuals, n, low, high, margin):
 
 @pytest.mark.parametrize("name", ["cells", "varying", "senn", "ccnn", "protopnet"])
 def test_sizes_are_those_of_brute_force(name):
-    explainer, distractors, _, counterfactuals = counterfactual_case(name, margin=0.05)
+    explainer, distractors, _, counterfactuals = counterfactual_case(name, margin=0.05, prove=True)
     low, high = target_ranges(explainer, distractors, counterfactuals).double()
     edits = counterfactuals.edits["score-edit"]
 

@@ -49,8 +49,9 @@ def possible(given, image, among, margin=0.01):
 @given(st.integers(0, 10**6), st.sampled_from([0.3, 1.0, 3.0]))
 def test_the_fewest_changes_are_those_that_brute_force_finds(seed, room):
     given_ = problem(seed, room=room)
-    found = edited(given_)
+    quick, found = edited(given_), edited(given_, prove=True)
     units = range(given_[2].shape[1])
+    assert torch.equal(quick.feasible, found.feasible)
 
     for image in range(len(given_[0])):
         sizes = [sum(some) for some in product((0, 1), repeat=6)
@@ -58,7 +59,9 @@ def test_the_fewest_changes_are_those_that_brute_force_finds(seed, room):
         assert bool(found.feasible[image]) == bool(sizes)
         assert found.exact[image]
         if sizes:
-            assert int(found.size[image]) == min(sizes) >= int(found.lower_bound[image])
+            assert int(found.size[image]) == min(sizes) == int(found.lower_bound[image])
+            assert int(quick.size[image]) >= min(sizes) >= int(quick.lower_bound[image])
+            assert not quick.exact[image] or int(quick.size[image]) == min(sizes)
 
 
 @settings(max_examples=12, deadline=None)
@@ -84,6 +87,30 @@ def test_a_feasible_edit_flips_within_the_ranges(seed, room, cost, units):
 def test_what_is_not_proved_smallest_says_so_by_its_bound(seed):
     found = edited(problem(seed, images=20, classes=8, units=30, room=0.6))
 
+    assert (found.size >= found.lower_bound)[found.feasible].all()
+    assert (found.size == found.lower_bound)[found.feasible & found.exact].all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_proof_on_many_units_is_smaller_or_the_same_and_holds(seed):
+    given_ = problem(seed, images=12, classes=8, units=30, room=0.6)
+    quick, proved = edited(given_), edited(given_, prove=True)
+    feasible = proved.feasible
+
+    assert torch.equal(quick.feasible, feasible) and proved.exact.all()
+    assert (proved.size <= quick.size).all() and (proved.size >= quick.lower_bound)[feasible].all()
+    assert (proved.size[quick.exact] == quick.size[quick.exact]).all()
+    assert torch.equal(proved.logits.argmax(1)[feasible], given_[1][feasible])
+
+
+def test_a_proof_that_takes_too_long_claims_its_bound_alone(monkeypatch):
+    monkeypatch.setattr(score_edits, "PROOF_SECONDS", 0.0)
+    given_ = problem(1, images=12, classes=8, units=30, room=0.6)
+    true = edited(given_, prove=False)
+
+    found = edited(given_, prove=True)
+
+    assert torch.equal(found.feasible, true.feasible)
     assert (found.size >= found.lower_bound)[found.feasible].all()
     assert (found.size == found.lower_bound)[found.feasible & found.exact].all()
 
