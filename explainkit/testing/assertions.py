@@ -25,16 +25,18 @@ def check_refused(what: str, call: Callable[[], object]) -> None:
 
 @contextmanager
 def spoiled(network: nn.Module) -> Iterator[None]:
-    """`network` with a NaN in its last parameter, for as long as the context lasts."""
-    last = list(network.parameters())[-1]
-    before = last.detach().clone()
+    """`network` with NaN for every parameter, since some are for training alone; put back afterwards."""
+    parameters = list(network.parameters())
+    before = [value.detach().clone() for value in parameters]
     with torch.no_grad():
-        last.fill_(float("nan"))
+        for value in parameters:
+            value.fill_(float("nan"))
     try:
         yield
     finally:
         with torch.no_grad():
-            last.copy_(before)
+            for value, saved in zip(parameters, before, strict=True):
+                value.copy_(saved)
 
 
 @contextmanager

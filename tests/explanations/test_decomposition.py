@@ -1,10 +1,14 @@
 """All that one forward pass gives: weights by target, selection, concatenation, detaching."""
 
+import pickle
+from functools import reduce
+
 import pytest
 import torch
+from attrs import evolve, fields, frozen
 from explanation_cases import drawn
 
-from explainkit.explanations.decomposition import Decomposition, concat
+from explainkit.explanations.decomposition import Decomposition, PerImageWeights, concat
 
 
 def make_decomposition(images=4, classes=3, units=5, seed=0, **fields):
@@ -140,3 +144,85 @@ def test_a_weight_function_is_detached_too():
 
     assert not detached.weights_for(torch.tensor([0, 2])).requires_grad
     assert decomposition.weights_for(torch.tensor([0, 2])).requires_grad
+
+
+def coupled_decomposition(images=5, classes=3, units=4):
+    """Everything that a decomposition can have, with functions that are classes."""
+    table = drawn(images, classes, units, seed=4)
+    return Decomposition(
+        logits=drawn(images, classes),
+        bias=drawn(images, classes, seed=1),
+        scores=drawn(images, units, seed=2),
+        weights=PerImageWeights(table),
+        maps=drawn(images, units, 2, 2, seed=3),
+        boxes=drawn(images, 1, 4, seed=5),
+        extras={"sureness": drawn(images, seed=6), "heads": drawn(images, 2, classes, seed=7)},
+        rescore=PerImageScores(table),
+    )
+
+
+@frozen(eq=False)
+class PerImageScores:
+    """A `RescoreFn` that is another one for every image."""
+
+    table: torch.Tensor
+
+    def __call__(self, rows, scores):
+        return torch.einsum("mck,mk->mc", self.table[rows], scores.square())
+
+
+@pytest.mark.parametrize("operation", ["select", "detach", "concat", "pickle", "all"])
+def test_every_operation_carries_all_of_it(operation):
+    whole = coupled_decomposition()
+    operations = {
+        "select": lambda d: d.select(torch.arange(5)),
+        "detach": lambda d: d.detach(),
+        "concat": lambda d: concat([d.select(torch.arange(2)), d.select(torch.arange(2, 5))], d.maps),
+        "pickle": lambda d: pickle.loads(pickle.dumps(d)),
+    }
+    operations["all"] = lambda d: reduce(lambda value, name: operations[name](value), list(operations)[:4], d)
+
+    other = operations[operation](whole)
+
+    assert {item.name for item in fields(Decomposition)} == set(FIELDS) | {"weights", "extras", "rescore"}
+    for name in FIELDS:
+        assert torch.equal(getattr(other, name), getattr(whole, name)), name
+    assert other.extras.keys() == whole.extras.keys()
+    assert all(torch.equal(other.extras[name], value) for name, value in whole.extras.items())
+    rows, scores, targets = torch.tensor([4, 0, 2]), drawn(3, 4, seed=8), torch.tensor([1, 2, 0])
+    assert torch.equal(other.weights_at(rows, targets), whole.weights_at(rows, targets))
+    assert torch.equal(other.rescore(rows, scores), whole.rescore(rows, scores))
+
+
+FIELDS = ("logits", "bias", "scores", "maps", "boxes")
+
+
+def test_rows_of_a_selection_are_those_of_the_images_selected():
+    whole, rows, scores = coupled_decomposition(), torch.tensor([1, 0]), drawn(2, 4, seed=8)
+
+    selected = whole.select(torch.tensor([3, 1]))
+
+    assert torch.equal(selected.rescore(rows, scores), whole.rescore(torch.tensor([1, 3]), scores))
+    assert torch.equal(selected.extras["heads"], whole.extras["heads"][[3, 1]])
+
+
+@pytest.mark.parametrize("kind", ["constant", "per image", "rescored"])
+def test_logits_of_other_scores_are_those_of_a_loop(kind):
+    whole = coupled_decomposition()
+    if kind != "rescored":
+        whole = evolve(whole, rescore=None)
+    if kind == "constant":
+        whole = evolve(whole, weights=drawn(3, 4), bias=drawn(3))
+    rows, scores = torch.tensor([4, 4, 0]), drawn(3, 4, seed=9)
+
+    logits = whole.logits_at(rows, scores)
+
+    for m, row in enumerate(rows.tolist()):
+        if kind == "rescored":
+            expected = whole.rescore(rows[m : m + 1], scores[m : m + 1])[0]
+        else:
+            targets = torch.arange(3)
+            weights = whole.weights_at(torch.full((3,), row), targets)
+            bias = whole.bias if kind == "constant" else whole.bias[row]
+            expected = torch.stack([sum(weights[c] * scores[m]) + bias[c] for c in range(3)])
+        torch.testing.assert_close(logits[m], expected)

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 PROJECTOR = Path(__file__).with_name("projector.py")
 
 
+@pytest.mark.slow
 def test_two_processes_pick_the_very_same_patches_ties_included(tmp_path):
     plain = {name: value for name, value in os.environ.items() if name != "RANK"} | {"OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
