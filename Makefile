@@ -15,13 +15,13 @@ demo: install
 	$(BIN)/explainkit demo
 
 test: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 fuzz: install
-	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile -m "fuzz or not fuzz" tests/hostile
+	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder -m "fuzz or not fuzz" tests/hostile
 
 check: install
 	$(BIN)/ruff check .

@@ -18,6 +18,17 @@ os.environ.setdefault(
 HOOK_IMPORTS = "from explainkit.registry.hookspecs import Offer, hookimpl\n"
 
 
+LONGEST = (
+    "test_docs.py", "test_distributed.py", "test_conformance.py", "test_isolation.py", "test_checkpoints.py",
+    "test_gridvote.py", "test_page.py", "test_counterfactual_search.py", "test_cli.py",
+)  # fmt: skip
+"""Files that take longest: they are begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """Headless Chromium that logs its network requests and its console."""

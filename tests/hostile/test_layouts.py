@@ -118,7 +118,8 @@ def test_hostile_names_steer_no_terminal(root, tmp_path, capsys):
     ek.save(
         model.fit(ek.dataset("folder", path=root, size=8), device="cpu", progress=False), tmp_path / "model"
     )
-    for name in [*NAMES.values(), os.fsdecode(b"\xff\xfe")]:
+    names = [name for name in NAMES.values() if not name.isprintable()]
+    for name in [*names, os.fsdecode(b"\xff\xfe")]:
         picture(tmp_path / "files" / f"{name[:200]}.png")
 
     assert main(["explain", "model", "files", "--target", NAMES["what clears the screen"]]) == 0
@@ -126,7 +127,7 @@ def test_hostile_names_steer_no_terminal(root, tmp_path, capsys):
 
     output = capsys.readouterr()
     assert not {"\x1b", "\x07", "\r"} & set(output.out + output.err)
-    assert output.out.count(r"\x1b[2J\x1b]0;mine\x07") > len(NAMES) and output.err.count("\n") == 1
+    assert output.out.count(r"\x1b[2J\x1b]0;mine\x07") > len(names) and output.err.count("\n") == 1
 
 
 def with_loops(root):

