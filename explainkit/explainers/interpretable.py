@@ -22,6 +22,7 @@ from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.units import Units
+from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
 from explainkit.training import Epoch, Phase, Repeat, Trainer
@@ -256,8 +257,9 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             another number.
         """
         self._check_input_kind(size or (64, 64), "what was saved")
+        task = Task(classes=classes, size=size or (64, 64), units=units)
         with torch.random.fork_rng(), _without_weights_setting(self):
-            network = self._build_network(Task(classes=classes, size=size or (64, 64), units=units))
+            network = build_for(lambda: self._build_network(task), state)
         for name, value in network.state_dict().items():
             saved = state.get(name, value)
             if saved.is_floating_point() != value.is_floating_point() or saved.is_complex():

@@ -40,7 +40,6 @@ from explainkit.explanations.serialization import (
     unpack,
 )
 from explainkit.explanations.units import Units
-from explainkit.networks.memory import MemoryLimit
 from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
@@ -149,7 +148,7 @@ def load(
         )
     message = f"{str(folder)!r} does not fit the network of {facts['explainer']!r}"
     with as_format_error(message):
-        explainer = _restore_explainer(facts, tensors, units, network, MemoryLimit(len(weights)))
+        explainer = _restore_explainer(facts, tensors, units, network)
     explainer._seed = facts.get("seed")
     explainer.network.eval()
     return explainer.to(device)
@@ -160,9 +159,8 @@ def _restore_explainer(
     tensors: Mapping[str, Tensor],
     units: Units,
     network: nn.Module | None,
-    memory_limit: MemoryLimit,
 ) -> InterpretableExplainer[Any]:
-    """The explainer that `facts` describe, built anew within `memory_limit`, or made of `network`."""
+    """The explainer that `facts` describe, built anew or made of `network`."""
     name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
     size = facts["size"] and tuple(facts["size"])
     state = {
@@ -174,10 +172,9 @@ def _restore_explainer(
         explainer = explainer_by_name(name, network=network, classes=classes, **settings)
     if not isinstance(explainer, InterpretableExplainer):
         raise FormatError(f"expected an explainer that learns; got {name!r}")
-    with memory_limit:
-        if network is None:
-            return explainer.load_state(state, classes, size, units)
-        explainer.network.load_state_dict(state)
+    if network is None:
+        return explainer.load_state(state, classes, size, units)
+    explainer.network.load_state_dict(state)
     explainer.units, explainer.size = units, size
     return explainer
 

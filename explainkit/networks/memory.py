@@ -1,12 +1,12 @@
-"""How much memory a saved file may make torch allocate: checked before it is allocated."""
+"""How much memory a saved file may make torch allocate: known before any is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from explainkit.errors import FormatError
 
@@ -20,16 +20,43 @@ MIN_BYTES = 4096
 """Bytes that a tensor counts for at least, since what is around it in Python takes memory and time too."""
 
 
-class MemoryLimit(TorchDispatchMode):
-    """In this context, a network is built for a file of `size` bytes, which cannot hold a much larger one.
+def build_for(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that `build` makes, once its form is found to be that of `state`; without its numbers yet.
 
-    Each operation of torch is first carried out on the meta device, which has shapes and no memory, to see
-    how large a tensor it would make.
+    It is built on the meta device first, which has shapes and no memory, and takes the state there. One that
+    cannot be, because it reads numbers out of tensors as it is built, is built once, and its tensors are
+    counted as they are made.
 
     Raises
     ------
     FormatError
-        Before memory is taken that is out of proportion to the file.
+        For a network that takes memory out of proportion to the state.
+    RuntimeError
+        For names or shapes that do not fit, as `load_state_dict` says.
+    """
+    size = sum(value.nbytes for value in state.values())
+    with torch.device("meta"), MemoryLimit(size):
+        try:
+            form = build()
+        except (NotImplementedError, RuntimeError):
+            form = None
+        if form is not None:
+            form.load_state_dict({name: value.to("meta") for name, value in state.items()}, assign=True)
+    if form is not None:
+        return build()
+    with MemoryLimit(size):
+        return build()
+
+
+class MemoryLimit(TorchDispatchMode):
+    """In this context a network is built that must not be much larger than `size` bytes.
+
+    Tensors are counted as soon as they are made, before anything is written to them.
+
+    Raises
+    ------
+    FormatError
+        When the tensors that were made would be out of proportion.
     """
 
     def __init__(self, size: int) -> None:
@@ -43,25 +70,10 @@ class MemoryLimit(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
+        outputs = function(*args, **(kwargs or {}))
         if all(result.alias_info is None for result in function._schema.returns):  # no view, not in place
-            self.remaining -= _output_bytes(function, args, kwargs)
+            tensors = [value for value in tree_leaves(outputs) if isinstance(value, Tensor)]
+            self.remaining -= sum(max(MIN_BYTES, value.nbytes) for value in tensors)
         if self.remaining < 0:
             raise FormatError("its settings ask for a network far larger than the file holds")
-        return function(*args, **kwargs)
-
-
-def _output_bytes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Bytes of the tensors that an operation would make; 0 where these depend on values."""
-    args, kwargs = tree_map_only(Tensor, _on_meta, (args, kwargs))
-    if any(argument.name == "device" for argument in function._schema.arguments):
-        kwargs = {**kwargs, "device": "meta"}
-    try:
-        outputs = tree_leaves(function(*args, **kwargs))
-    except RuntimeError:  # an index that is searched, a number that is read
-        return 0
-    return sum(max(MIN_BYTES, output.nbytes) for output in outputs if isinstance(output, Tensor))
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return outputs

@@ -139,7 +139,8 @@ def test_a_broken_pair_of_torch_and_torchvision_is_reported(monkeypatch, fault):
         ek.backbone("torchvision/resnet18")
 
 
-@pytest.mark.parametrize("name", [pytest.param("cam", marks=pytest.mark.slow), "protopnet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cam", "protopnet"])
 def test_the_papers_settings_run(name, tmp_path):
     quick = {
         "cam": {"epochs": 1},

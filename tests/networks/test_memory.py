@@ -6,19 +6,50 @@ from torch import nn
 
 from explainkit.errors import FormatError
 from explainkit.explanations.serialization import as_format_error
-from explainkit.networks.memory import MemoryLimit
+from explainkit.networks.memory import MemoryLimit, build_for
 
 
-def test_what_fits_is_made_as_ever():
+def network(width=8):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Linear(width, 2))
+
+
+def test_a_network_whose_form_fits_is_made_as_ever():
+    made = []
+
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    built = build_for(lambda: made.append(network()) or made[-1], network().state_dict())
 
-    torch.manual_seed(0)
-    with MemoryLimit(1000):
-        made = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    devices = [value.device.type for item in made for value in item.parameters()]
+    assert devices == ["meta"] * 6 + ["cpu"] * 6 and built is made[1]
 
-    for name, value in plain.state_dict().items():
-        assert torch.equal(made.state_dict()[name], value) and value.device.type == "cpu"
+
+@pytest.mark.parametrize(
+    "change", [lambda state: state.pop("2.bias"), lambda state: state.update(more=torch.ones(1))]
+)
+def test_a_state_of_other_names_is_refused(change):
+    state = network().state_dict()
+    change(state)
+
+    with pytest.raises(RuntimeError, match=r"2\.bias|more"):
+        build_for(network, state)
+
+
+def test_a_state_of_other_shapes_is_refused():
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        build_for(network, network(width=9).state_dict())
+
+
+def reading(width):
+    """A network that reads a number as it is built."""
+    return nn.Linear(int(torch.ones(1).item()), width)
+
+
+def test_a_network_that_reads_numbers_as_it_is_built_is_built_and_counted(monkeypatch):
+    monkeypatch.setattr("explainkit.networks.memory.ROOM", 2**20)
+
+    assert build_for(lambda: reading(2), reading(2).state_dict()).out_features == 2
+    with pytest.raises(FormatError, match="far larger than the file"):
+        build_for(lambda: reading(2**30), reading(2).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -42,19 +73,23 @@ def test_what_is_out_of_proportion_is_refused_before_it_is_made(monkeypatch, mak
     monkeypatch.setattr("explainkit.networks.memory.ROOM", 2**26)
     started = time.perf_counter()
 
-    with pytest.raises(FormatError, match="far larger than the file"), MemoryLimit(1000):
+    with (
+        pytest.raises(FormatError, match="far larger than the file"),
+        torch.device("meta"),
+        MemoryLimit(1000),
+    ):
         make()
 
     assert time.perf_counter() - started < 10
 
 
 def test_a_larger_file_may_hold_more():
-    with MemoryLimit(2**26):
+    with torch.device("meta"), MemoryLimit(2**26):
         torch.zeros(2**26)
 
 
 def test_views_and_changes_in_place_take_nothing():
-    with MemoryLimit(0) as memory_limit:
+    with torch.device("meta"), MemoryLimit(0) as memory_limit:
         values = torch.zeros(1000, 1000)
         remaining = memory_limit.remaining
         values.T[:500].expand(3, 500, 1000)

@@ -76,6 +76,7 @@ assert "gridvote" in ek.report(explanations, "page.html").read_text(encoding="ut
     run("-c", code, target=installed)
 
 
+@pytest.mark.slow
 def test_votes_are_logits_contrasts_and_any_size_of_image(installed):
     code = """
 import torch

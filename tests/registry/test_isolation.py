@@ -297,7 +297,10 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=() if "encoding" in what else pytest.mark.slow) for what in DAMAGE],
+)
 def test_metadata_that_cannot_be_read_stops_nobody(command, tmp_path, what):
     place = installed(tmp_path, {"healthy": HEALTHY, "damaged": ThirdParty(hooks=OFFER.format("damaged"))})
     file, content = DAMAGE[what]

@@ -22,7 +22,8 @@ def fitted(folder, *, epochs=2, seed=0, resume=False):
     )
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [4])
 def test_killed_and_resumed_runs_end_bit_identical(kills):
     """Killed while writing a checkpoint, inside a finish, and at a random moment."""
     ended = subprocess.run(

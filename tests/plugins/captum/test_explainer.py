@@ -18,7 +18,7 @@ import explainkit as ek
 from explainkit.metrics.cost import counting
 from explainkit.testing import check_explainer
 
-QUICK = ("saliency", "integrated-gradients", "grad-cam", "occlusion")
+QUICK = ("saliency", "occlusion")
 
 
 @pytest.mark.parametrize(
