@@ -18,7 +18,7 @@ def run(out, name):
         return fitted
 
     InterpretableExplainer.fit = fit_and_digest
-    options = ["--dataset-option", "classes=3", "--dataset-option", "size=32", "--dataset-option", "train=48"]
+    options = ["--dataset-option", "classes=5", "--dataset-option", "size=32", "--dataset-option", "train=64"]
     sys.exit(
         main(["train", name, "--preset", "tiny", *options, "--device", "cpu", "--out", str(out / "model")])
     )
