@@ -60,7 +60,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     box_region : {"peak", "all", "largest"}
         Which pieces of its most activated 5 % a prototype's box encloses; the paper encloses all.
     precision : str
-        Of training, as Lightning Fabric names it; "32-true" is faster on processors without bfloat16.
+        Of training, as Lightning Fabric names it; "bf16-mixed" where there is bfloat16 in hardware.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
@@ -72,14 +72,13 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     network_type: ClassVar[type[ProtoPNetNetwork]] = ProtoPNetNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "digits": {"backbone": "tiny", "prototypes_per_class": 3, "depth": 32, "precision": "32-true"},
+        "digits": {"backbone": "tiny", "prototypes_per_class": 3, "depth": 32},
         "tiny": {
             "backbone": "tiny",
             "prototypes_per_class": 2,
             "depth": 16,
             "start_epochs": 2,
             "joint_epochs": 1,
-            "precision": "32-true",
         },
         "paper": {
             "backbone": "torchvision/resnet34",
@@ -97,7 +96,6 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
             "lr_scheduler": "steps",
             "box_region": "all",
             "batch_size": 80,
-            "precision": "32-true",
         },
     }
 
@@ -123,7 +121,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     prune: bool = False
     box_region: Keep = "peak"
     batch_size: int = 64
-    precision: str = "bf16-mixed"
+    precision: str = "32-true"
 
     def build(self, task: ek.Task) -> ProtoPNetNetwork:
         """The network of model.py."""
