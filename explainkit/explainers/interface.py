@@ -27,7 +27,7 @@ from explainkit.explanations.validation import class_indices
 from explainkit.networks.precision import reference_tensor
 from explainkit.protocols import Images, Targets
 from explainkit.training.distributed import accelerator
-from explainkit.training.trainer import evaluate
+from explainkit.training.evaluation import evaluate
 
 if TYPE_CHECKING:
     from explainkit.explanations.class_level import ClassExplanations
@@ -81,6 +81,7 @@ class Explainer(ABC):
     size: tuple[int, ...] | None = field(default=None, init=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
+    _augment: Mapping[str, str] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         for item in attrs.fields(type(self)):
@@ -295,6 +296,7 @@ class Explainer(ABC):
             versions=versions_of(type(self)),
             settings=self.settings(),
             seed=self._seed,
+            augment=self._augment,
             device=str(like.device),
             dtype=str(like.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),

@@ -26,6 +26,7 @@ from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
 from explainkit.training import Epoch, Phase, Repeat, Trainer
+from explainkit.training.fingerprint import augmentations
 
 LARGEST_RANGES = 2**22
 """Most pairs of a class and a unit for which plausible scores are kept."""
@@ -151,8 +152,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 checkpoints=checkpoints,
                 resume=resume,
             )
-            self.history = trainer.run(network, dataset, self.phases())
+            plan = self.phases()
+            self.history = trainer.run(network, dataset, plan)
         self._seed, self.bound, self._training_dataset = seed, False, dataset
+        self._augment = augmentations(plan, dataset)
         self._adopt(network, dataset.classes, dataset.size)
         units = self.units
         if units is not None and len(self.classes) * len(units) <= LARGEST_RANGES:

@@ -44,7 +44,7 @@ from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
     "explainer": str, "settings": dict, "classes": list, "size": list | None, "seed": int | None,
-    "bound": bool, "units": dict,
+    "augment": dict, "bound": bool, "units": dict,
 }  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "classes": explainer.classes,
         "size": explainer.size,
         "seed": explainer._seed,
+        "augment": explainer._augment,
         "bound": explainer.bound,
         "units": unit_facts,
         "versions": explainer.provenance().versions,
@@ -149,7 +150,7 @@ def load(
     message = f"{str(folder)!r} does not fit the network of {facts['explainer']!r}"
     with as_format_error(message):
         explainer = _restore_explainer(facts, tensors, units, network)
-    explainer._seed = facts.get("seed")
+    explainer._seed, explainer._augment = facts["seed"], facts["augment"]
     explainer.network.eval()
     return explainer.to(device)
 
@@ -186,6 +187,7 @@ def _check_explainer(facts: Mapping[str, Any]) -> None:
         "classes": len(checked_names(facts["classes"])) > 0,
         "size": facts["size"] is None or _is_size(facts["size"]),
         "seed": facts["seed"] is None or 0 <= facts["seed"] < 2**63,
+        "augment": all(isinstance(text, str) for text in facts["augment"].values()),
     }.items():
         if not is_valid:
             raise ValueError(f"{name} is {in_brief(facts[name], 60)!r}")

@@ -27,7 +27,8 @@ A module-level class or function, such as `PerImageWeights`, so that a decomposi
 RescoreFn = Callable[[Tensor, Tensor], Tensor]
 """(rows (M,), scores (M, K)) to logits (M, C): those of the network for image ``rows[m]`` with these scores.
 
-Where scores are coupled, as in a soft decision tree, the sum with weights held still says something else."""
+Where scores are coupled, as in a soft decision tree, the sum with weights held still says something else. It
+should hold copies of parameters, ``value.detach().clone()``: a stored explanation outlives training."""
 
 
 @frozen(eq=False)
@@ -79,7 +80,7 @@ class Decomposition:
 
     def weights_for(self, targets: Tensor) -> Tensor:
         """What each unit is worth to class ``targets[n]`` in image n, (N, K)."""
-        return self.weights_at(torch.arange(len(targets), device=targets.device), targets)
+        return self.weights_at(torch.arange(targets.shape[0], device=targets.device), targets)
 
     def weights_at(self, rows: Tensor, targets: Tensor) -> Tensor:
         """What each unit is worth to class ``targets[m]`` in image ``rows[m]``, (M, K)."""

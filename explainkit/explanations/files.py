@@ -43,8 +43,8 @@ EXPLANATIONS: Mapping[str, type | UnionType] = {
 }  # fmt: skip
 
 PROVENANCE: Mapping[str, type | UnionType] = {
-    "explainer": str, "created": str, "versions": dict, "settings": dict, "seed": int | None, "device": str,
-    "dtype": str, "threads": int, "digest": str,
+    "explainer": str, "created": str, "versions": dict, "settings": dict, "seed": int | None, "augment": dict,
+    "device": str, "dtype": str, "threads": int, "digest": str,
 }  # fmt: skip
 
 UNITS: Mapping[str, type | UnionType] = {

@@ -24,6 +24,8 @@ class Provenance:
         The explainer's settings, as JSON values.
     seed : int or None
         That the network was trained with, where it was trained by the explainer.
+    augment : mapping of str to str
+        How training images were changed, by phase, where the network was trained by the explainer.
     device, dtype : str
         Of the network.
     threads : int
@@ -37,6 +39,7 @@ class Provenance:
     versions: Mapping[str, str] = field(factory=dict)
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
     seed: int | None = None
+    augment: Mapping[str, str] = field(factory=dict, repr=False)
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1

@@ -89,6 +89,11 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
+def as_json(facts: Any) -> Any:
+    """`facts` as a file gives them back."""
+    return parse_json(canonical(facts))
+
+
 def check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
     """Refuse, as FormatError, facts of another kind or of another major schema version."""
     value = facts.get("schema") if isinstance(facts, Mapping) else None

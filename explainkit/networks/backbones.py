@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
+from explainkit.networks.modes import eval_mode
 from explainkit.networks.precision import reference_tensor
 
 
@@ -93,12 +94,9 @@ def grid_size(backbone: nn.Module, size: Sequence[int]) -> tuple[int, int]:
     >>> grid_size(small(), (64, 48))
     (8, 6)
     """
-    training = [module for module in backbone.modules() if module.training]
     image = reference_tensor(backbone).new_zeros(1, 3, *size)
-    with torch.no_grad():
-        height, width = backbone.eval()(image).shape[2:]
-    for module in training:
-        module.training = True
+    with eval_mode(backbone), torch.no_grad():
+        height, width = backbone(image).shape[2:]
     return height, width
 
 

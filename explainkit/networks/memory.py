@@ -16,7 +16,7 @@ ROOM = 2**29
 SHARE = 8
 """Bytes that it may take beyond for each one of the file: half precision becomes full, layouts change."""
 
-MIN_BYTES = 4096
+MIN_BYTES = 2**16
 """Bytes that a tensor counts for at least, since what is around it in Python takes memory and time too."""
 
 
@@ -38,7 +38,7 @@ def build_for(build: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn
     with torch.device("meta"), MemoryLimit(size):
         try:
             form = build()
-        except (NotImplementedError, RuntimeError):
+        except (NotImplementedError, RuntimeError):  # torch has both for numbers that are not there
             form = None
         if form is not None:
             form.load_state_dict({name: value.to("meta") for name, value in state.items()}, assign=True)

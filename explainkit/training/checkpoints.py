@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, define, field, fields, frozen
+from attrs import asdict, define, field, frozen
 from cattrs import Converter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from explainkit.data.types import ImageDataset
 from explainkit.errors import FormatError, InputError, TrainingError
 from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
-    canonical,
+    as_json,
     check_schema,
     content_digest,
-    in_brief,
     pack,
-    parse_json,
     read,
-    tensors_digest,
     unpack,
     write,
 )
+from explainkit.training.fingerprint import check_same_run
 from explainkit.training.optimizer_state import join_memory, remember, split_memory
-from explainkit.training.phases import Epoch, Phase, Repeat
+from explainkit.training.phases import Epoch, Phase
 
 FILE = "checkpoint.safetensors"
 
@@ -203,7 +199,7 @@ class Checkpoints:
                 int(phase): join_memory(numbers, _with_prefix(f"kept.{phase}.", tensors))
                 for phase, numbers in facts["kept_optimizers"].items()
             }
-        _check_same_run(saved_run, self.run, self.path)
+        check_same_run(saved_run, self.run, self.path)
         return Checkpoint(path=self.path, state=state, tensors=tensors, facts=facts)
 
 
@@ -240,78 +236,6 @@ class Checkpoint:
             group.update({name: _as_tuple(value) for name, value in values.items() if name != "params"})
         if schedule is not None:
             schedule.load_state_dict(self.facts["schedule"])
-
-
-def fingerprint(
-    dataset: ImageDataset,
-    plan: Sequence[Phase[Any] | Repeat[Any]],
-    seed: int,
-    device: torch.device,
-    processes: int,
-) -> dict[str, Any]:
-    """What decides the course of a run: equal fingerprints, equal runs."""
-    return {
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        "size": list(dataset.size),
-        "images": {
-            name: len(split) for name, split in dataset.splits.items() if name in ("train", "validation")
-        },
-        "labels": int(dataset.train.labels.long().cumsum(0).sum()),
-        "training images": _sample_digest(dataset),
-        "augment": describe(dataset.augment),
-        "plan": [_phase_settings(item) for item in plan],
-        "seed": seed,
-        "device": device.type,
-        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
-        "processes": processes,
-        "torch": torch.__version__,
-    }
-
-
-def as_json(facts: Any) -> Any:
-    """As a file gives it back."""
-    return parse_json(canonical(facts))
-
-
-def describe(value: object) -> Any:
-    """A setting as JSON: functions by name, partial ones with their arguments, tensors by digest."""
-    if isinstance(value, partial):
-        arguments = {name: describe(argument) for name, argument in value.keywords.items()}
-        return [describe(value.func), [describe(argument) for argument in value.args], arguments]
-    if isinstance(value, Tensor):
-        return tensors_digest({"": value})
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): describe(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return type(value).__name__ if " at 0x" in repr(value) else repr(value)
-
-
-def _sample_digest(dataset: ImageDataset, count: int = 16) -> str:
-    """SHA-256 of `count` training images, evenly spaced."""
-    ids = torch.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).long()
-    return tensors_digest({"images": dataset.train.batch(ids).images})
-
-
-def _phase_settings(item: Phase[Any] | Repeat[Any]) -> list[Any]:
-    if isinstance(item, Repeat):
-        settings = ["repeat", item.max_rounds, item.keep_optimizers, describe(item.stop_when)]
-        return [*settings, *(_phase_settings(phase) for phase in item.phases)]
-    return [describe(getattr(item, setting.name)) for setting in fields(Phase)]
-
-
-def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
-    for name, value in current.items():
-        if saved.get(name) != as_json(value):
-            raise InputError(
-                f"Expected a checkpoint of this run at {str(path)!r}; its {name} differ: "
-                f"{in_brief(repr(saved.get(name)))} there, {value!r} here. Only the same run can go on."
-            )
 
 
 def _as_tuple(value: Any) -> Any:

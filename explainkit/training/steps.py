@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
 from explainkit.data.types import Batch
-from explainkit.errors import InputError
+from explainkit.errors import InputError, TrainingError
 
 
 @frozen(kw_only=True)
@@ -91,10 +91,26 @@ class LossModule(nn.Module):
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """The terms, each already weighted; their mean over processes is that over the whole batch."""
         terms = self.loss(self.network, batch, step)
+        if not (isinstance(terms, Mapping) and terms and all(_is_scalar(term) for term in terms.values())):
+            raise TrainingError(f"Expected a loss that returns named scalar tensors; got {_in_words(terms)}.")
         share = (
             len(batch) * step.processes / step.batch_size
         )  # where one process has more images than another
         return {name: value if share == 1 else share * value for name, value in terms.items()}
+
+
+def _is_scalar(term: object) -> bool:
+    return isinstance(term, Tensor) and term.ndim == 0
+
+
+def _in_words(terms: object) -> str:
+    """What a loss returned instead."""
+    if not isinstance(terms, Mapping):
+        return type(terms).__name__
+    kinds = {
+        name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in terms.items()
+    }
+    return ", ".join(f"{name!r} of {kind!r}" for name, kind in kinds.items()) or "none"
 
 
 class _Gather(torch.autograd.Function):

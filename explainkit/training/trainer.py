@@ -12,15 +12,16 @@ import torch
 from attrs import define, evolve, field, frozen
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, TrainingError
 from explainkit.protocols import Logger
-from explainkit.training.checkpoints import Checkpoint, Checkpoints, Position, RunState, fingerprint
+from explainkit.training.checkpoints import Checkpoint, Checkpoints, Position, RunState
 from explainkit.training.distributed import BufferAverage, launch_fabric
+from explainkit.training.evaluation import evaluate, val_metrics
+from explainkit.training.fingerprint import fingerprint
 from explainkit.training.loggers import Progress
 from explainkit.training.optimizer_state import remember
 from explainkit.training.phases import (
@@ -273,7 +274,7 @@ class Trainer:
             val_accuracy=accuracy,
             val_loss=validation,
             seconds=time.perf_counter() - started,
-            val_metrics=_val_metrics(phase_run),
+            val_metrics=val_metrics(phase, phase_run.network, phase_run.dataset),
         )
         state.history.append(epoch)
         state.loss_sums = {}
@@ -363,42 +364,6 @@ class Trainer:
         order = torch.randperm(images, generator=generator)
         full = max(1, images // batch_size)
         return list(order[: full * batch_size].split(batch_size))
-
-
-def evaluate(
-    network: nn.Module, dataset: ImageDataset, split: str, device: torch.device, size: int = 256
-) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of `network` on a split, in eval mode, mode put back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    correct, loss, count = 0, 0.0, 0
-    with torch.no_grad():
-        for batch in dataset.batches(split, size):
-            logits = network(batch.images.to(device, dtype)).float()
-            labels = batch.labels.to(device)
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            count += len(labels)
-    for module, training in modes:
-        module.training = training
-    return correct / max(count, 1), loss / max(count, 1)
-
-
-def _val_metrics(phase_run: PhaseRun[Any]) -> dict[str, float]:
-    """The metrics of the phase; random numbers go on as if they had not been taken."""
-    if phase_run.phase.val_metrics is None:
-        return {}
-    modes = [(module, module.training) for module in phase_run.network.modules()]
-    phase_run.network.eval()
-    with torch.no_grad(), torch.random.fork_rng():
-        metrics = {
-            name: float(value)
-            for name, value in phase_run.phase.val_metrics(phase_run.network, phase_run.dataset).items()
-        }
-    for module, training in modes:
-        module.training = training
-    return metrics
 
 
 def _steps(dataset: ImageDataset, phase: Phase[Any]) -> int:

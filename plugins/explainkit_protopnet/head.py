@@ -6,7 +6,7 @@ from torch import Tensor
 
 from explainkit.data.types import ImageDataset
 from explainkit.networks.precision import reference_tensor
-from explainkit.training.trainer import evaluate
+from explainkit.training.evaluation import evaluate
 from explainkit_protopnet.losses import off_class_l1
 from explainkit_protopnet.model import ProtoPNetNetwork
 

@@ -11,7 +11,7 @@ from explainkit.data.types import ImageDataset
 from explainkit.errors import TrainingError
 from explainkit.explanations.spatial import Keep, activation_regions, bounding_boxes
 from explainkit.networks.precision import reference_tensor
-from explainkit.training.trainer import evaluate
+from explainkit.training.evaluation import evaluate
 from explainkit_protopnet.model import ProtoPNetNetwork, grid_cell, similarity
 from explainkit_protopnet.nearest import Nearest, nearest_patches
 

@@ -50,14 +50,14 @@ def crop(images: Tensor, squares: Tensor, crop_size: int, max_half_size: float =
     max_half_size : float
         Half a square's side at most, as a share of the image.
     """
-    if not len(images):  # a grid of none is refused below
+    if images.shape[0] == 0:  # a grid of none is refused below
         return images.new_zeros(0, images.shape[1], crop_size, crop_size)
     finer = max(1, math.ceil(2 * max_half_size * max(images.shape[2:]) / crop_size))
     x, y, half = squares.unbind(1)
     zero = torch.zeros_like(x)
     transform = torch.stack([2 * half, zero, 2 * x - 1, zero, 2 * half, 2 * y - 1], 1).view(-1, 2, 3)
     grid = F.affine_grid(
-        transform, [len(images), 3, crop_size * finer, crop_size * finer], align_corners=False
+        transform, [images.shape[0], 3, crop_size * finer, crop_size * finer], align_corners=False
     )
     crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(crops, finer) if finer > 1 else crops

@@ -13,9 +13,11 @@ from attrs import evolve
 from cam_cases import CLASSES, Payload, assert_same_explanations, drawn, make_cam, make_images
 
 import explainkit as ek
+from explainkit.data.transforms.augmentation import FlipShiftBrightness
 from explainkit.errors import FormatError, NotFittedError
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.units import Exemplar
+from explainkit.testing import tiny_dataset
 from explainkit_cam.explainer import CAM
 from explainkit_cam.model import CAMNetwork
 
@@ -344,3 +346,17 @@ def test_a_network_of_another_form_does_not_fit(tmp_path):
 
 def test_an_interpretable_explainer_is_what_is_loaded(saved):
     assert isinstance(ek.load(saved), InterpretableExplainer)
+
+
+def test_how_training_images_were_changed_is_on_record_and_saved(tmp_path):
+    dataset = evolve(tiny_dataset(), augment=FlipShiftBrightness())
+    model = ek.explainer("cam", preset="tiny", epochs=1).fit(dataset, device="cpu", progress=False)
+    plain = ek.explainer("cam", preset="tiny", epochs=1).fit(tiny_dataset(), device="cpu", progress=False)
+    explanations = ek.load(ek.save(model, tmp_path / "model")).explain(
+        tiny_dataset().test.batch(torch.arange(2))
+    )
+    loaded = ek.Explanations.load(explanations.save(tmp_path / "explanations.safetensors"))
+
+    assert list(loaded.provenance.augment) == ["all"]
+    assert "FlipShiftBrightness" in loaded.provenance.augment["all"]
+    assert plain.provenance().augment == {}

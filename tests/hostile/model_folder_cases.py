@@ -11,8 +11,8 @@ from explainkit_protopnet.explainer import ProtoPNet
 
 CLASSES = ("cardinal", "jay", "wren")
 FIELDS = (
-    "schema", "explainer", "settings", "classes", "size", "seed", "bound", "units", "versions", "history",
-    "digest",
+    "schema", "explainer", "settings", "classes", "size", "seed", "augment", "bound", "units", "versions",
+    "history", "digest",
 )  # fmt: skip
 SETTINGS = (
     "backbone",

@@ -62,7 +62,7 @@ class CoupledNetwork(nn.Module):
             weights=self.head.weight,
             maps=outputs.maps,
             extras={"gated": outputs.scores * self.gate},
-            rescore=OnSphere(self.head.weight, self.head.bias),
+            rescore=OnSphere(self.head.weight.detach().clone(), self.head.bias.detach().clone()),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -170,3 +170,17 @@ def test_an_optimizer_cannot_be_kept_where_parameters_change_their_shape():
 
     with pytest.raises(TrainingError, match="keep_optimizers=False"):
         run(Repeat([item], 2, keep_optimizers=True), network=Net())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.tensor(1.0), "got Tensor"),
+        ({}, "got none"),
+        ({"entropy": torch.ones(3)}, r"got 'entropy' of \(3,\)"),
+        ({"entropy": 0.5}, "got 'entropy' of 0.5"),
+    ],
+)
+def test_a_loss_that_returns_something_else_is_named(value, words):
+    with pytest.raises(TrainingError, match=f"named scalar tensors; {words}"):
+        run(phase(loss=lambda network, batch, step: value))

@@ -9,8 +9,8 @@ from trainer_cases import Net, dataset, learning, loss, net, phase, run
 from explainkit.data.types import ArraySplit, ImageDataset
 from explainkit.errors import TrainingError
 from explainkit.training import Phase, Repeat
+from explainkit.training.evaluation import evaluate
 from explainkit.training.loggers import row
-from explainkit.training.trainer import evaluate
 
 # which epochs
 

@@ -1,0 +1,29 @@
+"""Eval mode for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """`network` in eval mode within this context; afterwards each of its modules is in the mode it was in.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.BatchNorm1d(2).eval(), nn.Dropout()).train(True)
+    >>> with eval_mode(network):
+    ...     network.training
+    False
+    >>> network.training
+    True
+    """
+    in_training = [module for module in network.modules() if module.training]
+    for module in in_training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
