@@ -235,7 +235,7 @@ def _image_row(
             for item, name, grid, limit in zip(explanations, names, grids, limits, strict=True)
         ],
         "drawings": [
-            {"explainer": name, "picture": data_uri(picture, 128)}
+            {"explainer": name, "picture": data_uri(picture, lossy=True)}
             for item, name in zip(explanations, names, strict=True)
             if (picture := drawn(item)) is not None
         ],

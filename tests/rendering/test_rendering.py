@@ -1,6 +1,9 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve
@@ -11,7 +14,7 @@ import explainkit as ek
 from explainkit.explanations.units import Exemplar
 from explainkit.rendering.figures import generic
 from explainkit.rendering.html import Fact, TableView
-from explainkit.rendering.pictures import crop, overlay, pixels, rounded_limit, spotlight
+from explainkit.rendering.pictures import crop, data_uri, overlay, pixels, rounded_limit, spotlight
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -93,7 +96,7 @@ def self_contained(text):
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), attributes
         if tag == "img":
-            assert attributes["alt"] and attributes["src"].startswith("data:image/png;base64,")
+            assert attributes["alt"] and re.match("data:image/(png|webp);base64,", attributes["src"])
     assert not re.search(r"https?://|@import|url\(", text)
     assert not reader.open
     return reader
@@ -255,3 +258,16 @@ def test_pictures_grow_whole_and_crops_keep_their_shape():
 )
 def test_limits_are_round_and_not_below(top, limit):
     assert rounded_limit(torch.tensor([-top, 0.0])) == pytest.approx(limit)
+
+
+def test_a_lossy_picture_keeps_its_colors():
+    """The color bar and small bright things: a palette loses them."""
+    ramp = np.stack([np.linspace(0, 255, 400), np.linspace(255, 0, 400), np.full(400, 90)], 1)
+    picture = np.broadcast_to(ramp, (300, 400, 3)).astype(np.uint8).copy()
+    picture[40:52, 40:52] = (0, 200, 60)
+
+    kind, _, content = data_uri(picture, lossy=True).partition(";base64,")
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")).astype(int)
+
+    assert kind == "data:image/webp" and np.abs(decoded - picture)[44:48, 44:48].max() < 24
+    assert np.abs(decoded - picture)[100:].mean() < 4
