@@ -211,3 +211,47 @@ def test_where_the_solver_gives_up_nothing_is_called_proved(monkeypatch):
     assert not found.exact.all() and (found.size >= found.lower_bound)[found.feasible].all()
     assert torch.equal(found.feasible[found.exact], true.feasible[found.exact])
     assert torch.equal(found.size[found.exact], true.size[found.exact])
+
+
+def soft_tree(images, seed, depth=3):
+    """A soft decision tree: each of 7 gates goes left or right, and a logit is a mean of the leaves' values."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2**depth, 4, generator=generator).double()
+    gates = torch.rand(images, 2**depth - 1, generator=generator).double()
+
+    def rescore(_, scores):
+        reached = torch.ones(len(scores), 1).double()
+        first = 0
+        for level in range(depth):
+            right = scores[:, first : first + 2**level]
+            reached = torch.stack([reached * (1 - right), reached * right], 2).flatten(1)
+            first += 2**level
+        return reached @ values
+
+    slopes = torch.func.vmap(torch.func.jacrev(lambda one: rescore(None, one[None])[0]))(gates)  # (N, 4, 7)
+    return gates, rescore, slopes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_soft_decision_tree_nothing_is_claimed_that_brute_force_refutes(seed):
+    """By all ways to set each gate to either end of its range or leave it: 3^7 of them."""
+    gates, rescore, slopes = soft_tree(8, seed)
+    logits = rescore(None, gates)
+    targets = logits.topk(2, 1).indices[:, 1]
+    low, high = (gates - 0.3).clamp(0, 1), (gates + 0.3).clamp(0, 1)
+
+    found = edit_scores(logits, targets, gates, lambda rows: slopes[rows], low, high, rescore=rescore)
+
+    choices = torch.tensor(list(product((0, 1, 2), repeat=7)))
+    for image in range(8):
+        ends = torch.stack([gates[image], low[image], high[image]])
+        edits = ends.gather(0, choices)
+        wins = rescore(None, edits).argmax(1) == targets[image]
+        sizes = (choices > 0).sum(1)[wins]
+        if len(sizes):
+            assert found.lower_bound[image] <= sizes.min()
+            assert found.feasible[image] or not found.exact[image]
+        if found.feasible[image]:
+            assert rescore(None, found.after[image][None]).argmax() == targets[image]
+            assert found.size[image] >= found.lower_bound[image] and not found.exact[image]
+    assert found.feasible.any()
