@@ -214,7 +214,7 @@ def test_where_the_solver_gives_up_nothing_is_called_proved(monkeypatch):
 
 
 def soft_tree(images, seed, depth=3):
-    """A soft decision tree: each of 7 gates goes left or right, and a logit is a mean of the leaves' values."""
+    """A soft decision tree: each of 7 gates goes left or right; a logit is a mean of the values of leaves."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(2**depth, 4, generator=generator).double()
     gates = torch.rand(images, 2**depth - 1, generator=generator).double()
