@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-FILES = ("checkpoints", "explanation_files", "images", "layouts", "model_folders", "page_markup")
+FILES = (
+    "checkpoints", "explanation_files", "images", "layouts", "model_descriptions", "model_folders",
+    "page_markup",
+)  # fmt: skip
 
 
 def collected(selection):
