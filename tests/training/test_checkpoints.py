@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import evolve
+from safetensors.torch import load_file as read_checkpoint
 
 import explainkit as ek
 from explainkit.errors import FormatError, InputError, TrainingError
@@ -89,7 +90,7 @@ def test_a_validation_loss_that_is_no_number_ends_in_words(tmp_path, monkeypatch
 
 def test_a_full_disk_ends_in_words_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
     fitted(tmp_path / "good")
-    whole = (tmp_path / "good" / FILE).read_bytes()
+    whole = read_checkpoint(tmp_path / "good" / FILE)
     place = tmp_path / "full"
     place.mkdir()
     saves = []
@@ -108,7 +109,9 @@ def test_a_full_disk_ends_in_words_with_the_last_checkpoint_whole(tmp_path, monk
 
     assert [item.name for item in place.iterdir()] == [FILE]
     fitted(place, resume=True)
-    assert len((place / FILE).read_bytes()) == len(whole)
+    ended = read_checkpoint(place / FILE)
+    assert ended.keys() == whole.keys()
+    assert all(torch.equal(ended[name], value) for name, value in whole.items())
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
