@@ -64,6 +64,10 @@ class PluginWarning(UserWarning):
     """A plugin was skipped; ``explainkit plugins`` says why."""
 
 
+class NormalizationWarning(UserWarning):
+    """Nothing says how a network wants its images, and files are read for it."""
+
+
 MISFITS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
     ValueError,

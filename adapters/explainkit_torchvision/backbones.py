@@ -48,13 +48,13 @@ class TorchvisionBackbone(Backbone):
     ) -> None:
         super().__init__()
         self.features = features
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.receptive_field, self.image_size, self.signed = 0, image_size, False
         self.eval()
         side = image_size or PROBE
         with torch.no_grad():
-            maps = self(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+            maps = self(torch.rand(1, len(mean), side, side, generator=torch.Generator().manual_seed(0)))
         if maps.ndim != 4:
             shape = tuple(maps.shape)
             raise UnsupportedNetworkError(f"Expected features of (N, D, h, w); got {shape}.")
@@ -97,7 +97,12 @@ class TokenGrid(nn.Module):
 
 
 def torchvision_backbone(
-    name: str, *, weights: str | None = None, until: str | None = None, image_size: int | None = None
+    name: str,
+    *,
+    weights: str | None = None,
+    until: str | None = None,
+    image_size: int | None = None,
+    in_channels: int = 3,
 ) -> TorchvisionBackbone:
     """The features of torchvision's classifier `name`.
 
@@ -109,6 +114,9 @@ def torchvision_backbone(
         The last layer, by dotted name, such as ``"layer3"``; ``None``: all before the last global pooling.
     image_size : int or None
         For vision transformers, which take one size alone; 224 unless given.
+    in_channels : int
+        Of the images. The filters of the first layer are averaged over colors and repeated, so that a gray
+        image says to trained weights what it would say in color; mean and std are averaged too.
 
     Raises
     ------
@@ -147,16 +155,38 @@ def torchvision_backbone(
         ) from error
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(f"torchvision cannot make {name} so: {error}") from error
+    if in_channels != 3:
+        _replace_first_convolution(network, in_channels)
     features = (
         TokenGrid(split_after(network, "encoder")) if is_transformer else _features(network, name, until)
     )
     preprocessing = entry.transforms() if entry is not None else None
+    mean = getattr(preprocessing, "mean", IMAGENET_MEAN)
+    std = getattr(preprocessing, "std", IMAGENET_STD)
+    if in_channels != 3:
+        mean, std = ([sum(values) / len(values)] * in_channels for values in (mean, std))
     return TorchvisionBackbone(
         features,
-        getattr(preprocessing, "mean", IMAGENET_MEAN),
-        getattr(preprocessing, "std", IMAGENET_STD),
+        mean,
+        std,
         network.image_size if is_transformer else ONE_SIZE.get(name),
     )
+
+
+def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Let `network` take images of `in_channels`, by what its filters make of gray, in equal shares."""
+    name, first = next(item for item in network.named_modules() if isinstance(item[1], nn.Conv2d))
+    convolution = nn.Conv2d(
+        in_channels, first.out_channels, first.kernel_size, first.stride, first.padding, first.dilation,
+        bias=first.bias is not None,
+    )  # fmt: skip
+    with torch.no_grad():
+        gray = first.weight.sum(1, keepdim=True)
+        convolution.weight.copy_(gray.expand_as(convolution.weight) / in_channels)
+        if first.bias is not None and convolution.bias is not None:
+            convolution.bias.copy_(first.bias)
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, convolution)
 
 
 def _features(network: nn.Module, name: str, until: str | None) -> nn.Module:

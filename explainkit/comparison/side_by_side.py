@@ -11,6 +11,7 @@ from explainkit.comparison.comparison import Comparison
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import ExplainKitError, InputError
 from explainkit.explainers.identity import distinct_names
+from explainkit.explainers.inputs import check_same_scaling
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.validation import class_indices
 from explainkit.protocols import Images, Targets
@@ -65,14 +66,16 @@ def compare(
                 f"{', '.join(first.classes[:3])} …, {other.card.title} knows "
                 f"{', '.join(other.classes[:3])} …. Name them with classes=…."
             )
-    batch = images if isinstance(images, Batch) else _batch_of(first.read_images(images))
-    targets = first.predict(batch.images).argmax(1) if targets is None else targets
+    check_same_scaling(explainers)
+    spec = first.input_spec
+    batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)))
+    targets = first.predict(batch).argmax(1) if targets is None else targets
     targets = class_indices(targets, first.classes, len(batch))
     explainer_by_name = distinct_names(explainers)
     explanations, failures = {}, {}
     for name, explainer in explainer_by_name.items():
         try:
-            explanations[name] = explainer.explain(batch.images, targets, foils=foils)
+            explanations[name] = explainer.explain(batch, targets, foils=foils)
         except ExplainKitError as error:
             failures[name] = str(error)
     if not explanations:

@@ -24,12 +24,15 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 LARGEST_SIDE = 2**14
 """Pixels of a side of the images that a data set or a network may ask for."""
 
+GRAY = torch.tensor([[0.299, 0.587, 0.114]])
+"""What each color adds to gray (ITU-R BT.601), as Pillow has it."""
+
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, *MISFITS)
 """What Pillow raises for a file that is not whole."""
 
 
-def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1], each resized to `size` (H, W) by antialiased bilinear interpolation.
+def read_images(items: Sequence[Readable], size: tuple[int, int] | None, channels: int = 3) -> Tensor:
+    """Images (N, D, H, W) in [0, 1], each resized to `size` (H, W) by antialiased bilinear interpolation.
 
     Gray, palette, CMYK and transparent pictures become RGB (transparency over white); EXIF orientation is
     obeyed.
@@ -38,6 +41,8 @@ def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tens
     ----------
     size : (int, int) or None
         ``None`` takes images as they are; they must then agree.
+    channels : int
+        D. Pictures become gray for 1; other numbers than 1 and 3 have no pictures, but arrays and tensors.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def read_images(items: Sequence[Readable], size: tuple[int, int] | None) -> Tens
     """
     if not items:
         raise InputError("Expected at least one image; got an empty list.")
-    images = [_to_tensor(_to_picture(item), size) for item in items]
+    images = [_to_tensor(_to_picture(item, channels), size) for item in items]
     shapes = {tuple(image.shape[-2:]) for image in images}
     if len(shapes) > 1:
         raise InputError(
@@ -104,12 +109,13 @@ def list_images(folder: Path) -> list[Path]:
 def picture_bytes(
     picture: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None
 ) -> Tensor:
-    """A picture, or the part of it in `crop` (x0, y0, x1, y1), resized to `size`: (3, H, W), uint8."""
+    """A picture, or the part of it in `crop` (x0, y0, x1, y1), resized to `size`: (D, H, W), uint8."""
     if crop is not None:
         picture = picture.crop(crop)
     if picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1)
+    values = torch.from_numpy(np.array(picture, dtype=np.uint8))
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
 
 
 def height_width(size: int | Sequence[int]) -> tuple[int, int]:
@@ -128,21 +134,58 @@ def height_width(size: int | Sequence[int]) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _to_picture(item: Readable) -> Image.Image | Tensor:
+def _to_picture(item: Readable, channels: int) -> Image.Image | Tensor:
+    if isinstance(item, Tensor):
+        if item.ndim != 3 or item.shape[0] != channels or not item.is_floating_point():
+            raise InputError(
+                f"Expected a float image of ({channels}, H, W); got {item.dtype} {tuple(item.shape)}."
+            )
+        return item
+    if channels not in (1, 3):
+        return _from_channels(item, channels)
     if isinstance(item, str | Path):
-        return read_picture(item)
-    if isinstance(item, Image.Image):
+        picture: Image.Image | Tensor = read_picture(item)
+    elif isinstance(item, Image.Image):
         try:
-            return _to_rgb(ImageOps.exif_transpose(item))
+            picture = _to_rgb(ImageOps.exif_transpose(item))
         except DAMAGE as error:  # files are read when first looked at
             raise InputError(f"Expected a whole picture; {item!r} is damaged: {error}.") from None
-    if isinstance(item, Tensor):
-        if item.ndim != 3 or item.shape[0] != 3 or not item.is_floating_point():
-            raise InputError(f"Expected a float image of (3, H, W); got {item.dtype} {tuple(item.shape)}.")
-        return item
-    if isinstance(item, np.ndarray):
-        return _from_array(item)
-    raise InputError(f"Expected a file, a PIL image or an array; got {type(item).__name__}.")
+    elif isinstance(item, np.ndarray):
+        picture = _from_array(item)
+    else:
+        raise InputError(f"Expected a file, a PIL image or an array; got {type(item).__name__}.")
+    if channels == 3:
+        return picture
+    return (
+        picture.convert("L")
+        if isinstance(picture, Image.Image)
+        else (GRAY @ picture.flatten(1)).view(1, *picture.shape[1:])
+    )
+
+
+def _from_channels(item: Readable, channels: int) -> Tensor:
+    """An array (H, W, channels) of bytes or of floats in [0, 1] as a tensor (channels, H, W)."""
+    if not isinstance(item, np.ndarray):
+        raise InputError(
+            f"Expected an array (H, W, {channels}) or a tensor ({channels}, H, W), as the network has "
+            f"{channels} channels; got {item if isinstance(item, str | Path) else type(item).__name__!r}."
+        )
+    if item.ndim != 3 or item.shape[2] != channels or 0 in item.shape:
+        raise InputError(f"Expected an image array of (H, W, {channels}); got {item.shape}.")
+    if item.dtype == np.uint8:
+        item = item.astype(np.float32) / 255
+    return torch.from_numpy(np.ascontiguousarray(_unit_floats(item).transpose(2, 0, 1), dtype=np.float32))
+
+
+def _unit_floats(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`array`, once it is found to hold floats in [0, 1]."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        raise InputError(
+            "Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255."
+        )
+    return array
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
@@ -150,12 +193,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
         raise InputError(f"Expected an image array of (H, W), (H, W, 3) or (H, W, 4); got {array.shape}.")
     if array.dtype == np.uint8:
         return _to_rgb(Image.fromarray(array))
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"Expected an image array of uint8, or of floats in [0, 1]; got {array.dtype}.")
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-        raise InputError(
-            "Expected an image array of floats in [0, 1]; got values outside. Divide bytes by 255."
-        )
+    array = _unit_floats(array)
     rgb = np.repeat(array[..., None], 3, 2) if array.ndim == 2 else array[..., :3]
     if array.shape[2:] == (4,):
         rgb = rgb * array[..., 3:] + 1 - array[..., 3:]  # over white

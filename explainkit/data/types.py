@@ -171,6 +171,8 @@ class ImageDataset:
     classes : tuple of str
     size : (int, int), or (int,)
         Height and width of the images. One number for a table: a batch's ``images`` are then its rows (N, F).
+    channels : int
+        Of the images: 3 for colors, 1 for gray.
     splits : mapping of str to Split
         At least ``train``, ``validation`` and ``test``.
     parts : tuple of str
@@ -194,6 +196,7 @@ class ImageDataset:
     synonyms: Mapping[str, str] = field(factory=dict, repr=False)
     features: tuple[str, ...] = field(default=(), converter=as_names)
     augment: Augmentation | None = field(default=None, repr=False)
+    channels: int = 3
 
     @splits.validator
     def _check_splits(self, _: object, splits: Mapping[str, Split]) -> None:

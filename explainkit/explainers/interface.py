@@ -5,20 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
-import numpy as np
 import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
-from explainkit.data.reading import read_images
 from explainkit.data.types import Batch, ImageDataset
-from explainkit.errors import InputError, NotFittedError
+from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
 from explainkit.explainers.identity import name_of, versions_of
-from explainkit.explainers.inputs import check_images, check_rows
+from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
 from explainkit.explainers.state import state_digest, undisturbed
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decomposition import Additivity
@@ -36,6 +33,10 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 """How many images are explained at once by default."""
+
+
+PART = {"is_part": True}
+"""Metadata of a field that names a part of a network trained elsewhere, and so is no setting to be saved."""
 
 
 @frozen(kw_only=True)
@@ -65,9 +66,8 @@ class Explainer(ABC):
     Attributes
     ----------
     classes : tuple of str
-    size : (int, int), (int,) or None
-        Height and width that files are resized to; ``None`` leaves them as they are. One number: how many
-        columns the rows of a table have, which are explained in place of images.
+    input_spec : InputSpec
+        What its network takes.
     """
 
     card: ClassVar[Card]
@@ -78,7 +78,7 @@ class Explainer(ABC):
     """Whether it can learn from rows of numbers too."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
-    size: tuple[int, ...] | None = field(default=None, init=False)
+    input_spec: InputSpec = field(factory=InputSpec, init=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
     _augment: Mapping[str, str] = field(factory=dict, init=False, repr=False)
@@ -110,16 +110,56 @@ class Explainer(ABC):
         return reference_tensor(self.network).device
 
     @property
-    def is_tabular(self) -> bool:
-        """Whether it was trained on a table, and explains rows (N, F) of it."""
-        return self.size is not None and len(self.size) == 1
+    def size(self) -> tuple[int, ...] | None:
+        """Height and width that files are resized to; or how many columns a row has."""
+        return self.input_spec.shape
 
     @classmethod
-    @abstractmethod
     def from_network(
-        cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any
+        cls,
+        network: nn.Module,
+        *,
+        classes: Sequence[str] | None = None,
+        size: int | Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        value_range: Sequence[float] | Literal["unit"] | None = "unit",
+        **settings: Any,
     ) -> Self:
-        """An explainer of a network that is trained already.
+        """An explainer of a network that is trained already; the network is left as it is.
+
+        Parameters
+        ----------
+        network : nn.Module
+        classes : sequence of str or None
+            Counted off where not given.
+        size : int, (int, int) or None
+            That files are resized to; ``None`` leaves them as they are.
+        mean, std : sequence of float or None
+            One a channel, that images are normalized by before the network sees them: ``(0.485, 0.456,
+            0.406)`` and ``(0.229, 0.224, 0.225)`` for torchvision's. ``None``: it gets them as they are.
+        value_range : (float, float) or None
+            Lowest and highest value of the images, before that; [0, 1] unless given, ``None`` for any.
+        **settings
+            The explainer's own.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            For a network that this explainer cannot read.
+        InputError
+            Where the network normalizes images itself, and `mean` and `std` are given too.
+        """
+        explainer = cls(**settings)
+        if not isinstance(network, nn.Module):
+            raise UnsupportedNetworkError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
+        explainer.input_spec = spec_for_network(network, size, mean, std, value_range)
+        explainer.adopt_network(network, classes)
+        return explainer
+
+    @abstractmethod
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take `network`, trained elsewhere, for images of `input_spec`: what `from_network` ends with.
 
         Raises
         ------
@@ -178,7 +218,10 @@ class Explainer(ABC):
                 )
                 for start in range(0, len(inputs), batch_size)
             ]
-        return concatenate(batches)
+        explanations = concatenate(batches)
+        if self.input_spec.value_range in (None, UNIT_RANGE):
+            return explanations
+        return attrs.evolve(explanations, images=self.input_spec.to_unit(explanations.images))
 
     def explain_class(
         self,
@@ -257,26 +300,15 @@ class Explainer(ABC):
         return self
 
     def read_images(self, images: Images) -> Tensor:
-        """`images` as a valid tensor on the network's device, in its precision.
+        """`images` as `input_spec` wants them, on the network's device and in its precision.
 
         Raises
         ------
         InputError
-            For what no network of ours can take; the message says what to do.
+            For images of another shape, kind or range; the message says what to do.
         """
-        if isinstance(images, Batch):
-            images = images.images
-        if self.is_tabular and isinstance(images, np.ndarray):
-            images = torch.as_tensor(images)
-        if not isinstance(images, Tensor):
-            single = isinstance(images, str | Path) or not isinstance(images, Sequence)
-            images = read_images([images] if single else images, self.size)  # type: ignore[list-item, arg-type]
-        if self.is_tabular:
-            check_rows(images, self.size[0])  # type: ignore[index]
-        else:
-            check_images(images)
         like = reference_tensor(self.network)
-        inputs = images.detach().to(device=like.device, dtype=like.dtype)
+        inputs = self.input_spec.read(images).detach().to(device=like.device, dtype=like.dtype)
         return inputs.clone() if inputs.is_inference() else inputs
 
     def settings(self) -> dict[str, Any]:
@@ -284,7 +316,9 @@ class Explainer(ABC):
         return {
             item.name.lstrip("_"): getattr(self, item.name)
             for item in attrs.fields(type(self))
-            if item.init and not isinstance(getattr(self, item.name), nn.Module)
+            if item.init
+            and "is_part" not in item.metadata
+            and not isinstance(getattr(self, item.name), nn.Module)
         }
 
     def provenance(self) -> Provenance:

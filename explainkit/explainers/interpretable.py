@@ -15,16 +15,19 @@ from torch import Tensor, nn
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.identity import class_names
-from explainkit.explainers.inputs import check_range
+from explainkit.explainers.inputs import InputSpec, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.units import Units
+from explainkit.networks.backbones import Backbone
+from explainkit.networks.input_scaling import normalized
 from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
+from explainkit.registry.catalog import backbone
 from explainkit.training import Epoch, Phase, Repeat, Trainer
 from explainkit.training.fingerprint import augmentations
 
@@ -54,12 +57,25 @@ class Task:
         What the network will learn from; ``None`` where a saved one is built anew.
     units : Units or None
         Those of the saved network.
+    channels : int
+        Of the images.
     """
 
     classes: tuple[str, ...] = field(converter=_class_names)
     size: tuple[int, ...] = field(converter=_sides, default=64)
+    channels: int = 3
     dataset: ImageDataset | None = field(default=None, repr=False, eq=False)
     units: Units | None = field(default=None, repr=False, eq=False)
+
+    def backbone(self, name: str, **settings: Any) -> Backbone:
+        """`explainkit.backbone`, for images of the task's channels.
+
+        Raises
+        ------
+        UnknownNameError
+            For a name that no plugin offers, and for a backbone that takes three channels alone.
+        """
+        return backbone(name, in_channels=None if self.channels == 3 else self.channels, **settings)
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -143,7 +159,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         self._check_input_kind(dataset.size, dataset.name)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = self._build_network(Task(classes=dataset.classes, size=dataset.size, dataset=dataset))
+            task = Task(
+                classes=dataset.classes, size=dataset.size, channels=dataset.channels, dataset=dataset
+            )
+            network = self._build_network(task)
             trainer = Trainer(
                 seed=seed,
                 device=device,
@@ -156,36 +175,32 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             self.history = trainer.run(network, dataset, plan)
         self._seed, self.bound, self._training_dataset = seed, False, dataset
         self._augment = augmentations(plan, dataset)
-        self._adopt(network, dataset.classes, dataset.size)
+        self._adopt(network, dataset.classes, spec_of_dataset(dataset))
         units = self.units
         if units is not None and len(self.classes) * len(units) <= LARGEST_RANGES:
             self.units = evolve(units, score_range=self.score_ranges(dataset))
         return self
 
-    @classmethod
-    def from_network(
-        cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any
-    ) -> Self:
-        """An explainer of a network of this architecture, trained elsewhere.
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take a network of this architecture, trained elsewhere.
 
-        The network may have an `input_size`: that which files are resized to, or ``None``.
+        It may have an `input_size`, that which files are resized to.
 
         Raises
         ------
         UnsupportedNetworkError
             For a network that is no `network_type`, or has no `decompose`.
         """
-        if not isinstance(network, cls.network_type) or not hasattr(network, "decompose"):
-            kind = cls.network_type
+        if not isinstance(network, self.network_type) or not hasattr(network, "decompose"):
+            kind = self.network_type
             expected = "network with decompose(images)" if kind is nn.Module else kind.__name__
             raise UnsupportedNetworkError(
-                f"Expected a {expected} for {cls.card.title}; got {type(network).__name__}. "
+                f"Expected a {expected} for {self.card.title}; got {type(network).__name__}. "
                 "Train one with fit(dataset)."
             )
-        explainer = cls(**settings)
-        explainer.bound = True
-        size: tuple[int, ...] | None = getattr(network, "input_size", None)
-        return explainer._adopt(network, class_names(network, classes), size)
+        self.bound = True
+        names = class_names(network, classes)
+        self._adopt(normalized(network, self.input_spec.mean, self.input_spec.std), names, self.input_spec)
 
     def counterfactual(
         self,
@@ -246,10 +261,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         self,
         state: Mapping[str, Tensor],
         classes: Sequence[str],
-        size: tuple[int, ...] | None,
+        spec: InputSpec,
         units: Units | None,
     ) -> Self:
-        """Become what was saved: build the network and give it its `state`.
+        """Become what was saved: build the network, which takes `spec`, and give it its `state`.
 
         Trained weights that the setting ``weights`` names are in the state, and are not fetched again.
 
@@ -259,8 +274,9 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             For whole numbers where the network has others, or the other way round, and for `units` of
             another number.
         """
-        self._check_input_kind(size or (64, 64), "what was saved")
-        task = Task(classes=classes, size=size or (64, 64), units=units)
+        size = spec.shape or (64, 64)
+        self._check_input_kind(size, "what was saved")
+        task = Task(classes=classes, size=size, channels=spec.channels, units=units)
         with torch.random.fork_rng(), _without_weights_setting(self):
             network = build_for(lambda: self._build_network(task), state)
         for name, value in network.state_dict().items():
@@ -268,7 +284,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             if saved.is_floating_point() != value.is_floating_point() or saved.is_complex():
                 raise InputError(f"Expected {name} of {value.dtype}; got {saved.dtype}.")
         network.load_state_dict(dict(state))
-        network_units = self._adopt(network, classes, size).units
+        network_units = self._adopt(network, classes, spec).units
         if units is not None and network_units is not None and len(units) != len(network_units):
             raise InputError(f"Expected the network's {len(network_units)} units; got {len(units)}.")
         self.units = units or network_units
@@ -276,8 +292,6 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
         """One `decompose`, and the algebra."""
-        if self._checks_range and not self.is_tabular:
-            check_range(images)
         with torch.no_grad():
             decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
             if targets is None:
@@ -311,11 +325,6 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         """Further numbers of each image, (N,) each, to be reported beside its sum; a plugin may have some."""
         return {}
 
-    @property
-    def _checks_range(self) -> bool:
-        """Whether images outside [0, 1] are refused: true of networks that were trained here."""
-        return True
-
     def _check_input_kind(self, size: Sequence[int], source: str) -> None:
         """Refuse a table where the architecture knows images alone."""
         if len(size) == 1 and not self.supports_tables:
@@ -328,8 +337,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         """The network in the memory format that is fastest, for training and explaining alike."""
         return self.build(task).to(memory_format=torch.channels_last)
 
-    def _adopt(self, network: nn.Module, classes: Sequence[str], size: tuple[int, ...] | None) -> Self:
-        self._network, self.classes, self.size = network, tuple(classes), size
+    def _adopt(self, network: nn.Module, classes: Sequence[str], spec: InputSpec) -> Self:
+        self._network, self.classes, self.input_spec = network, tuple(classes), spec
+        if not self.bound:  # so that other explainers of the network learn it
+            network.input_spec = spec  # type: ignore[assignment]
         self.units = self.describe_units(network)  # type: ignore[arg-type]
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 from attrs import define
 from torch import nn
@@ -13,6 +12,7 @@ from explainkit.errors import InputError
 from explainkit.explainers.identity import class_names
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+from explainkit.networks.input_scaling import normalized
 from explainkit.protocols import Images, Targets
 
 
@@ -20,15 +20,10 @@ from explainkit.protocols import Images, Targets
 class PostHocExplainer(Explainer):
     """A method that explains a network that is trained already."""
 
-    @classmethod
-    def from_network(
-        cls, network: nn.Module, *, classes: Sequence[str] | None = None, **settings: Any
-    ) -> Self:
-        """An explainer of `network`."""
-        explainer = cls(**settings)
-        explainer._network = network
-        explainer.classes = class_names(network, classes)
-        return explainer
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take any network, and normalize its images as `input_spec` says."""
+        self._network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        self.classes = class_names(network, classes)
 
     def counterfactual(
         self,

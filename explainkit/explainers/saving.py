@@ -6,7 +6,7 @@ No pickle, and no import of a name in a file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 from attrs import asdict
 from torch import Tensor, nn
 
-from explainkit.data.reading import LARGEST_SIDE
 from explainkit.errors import FormatError, InputError, NotFittedError
 from explainkit.explainers.identity import name_of
+from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.files import (
@@ -43,7 +43,7 @@ from explainkit.explanations.units import Units
 from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
-    "explainer": str, "settings": dict, "classes": list, "size": list | None, "seed": int | None,
+    "explainer": str, "settings": dict, "classes": list, "input": dict, "seed": int | None,
     "augment": dict, "bound": bool, "units": dict,
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "explainer": name,
         "settings": explainer.settings(),
         "classes": explainer.classes,
-        "size": explainer.size,
+        "input": asdict(explainer.input_spec),
         "seed": explainer._seed,
         "augment": explainer._augment,
         "bound": explainer.bound,
@@ -163,20 +163,20 @@ def _restore_explainer(
 ) -> InterpretableExplainer[Any]:
     """The explainer that `facts` describe, built anew or made of `network`."""
     name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
-    size = facts["size"] and tuple(facts["size"])
+    spec = InputSpec(**with_tuples(facts["input"]))
     state = {
         key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
     }
     # refuses what only from_network takes, such as a size
     explainer: Explainer = explainer_by_name(name, **settings)
     if network is not None:
-        explainer = explainer_by_name(name, network=network, classes=classes, **settings)
+        explainer = explainer_by_name(name, network=network, classes=classes, **spec.arguments, **settings)
     if not isinstance(explainer, InterpretableExplainer):
         raise FormatError(f"expected an explainer that learns; got {name!r}")
     if network is None:
-        return explainer.load_state(state, classes, size, units)
+        return explainer.load_state(state, classes, spec, units)
     explainer.network.load_state_dict(state)
-    explainer.units, explainer.size = units, size
+    explainer.units, explainer.input_spec = units, spec
     return explainer
 
 
@@ -185,14 +185,8 @@ def _check_explainer(facts: Mapping[str, Any]) -> None:
     for name, is_valid in {
         "settings": not {"network", "classes", "preset"} & facts["settings"].keys(),
         "classes": len(checked_names(facts["classes"])) > 0,
-        "size": facts["size"] is None or _is_size(facts["size"]),
         "seed": facts["seed"] is None or 0 <= facts["seed"] < 2**63,
         "augment": all(isinstance(text, str) for text in facts["augment"].values()),
     }.items():
         if not is_valid:
             raise ValueError(f"{name} is {in_brief(facts[name], 60)!r}")
-
-
-def _is_size(size: Sequence[Any]) -> bool:
-    """Whether it is height and width of images that somebody could have, or the columns of a table."""
-    return len(size) in (1, 2) and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)

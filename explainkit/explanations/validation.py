@@ -61,6 +61,22 @@ def as_names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
+def as_floats(values: Iterable[float] | None) -> tuple[float, ...] | None:
+    """Numbers as a tuple of floats, or ``None``.
+
+    Raises
+    ------
+    InputError
+        For what is no sequence of numbers.
+    """
+    if values is None:
+        return None
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise InputError(f"Expected a sequence of numbers; got {values!r}.") from None
+
+
 def class_index(classes: Sequence[str], target: str | int) -> int:
     """The index of `target` among `classes`, by name or by number.
 
@@ -145,8 +161,8 @@ def check_explanations(explanations: Explanations) -> None:
         spatial = (explanations.maps, explanations.boxes, explanations.remainder_map)
         if len(images) != num_images or any(values is not None for values in spatial):
             raise InputError(f"Expected {num_images} rows (N, F), without maps; got {tuple(images.shape)}.")
-    elif images.ndim != 4 or images.shape[:2] != (num_images, 3) or 0 in images.shape[2:]:
-        raise InputError(f"Expected {num_images} images of (N, 3, H, W); got {tuple(images.shape)}.")
+    elif images.ndim != 4 or len(images) != num_images or 0 in images.shape[1:]:
+        raise InputError(f"Expected {num_images} images of (N, D, H, W); got {tuple(images.shape)}.")
     for name, value in explanations.diagnostics.items():
         check_shape(f"diagnostics {name!r}", value, per_image)
     columns = {

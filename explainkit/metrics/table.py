@@ -10,6 +10,7 @@ from explainkit import registry
 from explainkit.data.types import ImageDataset
 from explainkit.errors import ExplainKitError, InputError
 from explainkit.explainers.identity import distinct_names
+from explainkit.explainers.inputs import check_same_scaling, network_key
 from explainkit.explainers.interface import Explainer
 from explainkit.metrics.baselines import TRIVIAL
 from explainkit.metrics.context import EvalContext, ExplainerOutput, Passes
@@ -70,13 +71,14 @@ def evaluate_explanations(
     if not by_name or not len(ids):
         raise InputError(f"Expected at least one explainer and one image; got {len(by_name)} and {len(ids)}.")
     metric_by_name = {name: registry.find("metrics", name) for name in metrics or _columns()}
-    contexts: dict[int, tuple[str, EvalContext]] = {}  # by network
+    check_same_scaling(by_name.values())
+    contexts: dict[object, tuple[str, EvalContext]] = {}  # by network
     rows = []
     for name, explainer in by_name.items():
         new_context = EvalContext(
             explainer=explainer, dataset=dataset, split=split, ids=ids, value=value, seed=seed
         )
-        network, context = contexts.setdefault(id(explainer.network), (name, new_context))
+        network, context = contexts.setdefault(network_key(explainer), (name, new_context))
         rows.append(_evaluate_row(name, network, False, context, metric_by_name, _output_of(explainer, name)))
     for name, context in contexts.values():
         for label, baseline in TRIVIAL.items():

@@ -1,4 +1,4 @@
-"""Backbones: images (N, 3, H, W) in [0, 1] to a grid of features (N, channels, h, w), never negative."""
+"""Backbones: images (N, D, H, W) in [0, 1] to a grid of features (N, channels, h, w), never negative."""
 
 from __future__ import annotations
 
@@ -39,14 +39,21 @@ class SmallBackbone(Backbone):
         Channels of each residual block; the stem has the first.
     strides : sequence of int
         Of each block, beside the stem's stride of 2.
+    in_channels : int
+        Of the images.
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96), strides: Sequence[int] = (1, 2, 2)) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int] = (24, 48, 96),
+        strides: Sequence[int] = (1, 2, 2),
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         if len(widths) != len(strides):
             raise InputError(f"Expected one stride a width; got {len(strides)} for {len(widths)} widths.")
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(in_channels, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
         sizes = [widths[0], *widths]
         self.blocks = nn.Sequential(
@@ -59,7 +66,7 @@ class SmallBackbone(Backbone):
             self.stride *= stride
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, channels, ceil(H / stride), ceil(W / stride)), after a ReLU."""
+        """(N, in_channels, H, W) to (N, channels, ceil(H / stride), ceil(W / stride)), after a ReLU."""
         return self.blocks(self.stem((images - 0.5) * 4))
 
 
@@ -94,22 +101,33 @@ def grid_size(backbone: nn.Module, size: Sequence[int]) -> tuple[int, int]:
     >>> grid_size(small(), (64, 48))
     (8, 6)
     """
-    image = reference_tensor(backbone).new_zeros(1, 3, *size)
+    image = reference_tensor(backbone).new_zeros(1, channels_of(backbone), *size)
     with eval_mode(backbone), torch.no_grad():
         height, width = backbone(image).shape[2:]
     return height, width
 
 
-def small() -> Backbone:
+def channels_of(network: nn.Module) -> int:
+    """Channels of the images that `network` takes, by its first convolution; 3 where it has none.
+
+    Examples
+    --------
+    >>> channels_of(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)))
+    1
+    """
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+def small(in_channels: int = 3) -> Backbone:
     """Stride 8, 96 channels: the default for 64 pixels (an 8 x 8 grid)."""
-    return SmallBackbone()
+    return SmallBackbone(in_channels=in_channels)
 
 
-def small_fine() -> Backbone:
+def small_fine(in_channels: int = 3) -> Backbone:
     """Stride 4, 96 channels: a 16 x 16 grid at 64 pixels, at about twice the cost."""
-    return SmallBackbone(strides=(1, 2, 1))
+    return SmallBackbone(strides=(1, 2, 1), in_channels=in_channels)
 
 
-def tiny() -> Backbone:
+def tiny(in_channels: int = 3) -> Backbone:
     """Stride 4, 32 channels: for images of 28 to 32 pixels, and for tests."""
-    return SmallBackbone(widths=(16, 32), strides=(1, 2))
+    return SmallBackbone(widths=(16, 32), strides=(1, 2), in_channels=in_channels)

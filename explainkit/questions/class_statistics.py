@@ -11,6 +11,7 @@ from explainkit.data.types import Batch, Batches, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations, Examples
+from explainkit.explanations.colors import as_rgb
 from explainkit.explanations.spatial import is_localized
 from explainkit.explanations.validation import class_index
 from explainkit.protocols import Explainer, Split
@@ -281,7 +282,7 @@ class _Tally:
             shown = mean.abs().topk(min(SHOWN, mean.shape[1]), 1).indices
             shown_ids = ids.gather(2, shown[:, None].expand(-1, EXEMPLARS, -1)).unique()
             for chunk in shown_ids[shown_ids >= 0].split(64):
-                images = (split[0].batch(chunk).images * 255).round().clamp(0, 255).byte()
+                images = (as_rgb(split[0].batch(chunk).images) * 255).round().clamp(0, 255).byte()
                 pictures |= dict(zip(chunk.tolist(), images, strict=True))
         return Examples(
             ids=ids, cells=self.cells[seen], boxes=self.boxes[seen],

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from explainkit import registry
 from explainkit.data.types import ImageDataset
+from explainkit.explanations.colors import channels_note
 from explainkit.explanations.single import Evidence, Explanation
 from explainkit.rendering.pictures import Pixels, common_grid, overlay, pixels, rounded_limit, spotlight
 
@@ -60,6 +61,8 @@ def show_image(explanation: Explanation, axes: Axes) -> None:
     foil = f"\nrather than {legible(explanation.foil_name)}" if explanation.foil_name else ""
     axes.set_title(f"{legible(explanation.target_name)}{foil}", fontsize=9, y=TITLE_Y, parse_math=False)
     axes.set_axis_off()
+    if note := channels_note(explanation.image.shape[0]):
+        axes.text(0.5, -0.02, note, ha="center", va="top", fontsize=7, transform=axes.transAxes)
 
 
 def show_evidence(explanation: Explanation, axes: Axes) -> None:

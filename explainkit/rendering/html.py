@@ -16,6 +16,7 @@ from torch import Tensor
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
+from explainkit.explanations.colors import channels_note
 from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
 from explainkit.explanations.sentences import percent
 from explainkit.explanations.serialization import write
@@ -226,6 +227,7 @@ def _image_row(
     limits = _limits(explanations, grids)
     return {
         "image": None if is_tabular else data_uri(pixels(first.image)),
+        "channels": "" if is_tabular else channels_note(first.image.shape[0]),
         "columns": _columns(first) if is_tabular else [],
         "label": label,
         "predicted": first.batch.classes[first.prediction],

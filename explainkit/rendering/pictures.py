@@ -12,22 +12,32 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from explainkit.explanations.colors import as_rgb
 from explainkit.explanations.spatial import activation_regions, bounding_boxes, resize, upsample
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+SLACK = 1e-2
+"""How far outside [0, 1] the values of a picture may be, as swaps and resizing leave them."""
 
 GRID = (8, 8)
 """The common grid on which maps of different methods are compared: logit per cell."""
 
 
 def pixels(image: Tensor, side: int = 224) -> Pixels:
-    """An image (3, H, W) in [0, 1] as (side', side'', 3) bytes, its longer edge at least `side`."""
+    """An image (D, H, W) as (side', side'', 3) bytes, its longer edge at least `side`.
+
+    Values in [0, 1] are shown as they are; others, which no file has, from the least to the largest. One
+    channel is gray, and of more than three the first three are shown.
+    """
     height, width = image.shape[-2:]
+    image = as_rgb(image.detach().cpu().float())
+    low, high = (value.item() for value in image.aminmax())
+    if low < -SLACK or high > 1 + SLACK:
+        image = (image - low) / max(high - low, 1e-12)
     grow = max(1.0, side / max(height, width))
     size = (round(height * grow), round(width * grow))
-    picture = Image.fromarray(
-        (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    )
+    picture = Image.fromarray((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
     return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC) if grow > 1 else picture)
 
 

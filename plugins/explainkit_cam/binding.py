@@ -6,12 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import UnsupportedNetworkError
+from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.input_scaling import Normalization
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import disable_autocast, full_precision, reference_tensor
 from explainkit.networks.tracing import HOW, split_at_pooling
 from explainkit_cam.model import pooled
+
+DEFAULT_SIZE = (224, 224)
+"""Of the images that a network is checked on, where no size is given."""
 
 
 class BoundNetwork(nn.Module):
@@ -23,12 +28,10 @@ class BoundNetwork(nn.Module):
     features : callable
         Images to the tensor (N, D, h, w) that is pooled.
     head : nn.Linear
-    mean, std : Tensor or None, (3,)
-        What the network wants its images normalized by.
+    input_spec : InputSpec
+        What it takes; it normalizes images by that.
     """
 
-    mean: Tensor
-    std: Tensor
     signed: Tensor
 
     def __init__(
@@ -36,15 +39,14 @@ class BoundNetwork(nn.Module):
         network: nn.Module,
         features: Callable[[Tensor], Tensor],
         head: nn.Linear,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        input_spec: InputSpec,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.input_spec = network, input_spec
+        mean, std = input_spec.mean, input_spec.std
+        self.normalization = nn.Identity() if mean is None or std is None else Normalization(mean, std)
         # in a tuple, so that their parameters are not counted twice
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
-        self.register_buffer("mean", torch.tensor(mean or (0.0,) * 3).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std or (1.0,) * 3).view(3, 1, 1))
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
         self._sizes: set[tuple[int, ...]] = set()
 
@@ -60,14 +62,10 @@ class BoundNetwork(nn.Module):
             _checked_features(self, size)
             self._sizes.add(tuple(size))
 
-    def normalized(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) as the network was trained on them."""
-        return (images - self.mean) / self.std
-
     def decompose(self, images: Tensor) -> Decomposition:
         """The maps that are pooled; a filter that can go below zero is two units, above and below."""
         features, head = self._parts
-        maps = full_precision(features(self.normalized(images)))
+        maps = full_precision(features(self.normalization(images)))
         decomposition = pooled(maps, head)
         if not self.signed:
             return decomposition
@@ -79,34 +77,22 @@ class BoundNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's own logits."""
-        return self.network(self.normalized(images))
+        return self.network(self.normalization(images))
 
 
 def bind(
     network: nn.Module,
     features: nn.Module | None,
     head: nn.Linear | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    size: tuple[int, int],
+    input_spec: InputSpec,
 ) -> BoundNetwork:
-    """`network`, read and checked on random images of `size`.
+    """`network`, read and checked on random images of the size that `input_spec` has.
 
     Raises
     ------
     UnsupportedNetworkError
         Where its logits are not the pooled features through the linear layer.
     """
-    if not isinstance(network, nn.Module):
-        raise UnsupportedNetworkError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
-    if (mean is None) != (std is None) or any(
-        values is not None and len(values) != 3 for values in (mean, std)
-    ):
-        raise UnsupportedNetworkError(
-            f"Expected mean and std of three channels, both or neither; got {mean} and {std}."
-        )
-    if std is not None and min(std) <= 0:
-        raise UnsupportedNetworkError(f"Expected a std above 0 for every channel; got {std}.")
     if (features is None) != (head is None):
         raise UnsupportedNetworkError("Expected both features=… and head=…, or neither; got one of them.")
     reference = reference_tensor(network)
@@ -118,9 +104,11 @@ def bind(
     with undisturbed(network):
         if features is None or head is None:
             features, head = split_at_pooling(network)
-        bound = BoundNetwork(network, features, head, mean, std)
-        bound.to(reference.device)
+        bound = BoundNetwork(network, features, head, input_spec)
+        bound.signed = bound.signed.to(reference.device)
+        bound.normalization.to(device=reference.device, dtype=reference.dtype)
         bound.eval()
+        size = input_spec.size or DEFAULT_SIZE
         bound.signed.fill_((_checked_features(bound, size) < 0).any())
         bound._sizes.add(tuple(size))
     return bound
@@ -129,15 +117,16 @@ def bind(
 def _checked_features(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
     """The features of noise, black and white, once both ways to the logits are found to agree on them."""
     features, _ = bound._parts
-    noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, *size)
-    images = torch.cat([noise, plain]).to(reference_tensor(bound.network))
+    shape = (2, bound.input_spec.channels, *size)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(shape)
+    images = bound.input_spec.from_unit(torch.cat([noise, plain]).to(reference_tensor(bound.network)))
     with torch.no_grad(), disable_autocast(images.device):
         try:
-            maps, logits = features(bound.normalized(images)), bound(images)
+            maps, logits = features(bound.normalization(images)), bound(images)
         except RuntimeError as error:  # whatever the user's layers say of images that they cannot take
             raise UnsupportedNetworkError(
-                f"Expected a network that takes images (N, 3, {size[0]}, {size[1]}); it says: {error}. "
+                f"Expected a network that takes images {('N', *shape[1:])}; it says: {error}. "
                 "Give another size=(height, width) where that is the matter."
             ) from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from attrs import define
+from attrs import define, evolve, field
 from torch import Tensor, nn
 
 import explainkit as ek
+from explainkit.explainers.interface import PART
 from explainkit.explanations.spatial import activation_regions, bounding_boxes
 from explainkit.training.phases import step_decay
-from explainkit_cam.binding import BoundNetwork, bind
+from explainkit_cam.binding import DEFAULT_SIZE, BoundNetwork, bind
 from explainkit_cam.losses import cross_entropy
 from explainkit_cam.model import CAMNetwork
 
@@ -38,6 +39,9 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         Before the linear layer.
     precision : str
         Of training, as Lightning Fabric names it.
+    features, head : nn.Module, nn.Linear or None
+        Of a network trained elsewhere: the module that gives the (N, D, h, w) before pooling, and the linear
+        layer; found by tracing where not given.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
@@ -69,10 +73,12 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     label_smoothing: float = 0.05
     dropout: float = 0.0
     precision: str = "32-true"
+    features: nn.Module | None = field(default=None, metadata=PART)
+    head: nn.Linear | None = field(default=None, metadata=PART)
 
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
-        backbone = ek.backbone(self.backbone, weights=self.weights, until=self.until)
+        backbone = task.backbone(self.backbone, weights=self.weights, until=self.until)
         return CAMNetwork(backbone, len(task.classes), self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:
@@ -107,60 +113,32 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
             names = [f"{name} above zero" for name in names] + [f"{name} below zero" for name in names]
         return ek.Units(kind="filter", names=names, pooling="mean")
 
-    @classmethod
-    def from_network(
-        cls,
-        network: nn.Module,
-        *,
-        classes: Sequence[str] | None = None,
-        features: nn.Module | None = None,
-        head: nn.Linear | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        size: int | tuple[int, int] = (224, 224),
-        **settings: Any,
-    ) -> Self:
-        """CAM of any network that ends in global average pooling and one linear layer, as torchvision's do.
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take any network that ends in global average pooling and one linear layer, as torchvision's do.
 
-        Parameters
-        ----------
-        network : nn.Module
-            Left as it is; its parameters are shared, not copied.
-        classes : sequence of str or None
-            Counted off where not given.
-        features, head : nn.Module, nn.Linear
-            The module that gives the (N, D, h, w) before pooling, and the linear layer; found by tracing
-            where not given.
-        mean, std : sequence of three floats or None
-            For networks trained on normalized images, ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224,
-            0.225)`` for torchvision's; images then go in as [0, 1]. ``None``: images go in as they are.
-        size : int or (int, int)
-            That the identity is checked at, and that files are resized to.
+        Its parameters are shared, not copied.
 
         Raises
         ------
         UnsupportedNetworkError
             Where the logits are not the pooled features through the linear layer.
         """
-        explainer = cls(**settings)
-        size = (size, size) if isinstance(size, int) else size
-        bound = network if isinstance(network, CAMNetwork) else bind(network, features, head, mean, std, size)
+        if self.input_spec.size is None:
+            self.input_spec = evolve(self.input_spec, size=DEFAULT_SIZE)
+        is_ours = isinstance(network, CAMNetwork | BoundNetwork)
+        bound = network if is_ours else bind(network, self.features, self.head, self.input_spec)
         count = _head(bound).out_features
         names = classes or [f"class {c}" for c in range(count)]
         if len(names) != count:
             raise ek.InputError(f"Expected {count} class names, one a logit; got {len(names)}.")
-        explainer.bound = True
-        return explainer._adopt(bound, names, size)
+        self.bound = True
+        self._adopt(bound, names, self.input_spec)
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """One `decompose`, and the algebra."""
         if isinstance(self._network, BoundNetwork):
             self._network.check_size(images.shape[-2:])
         return super().explain_batch(images, targets, foils)
-
-    @property
-    def _checks_range(self) -> bool:
-        return not isinstance(self._network, BoundNetwork)
 
 
 def boxes(explanations: ek.Explanations, threshold: float = 0.2) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import reduce
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -17,6 +17,7 @@ import explainkit as ek
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.interface import BATCH_SIZE
 from explainkit.explainers.state import undisturbed
+from explainkit.networks.input_scaling import normalized
 from explainkit.protocols import Images, Targets
 from explainkit_captum.logits import check_logits, classifier, probe_image, unwrap
 
@@ -63,41 +64,25 @@ class CaptumExplainer(ek.PostHocExplainer):
     batch_size: int = field(default=BATCH_SIZE, validator=positive)
     _is_prepared: bool = field(default=False, init=False, repr=False)
 
-    @classmethod
-    def from_network(
-        cls,
-        network: nn.Module,
-        *,
-        classes: Sequence[str] | None = None,
-        size: tuple[int, int] | None = None,
-        **settings: Any,
-    ) -> Self:
-        """The method, on any classifier.
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take any classifier.
 
-        Parameters
-        ----------
-        network : nn.Module
-            Left as it is. Returns logits (N, C), or a tuple that has them first, a mapping with ``"logits"``
-            or some (N, C), or an object with ``.logits``.
-        classes : sequence of str or None
-            Counted off its logits where not given.
-        size : (int, int) or None
-            That files are resized to, and that the network is tried at. ``None``: files keep theirs, and
-            where the network takes none of the usual sizes, the first images tell.
+        It returns logits (N, C), or a tuple that has them first, a mapping with ``"logits"`` or some (N, C),
+        or an object with ``.logits``. It is tried at the size of `input_spec`; where that has none and it
+        takes none of the usual sizes, the first images tell.
 
         Raises
         ------
         UnsupportedNetworkError
             Where the network returns no logits, or more or fewer than there are `classes`.
         """
-        explainer = cls(**settings)
-        image = probe_image(network, size)
-        explainer._network, explainer.size = classifier(network, image), size
-        explainer.classes = tuple(classes or ())
+        network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        image = probe_image(network, self.input_spec)
+        self._network = classifier(network, image)
+        self.classes = tuple(classes or ())
         if image is not None:
             with undisturbed(network):
-                explainer._name_classes(image)
-        return explainer
+                self._name_classes(image)
 
     @abstractmethod
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:

@@ -1,7 +1,7 @@
 """What methods share that stop at a layer with a grid (N, D, h, w): coarse maps of what the network saw."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from attrs import define
 from torch import Tensor, nn
@@ -32,21 +32,8 @@ class LayerMethod(CaptumExplainer):
 
     layer: str | nn.Module | None = None
 
-    @classmethod
-    def from_network(
-        cls,
-        network: nn.Module,
-        *,
-        classes: Sequence[str] | None = None,
-        size: tuple[int, int] | None = None,
-        **settings: Any,
-    ) -> Self:
-        """The method, on any classifier that has a layer of (N, D, h, w).
-
-        Parameters
-        ----------
-        network, classes, size
-            As for any of Captum's methods.
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take any classifier that has a layer of (N, D, h, w).
 
         Raises
         ------
@@ -55,14 +42,14 @@ class LayerMethod(CaptumExplainer):
         UnsupportedNetworkError
             For a layer that returns something else than (N, D, h, w).
         """
-        explainer = super().from_network(network, classes=classes, size=size, **settings)
-        if explainer.layer is not None:
-            explainer.layer = layer_name(network, explainer.layer)
-            image = probe_image(network, size)
+        super().adopt_network(network, classes)
+        if self.layer is not None:
+            network = unwrap(self.network)
+            self.layer = layer_name(network, self.layer)
+            image = probe_image(network, self.input_spec)
             if image is not None:
                 with undisturbed(network):
-                    check_spatial_layer(output_shapes(network, image), explainer.layer)
-        return explainer
+                    check_spatial_layer(output_shapes(network, image), self.layer)
 
     def at_layer(self, method: type, network: nn.Module, **settings: Any) -> Any:
         """Captum's `method` about `network`, at the layer."""

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.state import undisturbed
+from explainkit.networks.input_scaling import NormalizedNetwork
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import reference_tensor
 
@@ -61,15 +63,17 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The user's network, without what `classifier` may have put around it."""
-    return network.network if isinstance(network, Logits) else network
+    """The user's network, without what may have been put around it."""
+    while isinstance(network, Logits | NormalizedNetwork):
+        network = network.network
+    return network
 
 
-def probe_image(network: nn.Module, size: tuple[int, int] | None) -> Tensor | None:
-    """A gray image (1, 3, H, W) that `network` takes, of `size` or one of `SIZES`; ``None`` if of neither."""
+def probe_image(network: nn.Module, spec: InputSpec) -> Tensor | None:
+    """A gray image (1, D, H, W) that `network` takes, of its size or of `SIZES`; ``None`` if of neither."""
     reference = reference_tensor(network)
-    for height, width in [size] if size else [(side, side) for side in SIZES]:
-        image = reference.new_full((1, 3, height, width), 0.5)
+    for height, width in [spec.size] if spec.size else [(side, side) for side in SIZES]:
+        image = spec.from_unit(reference.new_full((1, spec.channels, height, width), 0.5))
         try:
             with undisturbed(network), torch.no_grad():
                 network(image)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import attrs
 import torch
@@ -13,6 +13,7 @@ import explainkit as ek
 from explainkit.errors import InputError
 from explainkit_captum.explainer import CaptumExplainer, Question, positive, select_question
 from explainkit_captum.gradients import image_sample_pairs
+from explainkit_captum.logits import unwrap
 from explainkit_captum.seeding import seeded
 
 Kind = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
@@ -60,35 +61,22 @@ class NoiseTunnel(CaptumExplainer):
     seed: int = 0
     _inner: CaptumExplainer | None = field(default=None, init=False, repr=False)
 
-    @classmethod
-    def from_network(
-        cls,
-        network: nn.Module,
-        *,
-        classes: Sequence[str] | None = None,
-        size: tuple[int, int] | None = None,
-        **settings: Any,
-    ) -> Self:
-        """The method inside noise, on any classifier.
-
-        Parameters
-        ----------
-        network, classes, size
-            As for any of Captum's methods.
+    def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
+        """Take any classifier, as the method inside the noise does.
 
         Raises
         ------
         UnknownNameError
             For a method that is not offered, or a setting that it does not have.
         """
-        explainer = super().from_network(network, classes=classes, size=size, **settings)
-        if explainer.method == "noise-tunnel":
+        super().adopt_network(network, classes)
+        if self.method == "noise-tunnel":
             raise InputError("Expected a method to put into noise; got noise-tunnel itself.")
-        inner = ek.explainer(
-            f"captum/{explainer.method}", network=network, classes=classes, size=size, **explainer.options
-        )
-        explainer._inner = inner
-        return explainer
+        # what is normalized already has its own specification
+        self._inner = ek.explainer(
+            f"captum/{self.method}", network=unwrap(self.network), classes=classes,
+            **self.input_spec.arguments, **self.options,
+        )  # fmt: skip
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """What the method costs, `n_samples` times, as many images at once as `batch_size` allows."""

@@ -51,8 +51,8 @@ class Occlusion(CaptumExplainer):
         window, stride = steps(images.shape[-2:], self.window, self.stride)
         return attr.Occlusion(network).attribute(
             images.detach(),
-            sliding_window_shapes=(3, *window),
-            strides=(3, *stride),
+            sliding_window_shapes=(images.shape[1], *window),
+            strides=(images.shape[1], *stride),
             baselines=baseline_for(images, self.baseline),
             perturbations_per_eval=max(1, self.batch_size // len(images)),
             **question,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import UnsupportedNetworkError
+from explainkit.networks.input_scaling import Normalization
 from explainkit.networks.layers import run_counts
 from explainkit_captum.explainer import CaptumExplainer, Question
 from explainkit_captum.logits import unwrap
@@ -75,6 +76,25 @@ class HandingOn(PropagationRule):  # type: ignore[misc]
         pass
 
 
+class Unscaled(HandingOn):
+    """The rule of a normalization: relevance passes as it is, whatever the scale of a pixel."""
+
+    def forward_hook(self, module: nn.Module, inputs: Any, outputs: Any) -> Any:
+        """Hand the relevance that arrives at the output to the input."""
+        (images,) = inputs
+        if not images.requires_grad:
+            return outputs
+        arrived: list[Tensor] = []
+        outputs.register_hook(arrived.append)
+
+        def hand_on(_: Tensor) -> Tensor:
+            handle.remove()  # the images outlive this pass
+            return arrived.pop()
+
+        handle = images.register_hook(hand_on)
+        return outputs.clone()
+
+
 def by_class(method: Any, images: Tensor, question: Question) -> Tensor:
     """What `method` says of a class, or of one less what it says of the other: relevance is handed out so.
 
@@ -88,9 +108,9 @@ def by_class(method: Any, images: Tensor, question: Question) -> Tensor:
 @contextmanager
 def passing(network: nn.Module) -> Iterator[None]:
     """`network` with a rule on each module that hands on what it gets."""
-    modules = [module for module in network.modules() if isinstance(module, PASSING)]
+    modules = [module for module in network.modules() if isinstance(module, (*PASSING, Normalization))]
     for module in modules:
-        module.rule = HandingOn()
+        module.rule = Unscaled() if isinstance(module, Normalization) else HandingOn()
     try:
         yield
     finally:

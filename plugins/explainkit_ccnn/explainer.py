@@ -18,6 +18,7 @@ from explainkit.data.captions.vectors import (
     read_vectors,
 )
 from explainkit.errors import InputError
+from explainkit.explainers.inputs import InputSpec
 from explainkit.networks.backbones import grid_size
 from explainkit_ccnn.losses import guided_loss, head_loss
 from explainkit_ccnn.model import CCNNNetwork
@@ -137,7 +138,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     def build(self, task: ek.Task) -> CCNNNetwork:
         """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
-        backbone = ek.backbone(self.backbone, weights=self.weights)
+        backbone = task.backbone(self.backbone, weights=self.weights)
         height, width = grid_size(backbone, task.size)
         if task.dataset is not None:
             self._phrasebook = book = self._find_phrases(task.dataset)
@@ -204,7 +205,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         self,
         state: Mapping[str, Tensor],
         classes: Sequence[str],
-        size: tuple[int, ...] | None,
+        spec: InputSpec,
         units: ek.Units | None,
     ) -> Self:
         """As every explainer is restored; how many phrases there are, and their vectors, are in `state`."""
@@ -213,7 +214,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
             raise InputError("Expected the vectors (K, E) of the phrases of a saved CCNN; got none.")
         self._phrasebook, self._vectors = None, vectors
         try:
-            return super().load_state(state, classes, size, units)
+            return super().load_state(state, classes, spec, units)
         finally:
             self._vectors = None
 

@@ -126,7 +126,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     def build(self, task: ek.Task) -> ProtoPNetNetwork:
         """The network of model.py."""
         return ProtoPNetNetwork(
-            ek.backbone(self.backbone, weights=self.weights),
+            task.backbone(self.backbone, weights=self.weights),
             len(task.classes),
             self.prototypes_per_class,
             self.depth,
@@ -218,7 +218,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         with undisturbed(self.network), torch.no_grad():
             project(self._fitted(), dataset, distinct=self.distinct, box_region=self.box_region)
             refit(self._fitted(), dataset, penalty=self.penalty)
-        return self._adopt(self.network, dataset.classes, dataset.size)
+        return self._adopt(self.network, dataset.classes, self.input_spec)
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """One `decompose`, and the algebra; with a warning where prototypes are no patches yet."""

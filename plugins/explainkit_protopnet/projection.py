@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from explainkit.data.types import ImageDataset
 from explainkit.errors import TrainingError
+from explainkit.explanations.colors import as_rgb
 from explainkit.explanations.spatial import Keep, activation_regions, bounding_boxes
 from explainkit.networks.precision import reference_tensor
 from explainkit.training.evaluation import evaluate
@@ -117,7 +118,7 @@ def _copy_patches(
         network.prototypes[rows] = vectors[:, 0]
         sources.cell[rows] = grid_cell(cell[rows], latent.shape[2:])
         sources.box[rows] = activation_boxes(maps.unflatten(1, latent.shape[2:]), dataset.size, box_region)
-        pictures[rows] = (batch.images[in_batch] * 255).round().byte()
+        pictures[rows] = (as_rgb(batch.images[in_batch]) * 255).round().byte()
     sources.picture = pictures
     sources.image.copy_(image)
     sources.moved.copy_((network.prototypes - before).square().sum(1))

@@ -57,7 +57,9 @@ def crop(images: Tensor, squares: Tensor, crop_size: int, max_half_size: float =
     zero = torch.zeros_like(x)
     transform = torch.stack([2 * half, zero, 2 * x - 1, zero, 2 * half, 2 * y - 1], 1).view(-1, 2, 3)
     grid = F.affine_grid(
-        transform, [images.shape[0], 3, crop_size * finer, crop_size * finer], align_corners=False
+        transform,
+        [images.shape[0], images.shape[1], crop_size * finer, crop_size * finer],
+        align_corners=False,
     )
     crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(crops, finer) if finer > 1 else crops

@@ -44,7 +44,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
     concepts : int
         Of images; a table's are its columns.
     channels : {3, 1}
-        That the conceptizer sees: 1 for gray images.
+        That the conceptizer sees: 1 for gray ones; 3 for all that the images have.
     constant : bool
         Whether there is a constant concept, whose weight is a bias that depends on the input.
     bounded : bool
@@ -162,8 +162,9 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         """The network of model.py, for images or for rows."""
         if len(task.size) == 1:
             return self._table_network(task)
-        backbone = ek.backbone(self.backbone, weights=self.weights)
-        conceptizer = ConvConceptizer(self.concepts, self.channels, task.size)
+        backbone = task.backbone(self.backbone, weights=self.weights)
+        channels = 1 if self.channels == 1 else task.channels
+        conceptizer = ConvConceptizer(self.concepts, channels, task.size)
         cells = None
         if self.flatten:
             height, width = grid_size(backbone, task.size)
@@ -173,7 +174,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
             bounded=self.bounded,
         )  # fmt: skip
         network = SENNNetwork(
-            conceptizer, parametrizer, self.concepts, len(task.classes), task.size, channels=self.channels,
+            conceptizer, parametrizer, self.concepts, len(task.classes), task.size, channels=channels,
             constant=self.constant, robustness_fraction=self.robustness_fraction,
         )  # fmt: skip
         if task.dataset is not None:

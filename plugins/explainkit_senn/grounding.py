@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from explainkit.data.types import ImageDataset
+from explainkit.explanations.colors import as_rgb
 from explainkit_senn.model import BEST, STRIP, SENNNetwork
 
 
@@ -41,7 +42,7 @@ def _keep_best_images(network: SENNNetwork, dataset: ImageDataset, concepts: Ten
     count = best.shape[1]
     ids, index = best.unique(return_inverse=True)
     batch = dataset.train.batch(ids.cpu())
-    pictures = (batch.images * 255).round().byte().to(best.device)
+    pictures = (as_rgb(batch.images) * 255).round().byte().to(best.device)
     columns = slice(start, start + count)
     grounds.image[:, columns] = best
     grounds.label[:, columns] = batch.labels.to(best.device)[index]
@@ -60,4 +61,4 @@ def _draw_concepts(network: SENNNetwork) -> None:
     concepts[units, :, units] = sweep
     drawn = network.conceptizer.decode((concepts * grounds.std).flatten(0, 1))
     if drawn is not None:
-        grounds.drawn.copy_((drawn.clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1))
+        grounds.drawn.copy_(as_rgb((drawn.clamp(0, 1) * 255).round().byte()))

@@ -175,3 +175,37 @@ def test_a_model_on_trained_weights_is_loaded_without_fetching_them_again(monkey
     loaded = ek.load(folder)
 
     assert loaded.weights == "DEFAULT"
+
+
+def test_a_gray_image_is_to_a_network_of_one_channel_what_it_is_in_color():
+    torch.manual_seed(0)
+    color = ek.backbone("torchvision/resnet18").eval()
+    torch.manual_seed(0)
+    gray = ek.backbone("torchvision/resnet18", in_channels=1).eval()
+    gray.load_state_dict(
+        {
+            name: value
+            for name, value in color.state_dict().items()
+            if name not in ("mean", "std", "features.conv1.weight")
+        }
+        | {
+            "mean": torch.zeros(1, 1, 1), "std": torch.ones(1, 1, 1),
+            "features.conv1.weight": color.features.conv1.weight.sum(1, keepdim=True),
+        }
+    )  # fmt: skip
+    color.mean.zero_()
+    color.std.fill_(1.0)
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    torch.testing.assert_close(gray(image), color(image.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_color_are_shared_out_among_other_channels():
+    torch.manual_seed(0)
+    color = ek.backbone("torchvision/resnet18")
+    torch.manual_seed(0)
+    four = ek.backbone("torchvision/resnet18", in_channels=4)
+
+    torch.testing.assert_close(
+        four.features.conv1.weight.sum(1), color.features.conv1.weight.sum(1), rtol=1e-5, atol=1e-6
+    )

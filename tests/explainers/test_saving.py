@@ -236,7 +236,7 @@ def test_weights_that_differ_by_one_bit_are_refused(saved, index):
 
 
 @pytest.mark.parametrize(
-    "missing", ["explainer", "settings", "classes", "size", "units", "digest", "bound", "schema"]
+    "missing", ["explainer", "settings", "classes", "input", "units", "digest", "bound", "schema"]
 )
 def test_a_description_that_lacks_something_is_refused(saved, missing):
     path = saved / "explainer.json"
@@ -260,8 +260,11 @@ def test_a_description_that_lacks_something_is_refused(saved, missing):
         {"classes": 3},
         {"classes": ["a", "b"]},
         {"classes": [1, 2, 3]},
-        {"size": 3},
-        {"size": ["a", "b"]},
+        {"input": 3},
+        {"input": {"size": ["a", "b"]}},
+        {"input": {"depth": 3}},
+        {"input": {"mean": [0.5]}},
+        {"input": {"channels": True}},
         {"units": None},
         {"units": {"kind": "filter"}},
         {"units": []},

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 import explainkit as ek
+from explainkit.explainers.inputs import InputSpec
 from explainkit_cam.explainer import CAM
 
 CLASSES = ("cardinal", "jay", "wren")
@@ -20,7 +21,9 @@ def make_cam(seed=0, **settings):
     torch.manual_seed(seed)
     explainer = CAM(backbone="tiny", **settings)
     explainer._seed = seed
-    return explainer._adopt(explainer._build_network(ek.Task(classes=3)).eval(), CLASSES, (16, 16))
+    return explainer._adopt(
+        explainer._build_network(ek.Task(classes=3)).eval(), CLASSES, InputSpec(size=(16, 16))
+    )
 
 
 def make_images(count=4):

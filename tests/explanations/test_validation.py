@@ -48,7 +48,7 @@ REFUSED = {
     "an unknown additivity": (lambda: {"additivity": "sure"}, "additivity to be one of .* got 'sure'"),
     "images of another number": (
         lambda: {"images": torch.zeros(3, 3, 8, 8)},
-        r"4 images of \(N, 3, H, W\); got \(3, 3, 8, 8\)",
+        r"4 images of \(N, D, H, W\); got \(3, 3, 8, 8\)",
     ),
     "images without a batch": (lambda: {"images": torch.zeros(3, 8, 8)}, r"4 images .* got \(3, 8, 8\)"),
     "maps of another number": (
@@ -88,10 +88,6 @@ REFUSED = {
     "map units out of range": (
         lambda: {"maps": drawn(4, 1, 4, 4), "map_units": torch.full((4, 1), 5)},
         "map_units in 0 … 4",
-    ),
-    "gray images": (
-        lambda: {"images": drawn(4, 1, 16, 16)},
-        r"images of \(N, 3, H, W\); got \(4, 1, 16, 16\)",
     ),
     "images of no pixel": (lambda: {"images": drawn(4, 3, 0, 16)}, r"got \(4, 3, 0, 16\)"),
     "images in bytes": (

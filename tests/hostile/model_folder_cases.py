@@ -7,6 +7,7 @@ import torch
 
 import explainkit as ek
 from explainkit.errors import ExplainKitError
+from explainkit.explainers.inputs import InputSpec
 from explainkit_protopnet.explainer import ProtoPNet
 
 CLASSES = ("cardinal", "jay", "wren")
@@ -41,7 +42,7 @@ def build(explainer, size=(16, 16)):
         network.sources.image.fill_(1)
         network.sources.box[:, 2:] = 8
         network.sources.picture = torch.zeros(len(network.owner), 3, 16, 16, dtype=torch.uint8)
-    return explainer._adopt(network, CLASSES, size)
+    return explainer._adopt(network, CLASSES, InputSpec.of_shape(size))
 
 
 def described(folder, change):

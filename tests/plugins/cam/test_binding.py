@@ -213,6 +213,6 @@ def test_classes_are_named_or_counted_off():
 
 
 def test_images_of_a_bound_network_may_be_normalized_already():
-    explainer = ek.explainer("cam", network=Small(), size=(16, 16))
+    explainer = ek.explainer("cam", network=Small(), size=(16, 16), value_range=None)
 
     explainer.explain(uniform(1, 3, 16, 16) * 4 - 2).check_additivity()

@@ -12,6 +12,7 @@ import explainkit as ek
 from explainkit.data.captions.phrases import phrasebook
 from explainkit.data.captions.vectors import hashed_vector, phrase_vectors
 from explainkit.errors import NotFittedError
+from explainkit.explainers.inputs import InputSpec
 from explainkit.testing import tiny_dataset, tiny_images
 from explainkit_ccnn.explainer import ConfoundedWarning, SpeechlessWarning
 
@@ -165,4 +166,4 @@ def test_a_saved_state_without_phrases_is_refused_in_words():
         spoiled = {name: value for name, value in state.items() if name != "vectors"}
         spoiled |= {} if vectors is None else {"vectors": vectors}
         with pytest.raises(ek.InputError, match=r"vectors \(K, E\)"):
-            tiny_explainer().load_state(spoiled, tiny_dataset().classes, (32, 32), None)
+            tiny_explainer().load_state(spoiled, tiny_dataset().classes, InputSpec(size=(32, 32)), None)

@@ -38,7 +38,7 @@ def test_the_pruned_network_is_what_is_left_of_the_whole(tmp_path):
     pruned = ek.explainer("protopnet", preset="tiny", prune=True).fit(
         tiny_dataset(), device="cpu", progress=False
     )
-    pruned._adopt(network, model.classes, (32, 32))
+    pruned._adopt(network, model.classes, model.input_spec)
     loaded = ek.load(ek.save(pruned, tmp_path / "pruned"))
     assert torch.equal(loaded.predict(images), pruned.predict(images)) and len(loaded.units) == 4
     numbers = [(1, 0), (1, 1), (2, 1), (1, 2)]

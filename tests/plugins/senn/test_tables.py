@@ -40,7 +40,7 @@ def test_a_table_comes_back_from_its_folder(tmp_path):
 
     loaded = ek.load(ek.save(model, tmp_path / "model"))
 
-    assert loaded.is_tabular and loaded.units.names == dataset.features
+    assert loaded.input_spec.is_vector and loaded.units.names == dataset.features
     explanations = loaded.explain(rows.numpy())
     assert torch.equal(explanations.contributions, model.explain(rows).contributions)
     path = explanations.save(tmp_path / "explanations.safetensors")

@@ -22,6 +22,7 @@ from explainkit.data.datasets.aviary.scenes import Booleans, Scenes
 from explainkit.data.random_keys import random_keys
 from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.inputs import spec_of_dataset
 from explainkit.explainers.interface import Card
 from explainkit.explainers.interpretable import InterpretableExplainer, Task
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights
@@ -180,7 +181,7 @@ class IdealObserver(InterpretableExplainer[Observer]):
                 "Use explainkit.dataset('aviary')."
             )
         self._seed = seed
-        return self._adopt(Observer.from_dataset(dataset), dataset.classes, dataset.size)
+        return self._adopt(Observer.from_dataset(dataset), dataset.classes, spec_of_dataset(dataset))
 
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:
