@@ -68,6 +68,10 @@ class NormalizationWarning(UserWarning):
     """Nothing says how a network wants its images, and files are read for it."""
 
 
+class DecisionWarning(UserWarning):
+    """Nobody has said how a network's outputs become an answer, and a default is taken."""
+
+
 MISFITS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
     ValueError,

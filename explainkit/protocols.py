@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import torch
 
     from explainkit.data.types import Batch, ImageDataset
+    from explainkit.explainers.inputs import InputSpec
     from explainkit.explainers.interface import Card
     from explainkit.explanations.batch import Explanations
+    from explainkit.explanations.decisions import Decision
     from explainkit.explanations.units import Units
     from explainkit.metrics.context import ExplainerOutput
     from explainkit.metrics.results import Score
@@ -46,6 +48,16 @@ class Explainer(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """C names."""
+        ...
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What the network takes."""
+        ...
+
+    @property
+    def decision(self) -> Decision:
+        """How the network's outputs become an answer."""
         ...
 
     @property

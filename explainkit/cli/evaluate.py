@@ -58,7 +58,9 @@ def evaluate(
     for split, scores in explainer.evaluate(
         image_dataset, [s for s in image_dataset.splits if s != "train"]
     ).items():
-        print(f"{split}: accuracy {scores['accuracy']:.1%}, cross-entropy {scores['loss']:.3f}")
+        precision = scores.get("mean_average_precision")
+        more = "" if precision is None else f", mean average precision {precision:.1%}"
+        print(f"{split}: accuracy {scores['accuracy']:.1%}{more}, cross-entropy {scores['loss']:.3f}")
     table = evaluate_explanations(
         [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
     )

@@ -90,10 +90,11 @@ class Comparison:
         if self.distractors is None:
             return {}
         first = next(iter(self.explanations.values()))
-        runners_up = first.logits.scatter(1, first.targets[:, None], -torch.inf).argmax(1)
-        images = self.batch.images
+        runners_up = None  # of labels, each model flips the one that is nearest to it
+        if first.decision.is_exclusive:
+            runners_up = first.logits.scatter(1, first.targets[:, None], -torch.inf).argmax(1)
         return {
-            name: model.counterfactual(images, runners_up, distractors=self.distractors)
+            name: model.counterfactual(self.batch, runners_up, distractors=self.distractors)
             for name, model in self._architectures()
         }
 
@@ -121,7 +122,8 @@ class Comparison:
         split = _BatchSplit(self.batch)
         height, width = self.batch.images.shape[-2:]
         dataset = ImageDataset(
-            name="what is shown", classes=first.classes, size=(height, width),
+            name="what is shown", classes=first.decision.class_names(first.classes), size=(height, width),
+            decision=first.decision, channels=self.batch.images.shape[1],
             splits=dict.fromkeys(("train", "validation", "test"), split),
         )  # fmt: skip
         table = evaluate_explanations(
@@ -203,7 +205,7 @@ def _facts(item: Explanation) -> dict[str, Any]:
     return {
         "target": item.target_name,
         "foil": item.foil_name,
-        "prediction": item.batch.classes[item.prediction],
+        "prediction": item.prediction_name,
         "additivity": item.batch.additivity,
         "explained_output": item.explained_output,
         "base": item.base,

@@ -69,7 +69,7 @@ def compare(
     check_same_scaling(explainers)
     spec = first.input_spec
     batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)))
-    targets = first.predict(batch).argmax(1) if targets is None else targets
+    targets = first.decision.strongest(first.predict(batch)) if targets is None else targets
     targets = class_indices(targets, first.classes, len(batch))
     explainer_by_name = distinct_names(explainers)
     explanations, failures = {}, {}
@@ -80,7 +80,10 @@ def compare(
             failures[name] = str(error)
     if not explanations:
         raise InputError(f"No explainer could explain the images: {failures}.")
-    labels = [first.classes[label] for label in batch.labels.tolist()] if isinstance(images, Batch) else None
+    labels = None
+    if isinstance(images, Batch):
+        truth = first.decision.truth(batch.labels.cpu(), len(first.classes))
+        labels = [first.decision.describe(row, first.classes) for row in truth]
     return Comparison(
         explainers=explainer_by_name,
         explanations=explanations,

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from attrs import evolve, field, frozen
+from attrs.converters import optional
 from torch import Tensor
 
 from explainkit.errors import InputError, UnknownNameError
+from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.validation import as_names
 from explainkit.protocols import Split
 
@@ -65,6 +67,7 @@ class Batch:
     ----------
     images : Tensor, (N, 3, H, W), float32 in [0, 1]
     labels : Tensor, (N,), int64
+        Multi-hot (N, C), bool, where an image may have several.
     ids : Tensor, (N,), int64
         Position in the split: the same image has the same id in any order and batch size.
     masks : Tensor or None, (N, P, H, W), bool
@@ -173,6 +176,10 @@ class ImageDataset:
         Height and width of the images. One number for a table: a batch's ``images`` are then its rows (N, F).
     channels : int
         Of the images: 3 for colors, 1 for gray.
+    decision : Decision, str or None
+        What labels mean, which a network learns to say. ``None``: one class an image for labels (N,), each
+        label for itself for multi-hot ones (N, C). With ``"sigmoid"``, labels (N,) of two classes are
+        learned as one logit, which is for the second.
     splits : mapping of str to Split
         At least ``train``, ``validation`` and ``test``.
     parts : tuple of str
@@ -197,6 +204,29 @@ class ImageDataset:
     features: tuple[str, ...] = field(default=(), converter=as_names)
     augment: Augmentation | None = field(default=None, repr=False)
     channels: int = 3
+    decision: Decision = field(default=None, converter=optional(as_decision))
+
+    def __attrs_post_init__(self) -> None:
+        is_multi_label = getattr(self.splits["train"].labels, "ndim", 1) == 2
+        decision = self.decision or Decision(rule="sigmoid" if is_multi_label else "softmax")
+        if is_multi_label and decision.rule == "softmax":
+            raise InputError(
+                "Expected one label an image for decision 'softmax'; the labels are multi-hot. Use 'sigmoid'."
+            )
+        if not is_multi_label and not decision.is_exclusive:
+            if len(self.classes) > 2:
+                raise InputError(
+                    f"Expected multi-hot labels (N, {len(self.classes)}) for decision 'sigmoid'; got one of "
+                    f"{len(self.classes)} classes for each image."
+                )
+            if len(self.classes) == 2:
+                decision = evolve(decision, negative=self.classes[0])
+        object.__setattr__(self, "decision", decision)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The classes that a network has an output for: all, but for the negative one."""
+        return self.classes[1:] if self.decision.negative is not None else self.classes
 
     @splits.validator
     def _check_splits(self, _: object, splits: Mapping[str, Split]) -> None:

@@ -54,13 +54,15 @@ def check_class_names(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def class_names(network: nn.Module, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Class names, counted off where none are given and the last linear layer has one output a class."""
-    if classes is not None:
-        return check_class_names(classes)
+def count_classes(network: nn.Module, classes: Sequence[str] | None) -> int:
+    """How many outputs a network has: as its last linear layer has, or as many as `classes` are named."""
     linear_layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if classes is not None:
+        names = check_class_names(classes)
+        has_one_logit = len(names) == 2 and linear_layers and linear_layers[-1].out_features == 1
+        return 1 if has_one_logit else len(names)
     if not linear_layers:
         raise InputError(
             "Expected classes=[…]: the network has no linear layer that tells how many there are."
         )
-    return tuple(f"class {index}" for index in range(linear_layers[-1].out_features))
+    return linear_layers[-1].out_features

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
+from explainkit.explainers.decisions import decide
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
 from explainkit.explainers.state import state_digest, undisturbed
 from explainkit.explanations.batch import Explanations, concatenate
+from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.provenance import Provenance
-from explainkit.explanations.validation import class_indices
+from explainkit.explanations.validation import class_indices, target_pairs
 from explainkit.networks.precision import reference_tensor
 from explainkit.protocols import Images, Targets
 from explainkit.training.distributed import accelerator
@@ -68,6 +70,8 @@ class Explainer(ABC):
     classes : tuple of str
     input_spec : InputSpec
         What its network takes.
+    decision : Decision
+        How the network's outputs become an answer.
     """
 
     card: ClassVar[Card]
@@ -79,6 +83,8 @@ class Explainer(ABC):
 
     classes: tuple[str, ...] = field(default=(), init=False)
     input_spec: InputSpec = field(factory=InputSpec, init=False)
+    decision: Decision = field(factory=Decision, init=False)
+    _given_decision: Decision | str | None = field(default=None, init=False, repr=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
     _augment: Mapping[str, str] = field(factory=dict, init=False, repr=False)
@@ -124,6 +130,7 @@ class Explainer(ABC):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         value_range: Sequence[float] | Literal["unit"] | None = "unit",
+        decision: Decision | Rule | None = None,
         **settings: Any,
     ) -> Self:
         """An explainer of a network that is trained already; the network is left as it is.
@@ -132,7 +139,7 @@ class Explainer(ABC):
         ----------
         network : nn.Module
         classes : sequence of str or None
-            Counted off where not given.
+            Counted off where not given. Of a network of one logit one name, or two: below 0, and above.
         size : int, (int, int) or None
             That files are resized to; ``None`` leaves them as they are.
         mean, std : sequence of float or None
@@ -140,6 +147,9 @@ class Explainer(ABC):
             0.406)`` and ``(0.229, 0.224, 0.225)`` for torchvision's. ``None``: it gets them as they are.
         value_range : (float, float) or None
             Lowest and highest value of the images, before that; [0, 1] unless given, ``None`` for any.
+        decision : {"softmax", "sigmoid", "identity"} or None
+            One class of several; each label for itself; a number. ``None``: as the network ends, sigmoid for
+            one output and softmax for more.
         **settings
             The explainer's own.
 
@@ -154,8 +164,26 @@ class Explainer(ABC):
         if not isinstance(network, nn.Module):
             raise UnsupportedNetworkError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
         explainer.input_spec = spec_for_network(network, size, mean, std, value_range)
+        explainer._given_decision = getattr(network, "decision", None) if decision is None else decision
         explainer.adopt_network(network, classes)
         return explainer
+
+    def set_classes(self, count: int, classes: Sequence[str] | None, last: Decision | None = None) -> None:
+        """Name the network's `count` outputs, and settle how they become an answer.
+
+        Parameters
+        ----------
+        last : Decision or None
+            What the network's last operation shows of its outputs.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            For another number of names than outputs.
+        InputError
+            For names that do not differ, and for softmax over one output.
+        """
+        self.classes, self.decision = decide(count, classes, self._given_decision, last)
 
     @abstractmethod
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
@@ -186,7 +214,8 @@ class Explainer(ABC):
         images
             Tensor (N, 3, H, W) in [0, 1], a `Batch`, or files, PIL images and arrays.
         targets
-            Classes by name or index, one an image or one for all; by default the predictions.
+            Classes by name or index: one an image, one for all, or a list or a row of a bool tensor (N, C)
+            of several for each. By default the predictions: the class that wins, or each label that holds.
         foils
             Explain the margin over these classes instead.
         batch_size : int
@@ -206,10 +235,13 @@ class Explainer(ABC):
             raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
         with undisturbed(network):
             inputs = self.read_images(images)
-            target_indices, foil_indices = (
-                None if value is None else class_indices(value, self.classes, len(inputs)).to(inputs.device)
-                for value in (targets, foils)
-            )
+            image_index, target_indices = self._targets_of(inputs, targets, batch_size)
+            foil_indices = None
+            if foils is not None:
+                foil_indices = class_indices(foils, self.classes, len(inputs)).to(inputs.device)
+            if image_index is not None:
+                inputs = inputs[image_index]
+                foil_indices = None if foil_indices is None else foil_indices[image_index]
             batches = [
                 self.explain_batch(
                     inputs[start : start + batch_size],
@@ -219,9 +251,30 @@ class Explainer(ABC):
                 for start in range(0, len(inputs), batch_size)
             ]
         explanations = concatenate(batches)
-        if self.input_spec.value_range in (None, UNIT_RANGE):
-            return explanations
-        return attrs.evolve(explanations, images=self.input_spec.to_unit(explanations.images))
+        changes: dict[str, Any] = {}
+        if image_index is not None:
+            changes["image_index"] = image_index
+        if explanations.decision != self.decision:
+            changes["decision"] = self.decision
+        if self.input_spec.value_range not in (None, UNIT_RANGE):
+            changes["images"] = self.input_spec.to_unit(explanations.images)
+        return attrs.evolve(explanations, **changes) if changes else explanations
+
+    def _targets_of(
+        self, images: Tensor, targets: Any, batch_size: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Which image each explanation is about, and its class; ``None``: one each, and the predictions."""
+        if targets is None:
+            if self.decision.is_exclusive or len(self.classes) == 1:
+                return None, None
+            with torch.no_grad():
+                logits = torch.cat([self.network(chunk) for chunk in images.split(batch_size)])
+            return self.decision.explained(logits)
+        names = (self.decision.negative, *self.classes) if self.decision.negative else self.classes
+        rows, indices = target_pairs(targets, names, len(images))
+        if self.decision.negative:  # what is explained is the one label, whichever side of it is asked for
+            indices = torch.zeros_like(indices)
+        return None if rows is None else rows.to(images.device), indices.to(images.device)
 
     def explain_class(
         self,
@@ -281,11 +334,13 @@ class Explainer(ABC):
     def evaluate(
         self, dataset: ImageDataset, splits: Sequence[str] = ("train", "validation", "test")
     ) -> dict[str, dict[str, float]]:
-        """Accuracy in [0, 1] and mean cross-entropy on each split, un-augmented."""
+        """Accuracy in [0, 1] and mean loss on each split, un-augmented; mean average precision for labels."""
         self.check_classes(dataset)
         with undisturbed(self.network):
-            scores = {split: evaluate(self.network, dataset, split, self.device) for split in splits}
-        return {split: {"accuracy": accuracy, "loss": loss} for split, (accuracy, loss) in scores.items()}
+            return {
+                split: evaluate(self.network, dataset, split, self.device, self.input_spec.from_unit).facts()
+                for split in splits
+            }
 
     def to(self, device: torch.device | str) -> Self:
         """The same explainer, its network moved to `device`, ``"auto"`` being where the network is.
@@ -344,9 +399,10 @@ class Explainer(ABC):
         ------
         InputError
         """
-        if self.classes and tuple(dataset.classes) != self.classes:
+        own = self.decision.class_names(self.classes)
+        if self.classes and dataset.output_names != self.classes and tuple(dataset.classes) != own:
             raise InputError(
-                f"Expected data of the {len(self.classes)} classes that the network knows "
-                f"({', '.join(self.classes[:3])}, …); {dataset.name} has {len(dataset.classes)} "
+                f"Expected data of the {len(own)} classes that the network knows "
+                f"({', '.join(own[:3])}, …); {dataset.name} has {len(dataset.classes)} "
                 f"({', '.join(dataset.classes[:3])}, …)."
             )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
-from explainkit.explainers.identity import class_names
+from explainkit.explainers.identity import count_classes
 from explainkit.explainers.inputs import InputSpec, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.state import undisturbed
@@ -26,6 +26,7 @@ from explainkit.networks.backbones import Backbone
 from explainkit.networks.input_scaling import normalized
 from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
+from explainkit.questions.goals import kinds_of
 from explainkit.questions.quantiles import Quantiles
 from explainkit.registry.catalog import backbone
 from explainkit.training import Epoch, Phase, Repeat, Trainer
@@ -99,6 +100,9 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     network_type: ClassVar[type[nn.Module]] = nn.Module
     """What `from_network` takes: a class of networks that has `decompose`."""
 
+    supports_labels: ClassVar[bool] = True
+    """Whether an image may have several labels, or none, in training."""
+
     bound: bool = field(default=False, init=False)
     units: Units | None = field(default=None, init=False, repr=False)
     history: list[Epoch] = field(factory=list, init=False, repr=False)
@@ -157,10 +161,15 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         if not len(dataset.train):
             raise InputError(f"Expected training images; {dataset.name} has none.")
         self._check_input_kind(dataset.size, dataset.name)
+        if not dataset.decision.is_exclusive and not self.supports_labels:
+            raise InputError(
+                f"Expected one class an image for {self.card.title}, whose losses need one; the labels of "
+                f"{dataset.name} hold or not, each for itself. 'cam', 'senn' and 'ra-cnn' learn such labels."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             task = Task(
-                classes=dataset.classes, size=dataset.size, channels=dataset.channels, dataset=dataset
+                classes=dataset.output_names, size=dataset.size, channels=dataset.channels, dataset=dataset
             )
             network = self._build_network(task)
             trainer = Trainer(
@@ -175,7 +184,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             self.history = trainer.run(network, dataset, plan)
         self._seed, self.bound, self._training_dataset = seed, False, dataset
         self._augment = augmentations(plan, dataset)
-        self._adopt(network, dataset.classes, spec_of_dataset(dataset))
+        self.decision = dataset.decision
+        self._adopt(network, dataset.output_names, spec_of_dataset(dataset))
         units = self.units
         if units is not None and len(self.classes) * len(units) <= LARGEST_RANGES:
             self.units = evolve(units, score_range=self.score_ranges(dataset))
@@ -199,8 +209,9 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 "Train one with fit(dataset)."
             )
         self.bound = True
-        names = class_names(network, classes)
-        self._adopt(normalized(network, self.input_spec.mean, self.input_spec.std), names, self.input_spec)
+        self.set_classes(count_classes(network, classes), classes)
+        network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        self._adopt(network, self.classes, self.input_spec)
 
     def counterfactual(
         self,
@@ -339,23 +350,27 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
     def _adopt(self, network: nn.Module, classes: Sequence[str], spec: InputSpec) -> Self:
         self._network, self.classes, self.input_spec = network, tuple(classes), spec
-        if not self.bound:  # so that other explainers of the network learn it
-            network.input_spec = spec  # type: ignore[assignment]
+        if not self.bound:  # so that other explainers of the network learn them
+            network.input_spec, network.decision = spec, self.decision  # type: ignore[assignment]
         self.units = self.describe_units(network)  # type: ignore[arg-type]
         return self
 
     def score_ranges(self, dataset: ImageDataset | Batch) -> Tensor:
         """Which scores are plausible: 5 % and 95 % quantiles on (training) images of each class, (2, C, K).
 
-        Of a class without images anything is plausible that is of others.
+        Of labels, those of images without and with each, (2, 2 C, K). Of a class without images anything is
+        plausible that is of others.
         """
         batches = dataset.batches("train", BATCH_SIZE) if isinstance(dataset, ImageDataset) else [dataset]
         with undisturbed(self.network), torch.no_grad():
-            quantiles = Quantiles(len(self.classes), len(self._units_on(self.device)))
+            num_kinds = len(self.classes) * (1 if self.decision.is_exclusive else 2)
+            quantiles = Quantiles(num_kinds, len(self._units_on(self.device)))
             for batch in batches:
                 images = self.read_images(batch)
                 decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
-                quantiles.add(decomposition.scores, batch.labels)
+                truth = self.decision.truth(batch.labels, len(self.classes))
+                rows, kinds = kinds_of(self.decision, truth).nonzero(as_tuple=True)
+                quantiles.add(decomposition.scores[rows.to(decomposition.scores.device)], kinds)
             low, high = quantiles.at((0.05, 0.95))
             unseen = low.isnan().any(1)
             low[unseen], high[unseen] = low.nan_to_num(torch.inf).amin(0), high.nan_to_num(-torch.inf).amax(0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
-from explainkit.explainers.identity import class_names
+from explainkit.explainers.identity import count_classes
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.networks.input_scaling import normalized
@@ -23,7 +23,7 @@ class PostHocExplainer(Explainer):
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
         """Take any network, and normalize its images as `input_spec` says."""
         self._network = normalized(network, self.input_spec.mean, self.input_spec.std)
-        self.classes = class_names(network, classes)
+        self.set_classes(count_classes(network, classes), classes)
 
     def counterfactual(
         self,

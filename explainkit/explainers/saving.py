@@ -20,6 +20,7 @@ from explainkit.explainers.identity import name_of
 from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explanations.decisions import Decision
 from explainkit.explanations.files import (
     check_kinds,
     checked_names,
@@ -43,7 +44,7 @@ from explainkit.explanations.units import Units
 from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
-    "explainer": str, "settings": dict, "classes": list, "input": dict, "seed": int | None,
+    "explainer": str, "settings": dict, "classes": list, "input": dict, "decision": dict, "seed": int | None,
     "augment": dict, "bound": bool, "units": dict,
 }  # fmt: skip
 
@@ -79,6 +80,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "settings": explainer.settings(),
         "classes": explainer.classes,
         "input": asdict(explainer.input_spec),
+        "decision": explainer.decision.facts(),
         "seed": explainer._seed,
         "augment": explainer._augment,
         "bound": explainer.bound,
@@ -163,16 +165,19 @@ def _restore_explainer(
 ) -> InterpretableExplainer[Any]:
     """The explainer that `facts` describe, built anew or made of `network`."""
     name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
-    spec = InputSpec(**with_tuples(facts["input"]))
+    spec, decision = InputSpec(**with_tuples(facts["input"])), Decision(**facts["decision"])
     state = {
         key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
     }
     # refuses what only from_network takes, such as a size
     explainer: Explainer = explainer_by_name(name, **settings)
     if network is not None:
-        explainer = explainer_by_name(name, network=network, classes=classes, **spec.arguments, **settings)
+        explainer = explainer_by_name(
+            name, network=network, classes=classes, decision=decision, **spec.arguments, **settings
+        )
     if not isinstance(explainer, InterpretableExplainer):
         raise FormatError(f"expected an explainer that learns; got {name!r}")
+    explainer.decision = decision
     if network is None:
         return explainer.load_state(state, classes, spec, units)
     explainer.network.load_state_dict(state)

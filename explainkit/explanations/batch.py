@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import AdditivityError, InputError
+from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition, concat
 from explainkit.explanations.display import markup
 from explainkit.explanations.files import load_explanations, save_explanations
@@ -74,6 +75,11 @@ class Explanations:
         The contributions of the units whose maps were not kept, distributed over the image.
     diagnostics : mapping of str to Tensor, (N,)
         Further numbers that the explainer gives of each image, by what they are: ``"instability"``.
+    decision : Decision or str
+        How the network's outputs become an answer; for probabilities, what is called a logit here is one.
+    image_index : Tensor or None, (N,), int64
+        Which of the images each explanation is about, where an image may have several labels; ``None``: one
+        explanation an image, in order.
 
     Raises
     ------
@@ -99,6 +105,8 @@ class Explanations:
     map_units: Tensor | None = field(default=None, repr=False)
     remainder_map: Tensor | None = field(default=None, repr=False)
     diagnostics: Mapping[str, Tensor] = field(factory=dict, repr=False)
+    decision: Decision = field(factory=Decision, converter=as_decision)
+    image_index: Tensor | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_explanations(self)
@@ -147,9 +155,14 @@ class Explanations:
         return self.images.ndim == 2
 
     @property
-    def unit(self) -> Literal["logit", "gradient"]:
-        """What the contributions are measured in."""
-        return "gradient" if self.additivity == "none" else "logit"
+    def unit(self) -> str:
+        """What the contributions are measured in, such as ``"logit"``, ``"probability"``, ``"gradient"``."""
+        return "gradient" if self.additivity == "none" else self.decision.unit
+
+    @cached_property
+    def holds(self) -> Tensor:
+        """Which classes or labels the network says of each image, (N, C), bool."""
+        return self.decision.holds(self.logits)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -326,5 +339,5 @@ def concatenate(batches: Sequence[Explanations]) -> Explanations:
 
 _PER_IMAGE = (
     "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "foils", "map_units",
-    "remainder_map",
+    "remainder_map", "image_index",
 )  # fmt: skip

@@ -139,10 +139,13 @@ class Counterfactuals:
     edits : mapping of str to ScoreEdits or RegionSwaps
         By method: ``"score-edit"``, what would have to change in the evidence; ``"region-swap"``, what was
         changed in the image, and what the network then said.
+    wanted : Tensor or None, (N,), bool
+        Of labels: whether the target shall hold, or no longer do; ``None`` for classes.
     """
 
     explanations: Explanations = field(repr=False)
     edits: Edits
+    wanted: Tensor | None = None
 
     def __repr__(self) -> str:
         num_feasible, num_successes = int(self.edits["score-edit"].feasible.sum()), int(self.success.sum())
@@ -205,18 +208,32 @@ class Counterfactual:
 
     @property
     def target_name(self) -> str:
-        """The class that it should be."""
-        return self.batch.classes[int(self.batch.targets[self.index])]
+        """The class that it should be; of a label that shall not hold, ``"not <label>"``."""
+        return self._state(self.batch.wanted is None or bool(self.batch.wanted[self.index]))
 
     @property
     def predicted_name(self) -> str:
-        """The class that it is to the network."""
-        return self.batch.classes[int(self.batch.predictions[self.index])]
+        """The class that it is to the network; of labels, what the network says of the one in question."""
+        if self.batch.wanted is None:
+            return self.batch.classes[int(self.batch.predictions[self.index])]
+        return self._state(self._holds)
 
     @property
     def already(self) -> bool:
         """Whether it is the target to begin with."""
-        return int(self.batch.targets[self.index]) == int(self.batch.predictions[self.index])
+        return (
+            self._holds if self.batch.wanted is None else self._holds == bool(self.batch.wanted[self.index])
+        )
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the network says the target of the image as it is."""
+        return bool(self.batch.explanations.holds[self.index, self.batch.targets[self.index]])
+
+    def _state(self, holds: bool) -> str:
+        """What an image is called for which the target holds, or does not."""
+        name = self.batch.classes[int(self.batch.targets[self.index])]
+        return name if holds else self.batch.explanations.decision.absent(name)
 
     @property
     def feasible(self) -> bool:

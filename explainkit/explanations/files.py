@@ -12,6 +12,7 @@ from attrs import asdict, evolve
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
+from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.serialization import (
@@ -39,7 +40,7 @@ LARGEST_WORK, WORK_PER_BYTE = 2**24, 16
 """Numbers that it may take to show what a file holds: so many, and so many for each of its bytes."""
 
 EXPLANATIONS: Mapping[str, type | UnionType] = {
-    "classes": list, "additivity": str, "units": dict, "provenance": dict,
+    "classes": list, "additivity": str, "units": dict, "provenance": dict, "decision": dict,
 }  # fmt: skip
 
 PROVENANCE: Mapping[str, type | UnionType] = {
@@ -53,6 +54,7 @@ UNITS: Mapping[str, type | UnionType] = {
 
 COLUMNS = (
     "logits", "targets", "base", "scores", "weights", "boxes", "foils", "map_units", "remainder_map",
+    "image_index",
 )  # fmt: skip
 """Tensors that are saved as they are."""
 
@@ -80,6 +82,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
         "schema": f"explainkit.explanations/{SCHEMA}",
         "classes": explanations.classes,
         "additivity": explanations.additivity,
+        "decision": explanations.decision.facts(),
         "units": unit_facts,
         "provenance": provenance,
     }
@@ -108,11 +111,12 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
     provenance = {name: facts["provenance"][name] for name in PROVENANCE}
     digest = provenance.pop("digest")
     logits = tensors["logits"]
-    optional = ("boxes", "foils", "map_units", "remainder_map")
+    optional = ("boxes", "foils", "map_units", "remainder_map", "image_index")
     return dict(
         logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
         weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
         classes=checked_names(facts["classes"]), additivity=facts["additivity"],
+        decision=Decision(**facts["decision"]),
         units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
         maps=_unpack_maps(tensors, logits.dtype),
         provenance=Provenance(**provenance, digest=lambda: digest),

@@ -116,6 +116,8 @@ def capital(text: str) -> str:
 
 def image_sentence(explanation: Explanation, supporting: int | None, opposing: int | None) -> str:
     """`Explanation.sentence`."""
+    if not explanation.batch.decision.is_exclusive and not explanation.says_target:
+        return _absent_sentence(explanation, supporting, opposing)
     if supporting is None and opposing is None:
         sentence = plugin_sentence(explanation)
         if sentence is not None:
@@ -131,7 +133,55 @@ def image_sentence(explanation: Explanation, supporting: int | None, opposing: i
     foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
     because = f", {_because(explanation, reasons, total)}" if reasons else ", though nothing supports it"
     despite = f", despite {listed(_summed_by_phrase(objections))}" if objections else ""
-    return f"{explanation.target_name}{foil}{because}{despite}."
+    return f"{explanation.target_name}{foil}{_how_much(explanation)}{because}{despite}."
+
+
+def _how_much(explanation: Explanation) -> str:
+    """The probability of a label, or the number that an output is; nothing for one class of several."""
+    decision = explanation.batch.decision
+    if decision.rule == "softmax" or explanation.foil_name:
+        return ""
+    probability = explanation.probability
+    value = number(explanation.explained_output) if probability is None else odds(probability)
+    return f": {value}"
+
+
+def _absent_sentence(explanation: Explanation, supporting: int | None, opposing: int | None) -> str:
+    """Of a label that does not hold: what is for it, and what is against it."""
+    decision, name = explanation.batch.decision, explanation.target_name
+    subject = decision.absent(name)
+    if not explanation.batch.holds[explanation.index].any() and len(explanation.batch.classes) > 1:
+        subject = f"{explanation.prediction_name}; {name}"
+    elif decision.negative is not None:
+        subject = f"{decision.negative}; {name}"
+    foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
+    reasons = _largest(explanation, explanation.contributions, 1 if supporting is None else supporting)
+    objections = _largest(explanation, -explanation.contributions, 3 if opposing is None else opposing)
+    if opposing is None:
+        total = explanation.contributions.clamp(max=0).sum().item()
+        objections = objections[:1] + [x for x in objections[1:] if x.contribution <= TELLING * total]
+    supports = listed(_summed_by_phrase(reasons)) if reasons else "nothing"
+    opposes = listed(_summed_by_phrase(objections)) if objections else "nothing"
+    probability = explanation.probability
+    assert probability is not None  # a label has one
+    return f"{subject}{foil}: {odds(probability)}. For it {supports}, against it {opposes}."
+
+
+def odds(probability: float) -> str:
+    """A probability in per cent, with the digits that tell it from none and from certainty.
+
+    Examples
+    --------
+    >>> odds(0.123), odds(0.000175), odds(0.99983), odds(0.0)
+    ('12 %', '0.02 %', '99.98 %', 'under 0.0001 %')
+    """
+    share = 100 * min(probability, 1 - probability)
+    if share >= 1:
+        return f"{100 * probability:.0f} %"
+    if share < 1e-4:
+        return "under 0.0001 %" if probability < 0.5 else "over 99.9999 %"
+    digits = -math.floor(math.log10(share))
+    return f"{100 * probability:.{digits}f} %"
 
 
 def plugin_sentence(explanation: Explanation) -> str | None:

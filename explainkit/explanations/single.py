@@ -88,6 +88,24 @@ class Explanation:
         return int(self.logits.argmax())
 
     @property
+    def says_target(self) -> bool:
+        """Whether the network says the class that is explained."""
+        return bool(self.batch.holds[self.index, self.target])
+
+    @property
+    def prediction_name(self) -> str:
+        """What the network says the image is: a class, the labels that hold, or that none does."""
+        return self.batch.decision.describe(self.batch.holds[self.index], self.batch.classes)
+
+    @property
+    def probability(self) -> float | None:
+        """Of the class that is explained; ``None`` where outputs are no logits and no probabilities."""
+        decision = self.batch.decision
+        if decision.rule == "identity" and decision.outputs == "logits":
+            return None
+        return decision.probabilities(self.logits[None].double())[0, self.target].item()
+
+    @property
     def explained_output(self) -> float:
         """The logit explained, or the margin."""
         return self.batch.explained_output[self.index].item()

@@ -129,6 +129,34 @@ def class_indices(
     return torch.tensor([class_index(classes, _name_or_index(target)) for target in listed], dtype=torch.long)
 
 
+def target_pairs(targets: Any, classes: Sequence[str], count: int) -> tuple[Tensor | None, Tensor]:
+    """Targets, of which an image may have several, as which image (M,) and which class (M,) each is.
+
+    The first is ``None`` where each image has one, in order.
+
+    Raises
+    ------
+    InputError
+        For a wrong number of targets, an index out of range, and where there is none at all.
+    UnknownNameError
+        For a name that no class bears.
+    """
+    if isinstance(targets, Tensor) and targets.dtype == torch.bool and targets.ndim == 2:
+        check_shape("targets", targets, (count, len(classes)))
+        rows, indices = targets.cpu().nonzero(as_tuple=True)
+    elif isinstance(targets, list | tuple) and any(isinstance(item, list | tuple) for item in targets):
+        if len(targets) != count:
+            raise InputError(f"Expected a list of targets for each image, {count}; got {len(targets)}.")
+        lists = [item if isinstance(item, list | tuple) else [item] for item in targets]
+        rows = torch.arange(count).repeat_interleave(torch.tensor([len(item) for item in lists]))
+        indices = class_indices([name for item in lists for name in item], classes, len(rows))
+    else:
+        return None, class_indices(targets, classes, count)
+    if not len(rows):
+        raise InputError("Expected at least one target; got none for any image.")
+    return rows, indices
+
+
 def _name_or_index(target: Any) -> int | str:
     if isinstance(target, str):
         return target
@@ -157,6 +185,9 @@ def check_explanations(explanations: Explanations) -> None:
         check_shape("foils", explanations.foils, per_image)
     for name in ("targets", "foils"):
         check_indices(name, getattr(explanations, name), num_classes)
+    if explanations.image_index is not None:
+        check_shape("image_index", explanations.image_index, per_image)
+        check_indices("image_index", explanations.image_index, max(num_images, 1) * num_classes)
     if explanations.is_tabular:
         spatial = (explanations.maps, explanations.boxes, explanations.remainder_map)
         if len(images) != num_images or any(values is not None for values in spatial):

@@ -56,7 +56,7 @@ class EvalContext:
     @cached_property
     def targets(self) -> Tensor:
         """The predicted classes, (N,): what is explained is what the network says, right or wrong."""
-        return self.explainer.predict(self.images).argmax(1)
+        return self.explainer.decision.strongest(self.explainer.predict(self.images))
 
     @cached_property
     def masks(self) -> Tensor:
@@ -96,15 +96,22 @@ class EvalContext:
         if not isinstance(self._split, Intervenable):
             raise InputError(f"The scenes of {self.dataset.name} cannot be drawn again with a part removed.")
         truth = part_truth(self.explainer.predict, self._split, self.ids, self.targets)
-        return evolve(truth, value=self.value)
+        return evolve(truth, value=self.value, decision=self.explainer.decision)
 
     @property
     def _split(self) -> Split:
         return self.dataset.split(self.split)
 
     def probabilities(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The network's softmax probability of `targets` (n,) in any `images` (n, 3, H, W)."""
-        return self.explainer.predict(images).softmax(1).gather(1, targets[:, None])[:, 0]
+        """The network's probability of `targets` (n,) in any `images` (n, D, H, W), by its decision.
+
+        Raises
+        ------
+        InputError
+            For a network whose outputs are plain numbers.
+        """
+        probabilities = self.explainer.decision.probabilities(self.explainer.predict(images))
+        return probabilities.gather(1, targets[:, None])[:, 0]
 
 
 @frozen(kw_only=True)

@@ -16,6 +16,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from explainkit.explanations.decisions import Decision
 from explainkit.protocols import Images, Intervenable
 
 Value = Literal["logit", "centered"]
@@ -40,12 +41,15 @@ class PartTruth:
         Which parts the whole scene has.
     value : {"logit", "centered"}
         What `shapley` divides among the parts.
+    decision : Decision
+        The network's.
     """
 
     logits: Tensor = field(repr=False)
     targets: Tensor = field(repr=False)
     present: Tensor = field(repr=False)
     value: Value = "logit"
+    decision: Decision = field(factory=Decision)
 
     @property
     def values(self) -> Tensor:
@@ -56,8 +60,8 @@ class PartTruth:
 
     @property
     def probabilities(self) -> Tensor:
-        """The target's softmax probability with each subset, (N, S), float64."""
-        return self._of_target(self.logits.double().softmax(2))
+        """The target's probability with each subset, (N, S), float64."""
+        return self._of_target(self.decision.probabilities(self.logits.double()))
 
     @cached_property
     def shapley(self) -> Tensor:

@@ -55,14 +55,13 @@ def explain_class(
     batches = dataset.batches("train", batch_size) if isinstance(dataset, ImageDataset) else dataset
     tally: _Tally | None = None
     with torch.inference_mode(False):
-        for batch in _checked_batches(batches, len(is_explained)):
-            rows = is_explained[batch.labels.cpu()].nonzero()[:, 0]
+        for batch in _checked_batches(batches):
+            truth = explainer.decision.truth(batch.labels.cpu(), len(is_explained))
+            rows, labels = (truth & is_explained).nonzero(as_tuple=True)
             if not len(rows):
                 continue
-            labels = batch.labels.cpu()[rows]
-            explanations = explainer.explain(
-                batch.images[rows.to(batch.images.device)], labels, batch_size=batch_size
-            )
+            images = explainer.input_spec.from_unit(batch.images[rows.to(batch.images.device)])
+            explanations = explainer.explain(images, labels, batch_size=batch_size)
             tally = tally or _Tally(explanations, is_explained)
             tally.add(explanations, labels, batch.ids.cpu()[rows])
         if tally is None:
@@ -71,24 +70,17 @@ def explain_class(
         return tally.finish(split, are_all_required=classes is not None)
 
 
-def _checked_batches(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The batches that have images, once their labels are found to be of `count` classes."""
+def _checked_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches that have images."""
     for batch in batches if isinstance(batches, Iterable) else [batches]:
         if not isinstance(batch, Batch):
             raise InputError(
                 f"Expected batches with labels, as dataset.batches('train'); got {type(batch).__name__}."
             )
-        if not len(batch):
-            continue
-        if batch.labels.is_floating_point() or batch.labels.shape != (len(batch),):
-            raise InputError(
-                f"Expected a whole number as the label of each image, ({len(batch)},); got "
-                f"{batch.labels.dtype} {tuple(batch.labels.shape)}."
-            )
-        low, high = (int(label) for label in batch.labels.aminmax())
-        if not 0 <= low <= high < count:
-            raise InputError(f"Expected labels in 0 … {count - 1}; got {low} … {high}.")
-        yield batch
+        if len(batch.labels) != len(batch):
+            raise InputError(f"Expected a label an image, {len(batch)}; got {len(batch.labels)}.")
+        if len(batch):
+            yield batch
 
 
 def _mask_of_classes(classes: Sequence[int | str] | int | str | None, names: Sequence[str]) -> Tensor:
@@ -142,12 +134,11 @@ class _Tally:
             (self.positive, (contributions > 0).float()), (self.negative, (contributions < 0).float()),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().cpu().to(total.dtype))
-        predicted = explanations.logits.argmax(1).cpu()
-        self.confusion.view(-1).scatter_add_(
-            0, row * self.confusion.shape[1] + predicted, torch.ones_like(predicted)
-        )
+        self.confusion.index_add_(0, row, explanations.holds.cpu().long())
         self.quantiles.add(contributions, row)
-        if explanations.decomposition is not None and explanations.logits.shape[1] > 1:
+        if explanations.decomposition is not None and (
+            explanations.logits.shape[1] > 1 or not explanations.decision.is_exclusive
+        ):
             self.decisive_rate.index_add_(0, row, decisive_units(explanations).float().cpu())
         if explanations.decomposition is not None:
             bias = explanations.decomposition.bias.detach().cpu().double()
@@ -295,14 +286,18 @@ def decisive_units(explanations: Explanations) -> Tensor:
     """The fewest units without which the runner-up would win, (N, K) bool; none where the target loses.
 
     With their scores at the reference, the margin over the runner-up would be 0 or less. Sorted by what they
-    add to that margin, they are the shortest run that reaches it.
+    add to that margin, they are the shortest run that reaches it. A label's margin is over its threshold.
     """
     decomposition = explanations.decomposition
     assert decomposition is not None
     logits = explanations.logits
-    runner_up = logits.scatter(1, explanations.targets[:, None], -torch.inf).argmax(1)
-    opposing = decomposition.weights_for(runner_up) * _scores_over_reference(explanations)
-    margin = explanations.explained_output - logits.gather(1, runner_up[:, None])[:, 0]
+    if explanations.decision.is_exclusive:
+        runner_up = logits.scatter(1, explanations.targets[:, None], -torch.inf).argmax(1)
+        opposing = decomposition.weights_for(runner_up) * _scores_over_reference(explanations)
+        margin = explanations.explained_output - logits.gather(1, runner_up[:, None])[:, 0]
+    else:
+        opposing = torch.zeros_like(explanations.contributions)
+        margin = explanations.explained_output - explanations.decision.threshold
     added = (explanations.contributions - opposing).sort(1, descending=True)
     before = added.values.clamp(min=0).cumsum(1) - added.values.clamp(min=0)
     is_decisive = (before < margin[:, None]) & (added.values > 0)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
-from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+from explainkit.explanations.counterfactuals import Counterfactuals, Norm, ScoreEdits
 from explainkit.explanations.decomposition import Decomposition, RescoreFn
-from explainkit.explanations.validation import class_indices
 from explainkit.protocols import Images, InterpretableExplainer, Targets
+from explainkit.questions.goals import Goals, default_goals, goals_for
 from explainkit.questions.region_swap import swap_regions
 from explainkit.questions.score_edits import edit_scores
 
@@ -43,26 +45,74 @@ def search_counterfactuals(
             "Give them, counterfactual(images, targets, distractors=dataset)."
         )
     explainer.network  # refuses what is not fitted, in words  # noqa: B018
+    decision = explainer.decision
+    if decision.rule == "identity":
+        raise InputError(
+            "Expected a network that decides something; with decision 'identity' its outputs are numbers, "
+            "and none can be flipped."
+        )
     if isinstance(distractors, ImageDataset):
         explainer.check_classes(distractors)
     with torch.inference_mode(False):
         inputs = explainer.read_images(images)
         if targets is None:
-            logits = explainer.predict(inputs, batch_size=batch_size)
-            if logits.shape[1] < 2:
-                raise InputError("Expected a network of two classes or more: there is none to change to.")
-            targets = logits.topk(2, 1).indices[:, 1]
-        target_indices = class_indices(targets, explainer.classes, len(inputs)).to(inputs.device)
-        explanations = explainer.explain(inputs, target_indices, batch_size=batch_size)
+            goals = default_goals(decision, explainer.predict(inputs, batch_size=batch_size))
+        else:
+            goals = goals_for(decision, targets, explainer.classes, len(inputs)).to(inputs.device)
+        explanations = explainer.explain(inputs, goals.targets, batch_size=batch_size)
         decomposition = explanations.decomposition
         assert decomposition is not None
-        score_edits = edit_scores(
-            explanations.logits.cpu(), target_indices.cpu(), explanations.scores.cpu(),
-            _weight_fn(decomposition), *_plausible_range(explainer, explanations, distractors),
+        edit = edit_scores if decision.is_exclusive else partial(_edit_label_scores, goals.to("cpu"))
+        score_edits = edit(
+            explanations.logits.cpu(), goals.targets.cpu(), explanations.scores.cpu(),
+            _weight_fn(decomposition), *_plausible_range(explainer, explanations, goals, distractors),
             norm=norm, margin=margin, prove=prove, rescore=_rescore_fn(decomposition),
         )  # fmt: skip
-        swaps = swap_regions(explainer, inputs, decomposition, target_indices, distractors)
-    return Counterfactuals(explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps})
+        swaps = swap_regions(explainer, inputs, decomposition, goals, distractors)
+        unit = explainer.input_spec.to_unit
+        swaps = evolve(swaps, images=unit(swaps.images), sources=unit(swaps.sources))
+    return Counterfactuals(
+        explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps},
+        wanted=None if decision.is_exclusive else goals.wanted,
+    )  # fmt: skip
+
+
+def _edit_label_scores(
+    goals: Goals,
+    logits: Tensor,
+    targets: Tensor,
+    scores: Tensor,
+    weight_fn: Callable[[Tensor], Tensor],
+    low: Tensor,
+    high: Tensor,
+    *,
+    rescore: RescoreFn | None,
+    **options: Any,
+) -> ScoreEdits:
+    """`edit_scores` for labels: each against its threshold, as a second class without weights."""
+    index = torch.arange(len(targets))
+
+    def against_threshold(values: Tensor, rows: Tensor) -> Tensor:
+        own = values[torch.arange(len(rows)), targets[rows]]
+        return torch.stack([torch.full_like(own, goals.decision.threshold), own], 1)
+
+    def weights_of_two(rows: Tensor) -> Tensor:
+        own = weight_fn(rows)[torch.arange(len(rows)), targets[rows]]
+        return torch.stack([torch.zeros_like(own), own], 1)
+
+    def rescore_two(rows: Tensor, values: Tensor) -> Tensor:
+        assert rescore is not None
+        return against_threshold(rescore(rows, values), rows)
+
+    edits = edit_scores(
+        against_threshold(logits, index), goals.wanted.long(), scores, weights_of_two, low, high,
+        rescore=None if rescore is None else rescore_two, **options,
+    )  # fmt: skip
+    if rescore is None:
+        after = logits + torch.einsum("nck,nk->nc", weight_fn(index), edits.after - edits.before)
+    else:
+        after = rescore(index, edits.after)
+    return evolve(edits, logits=after.to(logits.dtype))
 
 
 def _weight_fn(decomposition: Decomposition) -> Callable[[Tensor], Tensor]:
@@ -82,13 +132,16 @@ def _weight_fn(decomposition: Decomposition) -> Callable[[Tensor], Tensor]:
 
 
 def _plausible_range(
-    explainer: InterpretableExplainer, explanations: Explanations, distractors: ImageDataset | Batch
+    explainer: InterpretableExplainer,
+    explanations: Explanations,
+    goals: Goals,
+    distractors: ImageDataset | Batch,
 ) -> tuple[Tensor, Tensor]:
-    """Ends of what is plausible for each image's target, (N, K) each."""
+    """Ends of what is plausible for each image's goal, (N, K) each."""
     ranges = explanations.units.score_range
     if ranges is None:
         ranges = explainer.score_ranges(distractors)
-    low, high = ranges.cpu()[:, explanations.targets.cpu()].to(explanations.scores.dtype)
+    low, high = ranges.cpu()[:, goals.kind.cpu()].to(explanations.scores.dtype)
     return low, high
 
 

@@ -22,10 +22,12 @@ from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.counterfactuals import RegionSwaps
+from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, concat
 from explainkit.explanations.spatial import saliency_grid
 from explainkit.explanations.units import Units
 from explainkit.protocols import InterpretableExplainer
+from explainkit.questions.goals import Goals, kinds_of
 
 GRID = (8, 8)
 """Cells that are swapped: of an image; the columns of a table are swapped one by one."""
@@ -45,12 +47,12 @@ MOST = 0.5
 
 @frozen(eq=False, kw_only=True)
 class Distractors:
-    """Images of T target classes that the network classifies correctly: E of each, mirrored ones last.
+    """Images of T kinds of goal that the network classifies correctly: E of each, mirrored ones last.
 
     Attributes
     ----------
-    row : Tensor, (C,)
-        Which of the T a class is; -1 for a class that has none.
+    row : Tensor, (C,), or (2 C,) for labels
+        Which of the T a kind is; -1 for one that is no goal.
     images : Tensor, (T, E, 3, H, W)
     ids : Tensor, (T, E)
         -1 where there are fewer.
@@ -68,27 +70,28 @@ def swap_regions(
     explainer: InterpretableExplainer,
     images: Tensor,
     decomposition: Decomposition,
-    targets: Tensor,
+    goals: Goals,
     source: ImageDataset | Batch,
 ) -> RegionSwaps:
-    """Swap as few regions as will do, each image's from one image of its target class in `source`.
+    """Swap as few regions as will do, each image's from one image in `source` that is what it shall be.
 
     Parameters
     ----------
     images : Tensor, (N, 3, H, W), or rows (N, F)
     decomposition : Decomposition
         Of the images.
-    targets : Tensor, (N,)
+    goals : Goals
+        What the network shall say of each.
     source : ImageDataset or Batch
         Where the other images are taken from; of a data set, its training images.
     """
     units = explainer.units
     assert units is not None
     with undisturbed(explainer.network), torch.no_grad():
-        distractors = gather_distractors(explainer, source, targets, images)
+        distractors = gather_distractors(explainer, source, goals, images)
         batches = [
             _RegionSwapSearch(
-                explainer, units, images[rows], decomposition.select(rows), targets[rows], distractors
+                explainer, units, images[rows], decomposition.select(rows), goals.select(rows), distractors
             ).run()
             for rows in torch.arange(len(images), device=images.device).split(16)
         ]
@@ -103,40 +106,47 @@ def swap_regions(
 
 
 def gather_distractors(
-    explainer: InterpretableExplainer, source: ImageDataset | Batch, targets: Tensor, like: Tensor
+    explainer: InterpretableExplainer, source: ImageDataset | Batch, goals: Goals, like: Tensor
 ) -> Distractors:
-    """The first correctly classified images of each target class, and those of their mirrors that are, too.
+    """The first correctly classified images of each goal's kind, and those of their mirrors that are, too.
 
     Raises
     ------
     InputError
         For images of another size than `like`.
     """
-    classes = targets.unique()
+    decision, kinds = goals.decision, goals.kind.cpu().unique()
     split = source.train if isinstance(source, ImageDataset) else None
     labels = (source.train if isinstance(source, ImageDataset) else source).labels.cpu()
-    ids_by_class = [
-        (labels == label).nonzero()[: 2 * EXEMPLARS, 0] for label in classes.tolist()
-    ]  # a class's first; some of them are not classified correctly
-    ids = torch.cat(ids_by_class) if ids_by_class else torch.zeros(0, dtype=torch.long)
+    num_classes = len(explainer.classes)
+    is_example = kinds_of(decision, decision.truth(labels, num_classes))[:, kinds]  # (M, T)
+    ids_by_kind = [
+        column.nonzero()[: 2 * EXEMPLARS, 0] for column in is_example.T
+    ]  # a kind's first; some of them are not classified correctly
+    ids = torch.cat(ids_by_kind) if ids_by_kind else torch.zeros(0, dtype=torch.long)
+    class_row = torch.repeat_interleave(
+        torch.arange(len(kinds)), torch.tensor([len(i) for i in ids_by_kind], dtype=torch.long)
+    )
     if split is None or not len(ids):
         images = like[:0] if split is not None else source.images[ids]  # type: ignore[union-attr]
     else:
         images = split.batch(ids).images
+    images = explainer.input_spec.from_unit(images) if len(ids) else images
     if images.shape[1:] != like.shape[1:]:
         raise InputError(
             f"Expected distractors of images like those explained, {tuple(like.shape[1:])}; got "
             f"{tuple(images.shape[1:])}."
         )
     images = images.to(like)
-    predictions = [explainer.network(chunk).argmax(1).cpu() for chunk in images.split(256) if len(chunk)]
-    is_correct = torch.cat([torch.zeros(0, dtype=torch.long), *predictions]) == labels[ids]
+    outputs = [explainer.network(chunk).cpu() for chunk in images.split(256) if len(chunk)]
+    logits = torch.cat([torch.zeros(0, num_classes), *outputs])
+    is_correct = _is_kind(decision, logits, kinds[class_row])
     has_mirrors = like.ndim == 4
     height = EXEMPLARS * (2 if has_mirrors else 1)
-    row = torch.full((len(explainer.classes),), -1).index_put((classes.cpu(),), torch.arange(len(classes)))
-    distractor_ids = torch.full((len(classes), height), -1)
-    distractor_images = images.new_zeros(len(classes), height, *images.shape[1:])
-    class_row = row[labels[ids]]
+    num_kinds = num_classes * (1 if decision.is_exclusive else 2)
+    row = torch.full((num_kinds,), -1).index_put((kinds,), torch.arange(len(kinds)))
+    distractor_ids = torch.full((len(kinds), height), -1)
+    distractor_images = images.new_zeros(len(kinds), height, *images.shape[1:])
     rank = _rank_within_class(class_row, is_correct)
     is_used = is_correct & (rank < EXEMPLARS)
     index = (class_row[is_used], rank[is_used])
@@ -149,11 +159,16 @@ def gather_distractors(
     decompositions = [decompose(chunk) for chunk in distractor_images.flatten(0, 1).split(256)]  # type: ignore[operator]
     all_maps = [item.maps for item in decompositions if item.maps is not None]
     decomposition = concat(decompositions, torch.cat(all_maps) if all_maps else None)
-    predicted = decomposition.logits.argmax(1).view(len(classes), height).cpu()
+    is_right = _is_kind(decision, decomposition.logits.cpu(), kinds.repeat_interleave(height))
     return Distractors(
         row=row, images=distractor_images, decomposition=decomposition,
-        ids=distractor_ids.masked_fill(predicted != classes.cpu()[:, None], -1),
+        ids=distractor_ids.masked_fill(~is_right.view(len(kinds), height), -1),
     )  # fmt: skip
+
+
+def _is_kind(decision: Decision, logits: Tensor, kinds: Tensor) -> Tensor:
+    """Whether the network says of each image, by logits (M, C), that it is of its kind (M,)."""
+    return kinds_of(decision, decision.holds(logits)).gather(1, kinds[:, None])[:, 0]
 
 
 def _rank_within_class(class_row: Tensor, is_counted: Tensor) -> Tensor:
@@ -171,11 +186,12 @@ class _RegionSwapSearch:
         units: Units,
         images: Tensor,
         decomposition: Decomposition,
-        targets: Tensor,
+        goals: Goals,
         distractors: Distractors,
     ) -> None:
         self.explainer, self.units, self.distractors = explainer, units, distractors
-        self.images, self.decomposition, self.targets = images, decomposition, targets
+        self.images, self.decomposition, self.goals = images, decomposition, goals
+        self.predicted = decomposition.logits.argmax(1)
         self.is_tabular = images.ndim == 2
         self.grid = (1, images.shape[1]) if self.is_tabular else GRID
         self.device = images.device
@@ -193,13 +209,13 @@ class _RegionSwapSearch:
         masks = self._extend_until_success(order, lengths, sources, ids >= 0)
         masks = self._prune_cells(masks, order, sources)
         size = masks.sum(2).masked_fill(~masks.any(2), num_cells + 1)  # (N, Q)
-        is_target = self.decomposition.logits.argmax(1) == self.targets
+        is_target = self.goals.are_reached(self.decomposition.logits)
         rows, best = torch.arange(n, device=self.device), size.min(1).indices
         regions = masks[rows, best] & ~is_target[:, None]
         source = sources[rows, best]
         images = self._swap_cells(self.images, source, regions)
         logits = self._forward(images)
-        success = logits.argmax(1) == self.targets
+        success = self.goals.are_reached(logits)
         failed = ~success & regions.any(1)  # another batch rounds otherwise
         images[failed], logits[failed] = self.images[failed], self.decomposition.logits[failed]
         regions = regions & ~failed[:, None]
@@ -217,8 +233,7 @@ class _RegionSwapSearch:
         """The most promising: order of cells (N, Q, P), how many should do, image and shift (N, Q)."""
         gains = self._gains()  # (N, E, S, P)
         s, p = gains.shape[2:]
-        logits = self.decomposition.logits
-        gaps = logits.amax(1) - logits.gather(1, self.targets[:, None])[:, 0]
+        gaps = self.goals.gaps(self.decomposition.logits)
         sorted_gains = gains.sort(3, descending=True)
         total = sorted_gains.values.clamp(min=0).cumsum(3)
         is_enough = total > gaps[:, None, None, None]
@@ -235,29 +250,29 @@ class _RegionSwapSearch:
 
     def _gains(self) -> Tensor:
         """What swapping each cell adds to the target's margin over the prediction: (N, E, S, P)."""
-        predicted = self.decomposition.logits.argmax(1)
-        evidence = self._evidence_by_cell(self.decomposition, self.images.shape[2:], self.targets, predicted)
+        size = self.images.shape[2:]
+        evidence = self._evidence_by_cell(self.decomposition, size, self.goals, self.predicted)
         if evidence is None:
-            return self._gradient_gains(predicted)
+            return self._gradient_gains()
         n, e = self._distractor_ids().shape
-        class_row = self.distractors.row.to(self.device)[self.targets]
+        class_row = self.distractors.row.to(self.device)[self.goals.kind]
         rows = (class_row[:, None] * e + torch.arange(e, device=self.device)).flatten()
+        image = torch.arange(n, device=self.device).repeat_interleave(e)
         replacement = self._evidence_by_cell(
-            self.distractors.decomposition.select(rows), self.images.shape[2:],
-            self.targets.repeat_interleave(e), predicted.repeat_interleave(e),
-        )  # fmt: skip
+            self.distractors.decomposition.select(rows), size, self.goals.select(image), self.predicted[image]
+        )
         assert replacement is not None
         shifted = self._shift_cells(replacement.view(n, e, *self.grid))  # (N, E, S, h, w)
         return (shifted - evidence[:, None, None]).flatten(3)
 
     def _evidence_by_cell(
-        self, decomposition: Decomposition, size: torch.Size, targets: Tensor, foils: Tensor
+        self, decomposition: Decomposition, size: torch.Size, goals: Goals, foils: Tensor
     ) -> Tensor | None:
-        """Evidence for `targets` less that for `foils`, (M, h, w); None where units have no place."""
+        """Evidence for `goals` less that for `foils`, (M, h, w); None where units have no place."""
         maps, pooling = decomposition.maps, self.units.pooling
         if maps is None or pooling == "none":
             return None
-        weights = decomposition.weights_for(targets) - decomposition.weights_for(foils)
+        weights = goals.weights(decomposition, foils)
         reference, scores = self.units.reference, decomposition.scores
         if reference is not None and pooling not in ("mean", "sum"):  # of sums it cancels
             scores = scores - reference.to(scores)
@@ -266,12 +281,11 @@ class _RegionSwapSearch:
             group=self.units.group,
         )  # fmt: skip
 
-    def _gradient_gains(self, predicted: Tensor) -> Tensor:
+    def _gradient_gains(self) -> Tensor:
         """The same by the margin's slope in pixels, for units without a place: right for small changes."""
         with torch.enable_grad():
             inputs = self.images.detach().clone().requires_grad_()
-            logits = self.explainer.network(inputs)
-            margin = logits.gather(1, self.targets[:, None]) - logits.gather(1, predicted[:, None])
+            margin = self.goals.lead(self.explainer.network(inputs), self.predicted)
             (slope,) = torch.autograd.grad(margin.sum(), inputs)
         gains = []
         e = self.distractors.ids.shape[1]
@@ -290,7 +304,7 @@ class _RegionSwapSearch:
 
     def _distractor_ids(self) -> Tensor:
         """The ids of the distractors' images for each target, (N, E); -1 where there is none."""
-        row = self.distractors.row[self.targets.cpu()]
+        row = self.distractors.row[self.goals.kind.cpu()]
         return self.distractors.ids[row].masked_fill((row < 0)[:, None], -1).to(self.device)
 
     def _shift_cells(self, cells: Tensor) -> Tensor:
@@ -303,7 +317,7 @@ class _RegionSwapSearch:
 
     def _shift_images(self, chosen: Tensor, shift: Tensor) -> Tensor:
         """The distractors' images `chosen` (N, Q) under their shifts, (N, Q, 3, H, W)."""
-        row = self.distractors.row.to(self.device)[self.targets]
+        row = self.distractors.row.to(self.device)[self.goals.kind]
         images = self.distractors.images[row[:, None], chosen]
         if self.is_tabular:
             return images
@@ -342,7 +356,7 @@ class _RegionSwapSearch:
         longest = torch.minimum(self.num_valid_cells, limit)
         length = torch.minimum(lengths, longest)
         masks = torch.zeros(n, q, p, dtype=torch.bool, device=self.device)
-        is_pending = is_image & (self.decomposition.logits.argmax(1) != self.targets)[:, None]
+        is_pending = is_image & ~self.goals.are_reached(self.decomposition.logits)[:, None]
         while is_pending.any():
             tried = rank < length[..., None]
             image, slot = is_pending.nonzero(as_tuple=True)
@@ -377,4 +391,4 @@ class _RegionSwapSearch:
     def _gives_target(self, image: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
         """Whether the images of index `image` (M,) are their targets with `regions` of `sources`: (M,)."""
         swapped = self._swap_cells(self.images[image], sources, regions)
-        return self._forward(swapped).argmax(1) == self.targets[image]
+        return self.goals.select(image).are_reached(self._forward(swapped))

@@ -79,7 +79,8 @@ def show_evidence(explanation: Explanation, axes: Axes) -> None:
         ScalarMappable(FuncNorm((_root, _square), -limit, limit), "RdBu_r"),
         ax=axes, shrink=0.8, ticks=[-limit, -limit / 4, 0, limit / 4, limit], format="%.2g",
     )  # fmt: skip
-    bar.set_label("not in logits" if explanation.batch.additivity == "none" else "logit per cell", fontsize=7)
+    is_sum = explanation.batch.additivity != "none"
+    bar.set_label(f"{explanation.batch.unit} per cell" if is_sum else "not in logits", fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -114,7 +115,7 @@ def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
             f" {value:+.2f} ", (value, row), va="center", ha="left" if value >= 0 else "right", fontsize=7
         )
     axes.margins(x=0.25)
-    what = "margin" if explanation.foil_name else "logit"
+    what = "margin" if explanation.foil_name else explanation.batch.unit
     additivity = explanation.batch.additivity
     axes.set_title(
         "shares (claims no sum)"

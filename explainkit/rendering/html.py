@@ -230,8 +230,8 @@ def _image_row(
         "channels": "" if is_tabular else channels_note(first.image.shape[0]),
         "columns": _columns(first) if is_tabular else [],
         "label": label,
-        "predicted": first.batch.classes[first.prediction],
-        "right": label is None or label == first.batch.classes[first.prediction],
+        "predicted": first.prediction_name,
+        "right": label is None or label == first.prediction_name,
         "cards": [
             _image_card(item, name, grid, limit)
             for item, name, grid, limit in zip(explanations, names, grids, limits, strict=True)

@@ -72,7 +72,7 @@ class RunState:
     loss_sums : mapping of str to float
         Sums of the terms over the steps of an unfinished epoch.
     best : (float, float)
-        Accuracy and -loss of the phase's best epoch; `epochs_since_best` epochs ago.
+        Accuracy, or mean average precision, and -loss of the phase's best epoch, `epochs_since_best` ago.
     best_state : mapping of str to Tensor or None
         The network's state then, where the phase keeps it.
     kept_optimizers : mapping of int to mapping

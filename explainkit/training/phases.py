@@ -34,7 +34,8 @@ class Epoch:
     train_losses : mapping of str to float
         Mean of each loss term over the epoch's images.
     val_accuracy, val_loss : float
-        On the validation split: share of right predictions, mean cross-entropy.
+        On the validation split: share of right predictions, mean cross-entropy. Of several labels an image,
+        `val_metrics` has ``"mean_average_precision"`` too, and the best epoch has most of that.
     seconds : float
     val_metrics : mapping of str to float
         The phase's own `val_metrics`, by name.

@@ -42,6 +42,9 @@ logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNI
 LEARNING, FINISHING, DONE = range(3)
 """Stages of a phase, as checkpoints know them."""
 
+CORE_METRICS = ("accuracy", "loss")
+"""What an `Epoch` has fields for."""
+
 EXPLODED = 1e4
 """A term this many times its first value (or 1, if that is larger) has exploded."""
 
@@ -262,27 +265,27 @@ class Trainer:
             ):
                 self._save(phase_run.network, state.position, phase_run.optimizer, phase_run.lr_scheduler)
         with phase_run.fabric.autocast():
-            accuracy, validation = evaluate(
-                phase_run.network, phase_run.dataset, "validation", phase_run.fabric.device
-            )
+            validation = evaluate(phase_run.network, phase_run.dataset, "validation", phase_run.fabric.device)
+        metrics = {name: value for name, value in validation.facts().items() if name not in CORE_METRICS}
         state.position = evolve(state.position, epoch=state.position.epoch + 1, step=0)
         state.epochs += 1
         epoch = Epoch(
             phase=phase.name,
             epoch=state.position.epoch,
             train_losses=state.loss_sums,
-            val_accuracy=accuracy,
-            val_loss=validation,
+            val_accuracy=validation.accuracy,
+            val_loss=validation.loss,
             seconds=time.perf_counter() - started,
-            val_metrics=val_metrics(phase, phase_run.network, phase_run.dataset),
+            val_metrics={**metrics, **val_metrics(phase, phase_run.network, phase_run.dataset)},
         )
         state.history.append(epoch)
         state.loss_sums = {}
         for logger in self._active_loggers():
             logger.log(epoch)
         state.epochs_since_best += 1
-        if (accuracy, -validation) > state.best or not len(phase_run.dataset.validation):
-            state.best, state.epochs_since_best = (accuracy, -validation), 0
+        quality = (validation.selection, -validation.loss)
+        if quality > state.best or not len(phase_run.dataset.validation):
+            state.best, state.epochs_since_best = quality, 0
             state.best_state = _copy_state(phase_run.network) if phase.restore_best else None
 
     def _step(self, phase_run: PhaseRun[Any], ids: Tensor, index: int, steps: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from explainkit.errors import UnsupportedNetworkError
 from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.state import undisturbed
+from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.networks.input_scaling import Normalization
 from explainkit.networks.layers import describe_output
@@ -43,6 +44,7 @@ class BoundNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.input_spec = network, input_spec
+        self.decision: Decision | None = None  # known once the classes are
         mean, std = input_spec.mean, input_spec.std
         self.normalization = nn.Identity() if mean is None or std is None else Normalization(mean, std)
         # in a tuple, so that their parameters are not counted twice

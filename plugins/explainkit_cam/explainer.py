@@ -128,11 +128,11 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         is_ours = isinstance(network, CAMNetwork | BoundNetwork)
         bound = network if is_ours else bind(network, self.features, self.head, self.input_spec)
         count = _head(bound).out_features
-        names = classes or [f"class {c}" for c in range(count)]
-        if len(names) != count:
-            raise ek.InputError(f"Expected {count} class names, one a logit; got {len(names)}.")
+        self.set_classes(count, classes)
+        if isinstance(bound, BoundNetwork):
+            bound.decision = self.decision
         self.bound = True
-        self._adopt(bound, names, self.input_spec)
+        self._adopt(bound, self.classes, self.input_spec)
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """One `decompose`, and the algebra."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.decisions import last_operation
+from explainkit.explainers.identity import check_class_names
 from explainkit.explainers.interface import BATCH_SIZE
 from explainkit.explainers.state import undisturbed
 from explainkit.networks.input_scaling import normalized
@@ -63,6 +65,7 @@ class CaptumExplainer(ek.PostHocExplainer):
 
     batch_size: int = field(default=BATCH_SIZE, validator=positive)
     _is_prepared: bool = field(default=False, init=False, repr=False)
+    _names: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
         """Take any classifier.
@@ -79,7 +82,7 @@ class CaptumExplainer(ek.PostHocExplainer):
         network = normalized(network, self.input_spec.mean, self.input_spec.std)
         image = probe_image(network, self.input_spec)
         self._network = classifier(network, image)
-        self.classes = tuple(classes or ())
+        self._names = tuple(check_class_names(classes)) if classes else ()
         if image is not None:
             with undisturbed(network):
                 self._name_classes(image)
@@ -173,14 +176,12 @@ class CaptumExplainer(ek.PostHocExplainer):
         self._name_classes(image)
 
     def _name_classes(self, image: Tensor) -> None:
-        """Count classes off the logits, or hold the names to their number."""
+        """Count classes off the logits, or hold the names to their number; see how the network ends."""
+        if self.classes:
+            return
         with torch.no_grad():
             count = check_logits(self.network(image), 1).shape[1]
-        if self.classes and len(self.classes) != count:
-            raise UnsupportedNetworkError(
-                f"Expected {count} class names, one a logit; got {len(self.classes)}."
-            )
-        self.classes = self.classes or tuple(f"class {index}" for index in range(count))
+        self.set_classes(count, self._names or None, last_operation(self.network, image))
 
 
 class LogitRecorder(nn.Module):

@@ -74,6 +74,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         additivity="exact",
         unit_kind="phrases",
     )
+    supports_labels: ClassVar[bool] = False
     network_type: ClassVar[type[CCNNNetwork]] = CCNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},

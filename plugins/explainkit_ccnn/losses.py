@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from explainkit.data.types import Batch
 from explainkit.networks.precision import disable_autocast
+from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
 from explainkit_ccnn.model import CCNNNetwork
 
@@ -110,7 +111,7 @@ def guided_loss(
         Which phrases of its class were mentioned of which training image.
     """
     outputs = network.outputs(batch.images)
-    classification = F.cross_entropy(outputs.logits, batch.labels, label_smoothing=label_smoothing)
+    classification = classification_loss(outputs.logits, batch.labels, label_smoothing)
     terms = {"cross_entropy": classification}
     if not concept_weight:
         return terms
@@ -132,6 +133,6 @@ def head_loss(
     """Classification, and a small price on weights that no phrase asked for: stage 3."""
     logits = network(batch.images)
     return {
-        "cross_entropy": F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing),
+        "cross_entropy": classification_loss(logits, batch.labels, label_smoothing),
         "stray": stray_l1(network),
     }

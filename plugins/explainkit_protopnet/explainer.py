@@ -69,6 +69,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         additivity="exact",
         unit_kind="prototypes",
     )
+    supports_labels: ClassVar[bool] = False
     network_type: ClassVar[type[ProtoPNetNetwork]] = ProtoPNetNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},

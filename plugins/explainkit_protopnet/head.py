@@ -43,7 +43,7 @@ def refit(
     scores, labels = all_scores(network, dataset)
     fit = fit_head(scores, labels, network.own, network.head.weight, penalty, tolerance, steps)
     network.head.weight.copy_(fit.weight)
-    network.accuracies[2] = evaluate(network, dataset, "validation", network.owner.device)[0]
+    network.accuracies[2] = evaluate(network, dataset, "validation", network.owner.device).accuracy
 
 
 def all_scores(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from explainkit.data.types import Batch
+from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
 from explainkit_protopnet.model import ProtoPNetNetwork
 
@@ -45,7 +45,7 @@ def clustering_loss(
     outputs = network.outputs(batch.images)
     owned = network.own.T[batch.labels]
     return {
-        "cross_entropy": F.cross_entropy(outputs.logits, batch.labels, label_smoothing=label_smoothing),
+        "cross_entropy": classification_loss(outputs.logits, batch.labels, label_smoothing),
         "cluster": cluster_weight * cluster(outputs.distances, owned),
         "separation": separation_weight * separation(outputs.distances, owned),
     }
@@ -58,6 +58,4 @@ def start_loss(
 
     In the prototype layer the best patch alone has a gradient, which is too little to learn from scratch.
     """
-    return {
-        "cross_entropy": F.cross_entropy(network(batch.images), batch.labels, label_smoothing=label_smoothing)
-    }
+    return {"cross_entropy": classification_loss(network(batch.images), batch.labels, label_smoothing)}

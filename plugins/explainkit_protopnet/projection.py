@@ -34,7 +34,7 @@ def project(
     box_region : {"all", "peak", "largest"}
         Which pieces of the activated region a prototype's box encloses; the paper encloses all.
     """
-    before, _ = evaluate(network, dataset, "validation", network.owner.device)
+    before = evaluate(network, dataset, "validation", network.owner.device).accuracy
     count = int(network.own.sum(0).max()) if distinct else 1
     candidates = nearest_patches(network, dataset.batches("train", batch_size), count, own=True)
     rank = _distinct_ranks(candidates, network.owner) if distinct else torch.zeros_like(network.owner)
@@ -49,7 +49,7 @@ def project(
         names = ", ".join(repr(dataset.classes[label]) for label in missing)
         raise TrainingError(f"Expected training images of every class; there are none of {names}.")
     _copy_patches(network, dataset, chosen, box_region, batch_size)
-    after, _ = evaluate(network, dataset, "validation", network.owner.device)
+    after = evaluate(network, dataset, "validation", network.owner.device).accuracy
     network.accuracies.copy_(torch.tensor([before, after, after]))
     network.projected.fill_(True)
 

@@ -8,6 +8,7 @@ import torch
 
 from explainkit.data.types import ImageDataset
 from explainkit.training import Epoch
+from explainkit_racnn.losses import confidence_in
 from explainkit_racnn.model import RACNNNetwork
 
 
@@ -44,12 +45,10 @@ def scale_metrics(network: RACNNNetwork, dataset: ImageDataset, images: int = 25
         network.fused.device
     )
     outputs = network.outputs(batch.images.to(network.fusion.weight))
-    accuracy = (outputs.by_scale.argmax(2) == batch.labels).float().mean(1)
-    confidence = (
-        outputs.by_scale.softmax(2)
-        .gather(2, batch.labels[None, :, None].expand(network.scales, -1, 1))
-        .mean((1, 2))
-    )
+    truth = dataset.decision.truth(batch.labels, outputs.by_scale.shape[2])
+    is_right = [dataset.decision.holds(logits) == truth for logits in outputs.by_scale]
+    accuracy = torch.stack([right.all(1).float().mean() for right in is_right])
+    confidence = confidence_in(outputs.by_scale, batch.labels).mean(1)
     metrics = {f"accuracy {s + 1}": value for s, value in enumerate(accuracy.tolist())}
     metrics |= {f"p(true) {s + 1}": value for s, value in enumerate(confidence.tolist())}
     return metrics | {

@@ -199,7 +199,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         """How sure each scale alone is of the target: whether a closer look helped."""
         by_scale = decomposition.extras["logits_by_scale"]  # (N, S, C)
         columns = targets[:, None, None].expand(-1, by_scale.shape[1], 1)
-        confidences = by_scale.softmax(2).gather(2, columns)[..., 0].T  # (S, N)
+        confidences = self.decision.probabilities(by_scale).gather(2, columns)[..., 0].T  # (S, N)
         names = scale_names(len(confidences))
         return {f"p by {name}": confidence for name, confidence in zip(names, confidences, strict=True)}
 

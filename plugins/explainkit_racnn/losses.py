@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch
+from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
 from explainkit_racnn.model import RACNNNetwork, RACNNOutputs
 
@@ -14,7 +15,7 @@ from explainkit_racnn.model import RACNNNetwork, RACNNOutputs
 def classification(outputs: RACNNOutputs, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """The cross-entropy of every scale's own head, summed over scales: the first sum of equation 5."""
     return torch.stack(
-        [F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for logits in outputs.by_scale]
+        [classification_loss(logits, labels, label_smoothing) for logits in outputs.by_scale]
     ).sum()
 
 
@@ -32,11 +33,18 @@ def ranking(
         Take the coarser scale as it is. Literally, its own gradient cancels the one that it has as the finer
         of the pair before.
     """
-    by_scale = outputs.by_scale
-    columns = labels[None, :, None].expand(len(by_scale), -1, 1)
-    confidence = by_scale.softmax(2).gather(2, columns)[..., 0]  # (S, N)
+    confidence = confidence_in(outputs.by_scale, labels)  # (S, N)
     before, after = confidence[:-1], confidence[1:]
     return ((before.detach() if detach_reference else before) - after + margin).clamp(min=0).mean(1).sum()
+
+
+def confidence_in(by_scale: Tensor, labels: Tensor) -> Tensor:
+    """The probability of the truth at each scale, (S, N); of several labels, in the mean over labels."""
+    if labels.ndim == 1 and by_scale.shape[2] > 1:
+        columns = labels[None, :, None].expand(len(by_scale), -1, 1)
+        return by_scale.softmax(2).gather(2, columns)[..., 0]
+    truth = (labels if labels.ndim == 2 else labels[:, None]).to(by_scale)
+    return torch.where(truth > 0.5, by_scale, -by_scale).sigmoid().mean(2)
 
 
 def warm_loss(
@@ -78,7 +86,7 @@ def fusion_loss(
 ) -> dict[str, Tensor]:
     """Cross-entropy of the head over all scales."""
     logits = network(batch.images)
-    return {"cross_entropy": F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)}
+    return {"cross_entropy": classification_loss(logits, batch.labels, label_smoothing)}
 
 
 def strongest_squares(features: Tensor, half_size: float) -> Tensor:

@@ -45,7 +45,8 @@ def _keep_best_images(network: SENNNetwork, dataset: ImageDataset, concepts: Ten
     pictures = (as_rgb(batch.images) * 255).round().byte().to(best.device)
     columns = slice(start, start + count)
     grounds.image[:, columns] = best
-    grounds.label[:, columns] = batch.labels.to(best.device)[index]
+    if batch.labels.ndim == 1:  # of several there is none to name
+        grounds.label[:, columns] = batch.labels.to(best.device)[index]
     grounds.picture.unflatten(0, (-1, 2 * BEST))[:, columns] = pictures[index]
 
 

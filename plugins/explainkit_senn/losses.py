@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from explainkit.data.types import Batch
 from explainkit.networks.precision import disable_autocast
+from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
 from explainkit_senn.model import SENNNetwork, SENNOutputs
 from explainkit_senn.robustness import estimated_jacobian_penalty, jacobian_penalty
@@ -63,7 +64,7 @@ def senn_loss(
     """Cross-entropy of the logits, both terms of the conceptizer, and the one that keeps weights stable."""
     outputs = network.outputs(batch.images)
     terms = {
-        "cross_entropy": F.cross_entropy(outputs.logits, batch.labels, label_smoothing=label_smoothing),
+        "cross_entropy": classification_loss(outputs.logits, batch.labels, label_smoothing),
         "sparsity": sparsity_weight * sparsity(outputs),
     }
     if outputs.reconstruction is not None:

@@ -182,9 +182,9 @@ def test_what_cannot_be_answered_is_refused_in_words():
         explainer.counterfactual(images, 3, distractors=distractors)
     with pytest.raises(NotFittedError, match="no network yet"):
         ek.explainer("cam").counterfactual(images, distractors=distractors)
-    single_class = toy(Cells(classes=1), classes=("ant",))
-    with pytest.raises(InputError, match="two classes"):
-        single_class.counterfactual(images, distractors=batch_of(images, torch.zeros(10).long()))
+    number = toy(Cells(classes=1), classes=("age",), decision="identity")
+    with pytest.raises(InputError, match="none can be flipped"):
+        number.counterfactual(images, distractors=batch_of(images, torch.zeros(10).long()))
 
 
 # score ranges

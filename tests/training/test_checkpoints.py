@@ -13,6 +13,7 @@ import explainkit as ek
 from explainkit.errors import FormatError, InputError, TrainingError
 from explainkit.testing import tiny_dataset
 from explainkit.training.checkpoints import FILE
+from explainkit.training.evaluation import Evaluation
 
 KILLER = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
 
@@ -82,7 +83,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
 
 
 def test_a_validation_loss_that_is_no_number_ends_in_words(tmp_path, monkeypatch):
-    monkeypatch.setattr("explainkit.training.trainer.evaluate", lambda *_: (0.5, float("nan")))
+    measured = Evaluation(accuracy=0.5, loss=float("nan"))
+    monkeypatch.setattr("explainkit.training.trainer.evaluate", lambda *_: measured)
 
     with pytest.raises(TrainingError, match="validation split"):
         fitted(tmp_path)

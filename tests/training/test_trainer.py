@@ -9,7 +9,7 @@ from trainer_cases import Net, dataset, learning, loss, net, phase, run
 from explainkit.data.types import ArraySplit, ImageDataset
 from explainkit.errors import TrainingError
 from explainkit.training import Phase, Repeat
-from explainkit.training.evaluation import evaluate
+from explainkit.training.evaluation import Evaluation, evaluate
 from explainkit.training.loggers import row
 
 # which epochs
@@ -17,8 +17,8 @@ from explainkit.training.loggers import row
 
 def scripted(accuracies, monkeypatch):
     """Validation that answers with these accuracies in turn."""
-    answers = iter(accuracies)
-    monkeypatch.setattr("explainkit.training.trainer.evaluate", lambda *_, **__: (next(answers), 1.0))
+    answers = (Evaluation(accuracy=accuracy, loss=1.0) for accuracy in accuracies)
+    monkeypatch.setattr("explainkit.training.trainer.evaluate", lambda *_, **__: next(answers))
 
 
 def test_the_best_epoch_is_kept(monkeypatch):
@@ -261,16 +261,16 @@ def test_evaluating_puts_modes_back_and_counts_literally():
     network = net()
     network.head.eval()
 
-    accuracy, cost = evaluate(network, dataset(), "test", torch.device("cpu"), size=7)
+    scores = evaluate(network, dataset(), "test", torch.device("cpu"), batch_size=7)
 
     assert network.training and not network.head.training
     network.eval()
     batch = dataset().test.batch(torch.arange(20))
     logits = network(batch.images).detach()
-    assert accuracy == pytest.approx(
+    assert scores.accuracy == pytest.approx(
         sum(int(a.argmax() == b) for a, b in zip(logits, batch.labels, strict=True)) / 20
     )
-    assert cost == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-5)
+    assert scores.loss == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-5)
 
 
 # precision
