@@ -19,6 +19,7 @@ from explainkit.version import __version__
 if TYPE_CHECKING:
     from explainkit.comparison import Comparison, compare
     from explainkit.data.types import Batch, ImageDataset, Sample
+    from explainkit.explainers.inputs import InputSpec
     from explainkit.explainers.interface import Card, Explainer
     from explainkit.explainers.interpretable import InterpretableExplainer, Task
     from explainkit.explainers.posthoc import PostHocExplainer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
     from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
     from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
+    from explainkit.explanations.decisions import Decision
     from explainkit.explanations.decomposition import Decomposition, PerImageWeights
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
@@ -46,6 +48,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Comparison": "comparison",
     "Counterfactual": "explanations.counterfactuals",
     "Counterfactuals": "explanations.counterfactuals",
+    "Decision": "explanations.decisions",
     "Decomposition": "explanations.decomposition",
     "Evidence": "explanations.single",
     "Exemplar": "explanations.units",
@@ -53,6 +56,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
     "ImageDataset": "data.types",
+    "InputSpec": "explainers.inputs",
     "InterpretableExplainer": "explainers.interpretable",
     "Names": "questions.naming",
     "PerImageWeights": "explanations.decomposition",
@@ -81,6 +85,7 @@ __all__ = [
     "Comparison",
     "Counterfactual",
     "Counterfactuals",
+    "Decision",
     "Decomposition",
     "Evidence",
     "Exemplar",
@@ -90,6 +95,7 @@ __all__ = [
     "Explanations",
     "ImageDataset",
     "InputError",
+    "InputSpec",
     "InterpretableExplainer",
     "Names",
     "Offer",

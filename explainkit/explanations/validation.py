@@ -187,7 +187,7 @@ def check_explanations(explanations: Explanations) -> None:
         check_indices(name, getattr(explanations, name), num_classes)
     if explanations.image_index is not None:
         check_shape("image_index", explanations.image_index, per_image)
-        check_indices("image_index", explanations.image_index, max(num_images, 1) * num_classes)
+        check_indices("image_index", explanations.image_index, 2**62)  # of a batch that is larger
     if explanations.is_tabular:
         spatial = (explanations.maps, explanations.boxes, explanations.remainder_map)
         if len(images) != num_images or any(values is not None for values in spatial):

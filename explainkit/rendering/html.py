@@ -231,6 +231,7 @@ def _image_row(
         "columns": _columns(first) if is_tabular else [],
         "label": label,
         "predicted": first.prediction_name,
+        "explained": None if first.batch.image_index is None else first.target_name,
         "right": label is None or label == first.prediction_name,
         "cards": [
             _image_card(item, name, grid, limit)
@@ -284,6 +285,7 @@ def _image_card(
         "is_localized": grid is not None and bool(grid.any()),
         "diagnostics": explanation.diagnostics,
         "limit": limit,
+        "unit": explanation.batch.unit,
         "target": explanation.target_name,
         "foil": explanation.foil_name,
         "sentence": explanation.sentence(),
