@@ -270,10 +270,9 @@ class Explainer(ABC):
             with torch.no_grad():
                 logits = torch.cat([self.network(chunk) for chunk in images.split(batch_size)])
             return self.decision.explained(logits)
-        names = (self.decision.negative, *self.classes) if self.decision.negative else self.classes
-        rows, indices = target_pairs(targets, names, len(images))
-        if self.decision.negative:  # what is explained is the one label, whichever side of it is asked for
-            indices = torch.zeros_like(indices)
+        if self.decision.negative is not None:  # either side is explained by the one label
+            targets = _replace_names(targets, {self.decision.negative: self.classes[0]})
+        rows, indices = target_pairs(targets, self.classes, len(images))
         return None if rows is None else rows.to(images.device), indices.to(images.device)
 
     def explain_class(
@@ -406,3 +405,12 @@ class Explainer(ABC):
                 f"({', '.join(own[:3])}, …); {dataset.name} has {len(dataset.classes)} "
                 f"({', '.join(dataset.classes[:3])}, …)."
             )
+
+
+def _replace_names(targets: Any, names: Mapping[str, str]) -> Any:
+    """`targets`, in whatever lists they are, with `names` replaced."""
+    if isinstance(targets, str):
+        return names.get(targets, targets)
+    if isinstance(targets, list | tuple):
+        return [_replace_names(item, names) for item in targets]
+    return targets

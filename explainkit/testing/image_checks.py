@@ -19,7 +19,7 @@ from explainkit.testing.assertions import check, is_close, magnitude, provenance
 
 def check_additivity(explainer: Explainer, images: Tensor) -> None:
     """Base and contributions make the logit as the card says, and the saliency holds what has a place."""
-    explanations = explainer.explain(images)
+    explanations = explainer.explain(images, strongest(explainer, images))
     check(
         explanations.additivity == explainer.card.additivity,
         f"the additivity of the card, {explainer.card.additivity!r}; got {explanations.additivity!r}",
@@ -49,7 +49,7 @@ def check_additivity(explainer: Explainer, images: Tensor) -> None:
 
 def check_batch_invariance(explainer: Explainer, images: Tensor) -> None:
     """Neither the batch nor `batch_size` changes the explanation of an image."""
-    together = explainer.explain(images)
+    together = explainer.explain(images, strongest(explainer, images))
     one_by_one = explainer.explain(images, together.targets, batch_size=1)
     alone = explainer.explain(images[-1:], together.targets[-1:])
     for name, other in (("batch_size=1", one_by_one), ("the image alone", alone)):
@@ -100,7 +100,7 @@ def check_state_restored(explainer: Explainer, images: Tensor) -> None:
 
 
 def check_bad_images_refused(explainer: Explainer, images: Tensor) -> None:
-    """NaN, wrong rank, wrong type, empty, gray: an InputError, never a stack of torch internals."""
+    """NaN, wrong rank, type, range or channels, empty: an InputError, not a stack of torch internals."""
     spoiled = images.clone()
     spoiled[-1, 0, 0, 0] = float("nan")
     bad = {
@@ -112,16 +112,20 @@ def check_bad_images_refused(explainer: Explainer, images: Tensor) -> None:
         "integers": torch.ones_like(images, dtype=torch.long),
         "no image": images[:0],
         "no pixel": images[:, :, :0],
-        "gray": images[:, :1],
+        "another number of channels": torch.cat([images, images[:, :1]], 1),
         "channels last": images.permute(0, 2, 3, 1),
     }
+    if explainer.input_spec.value_range is not None:
+        low, high = explainer.input_spec.value_range
+        bad["values outside the range"] = images + 2 * (high - low)
     for what, value in bad.items():
-        try:
-            explainer.explain(value)
-        except InputError as error:
-            check(len(str(error)) > 20, f"words in the refusal of {what}")
-        else:
-            check(False, f"an InputError for images with {what}")
+        for question in (explainer.explain, explainer.predict):
+            try:
+                question(value)
+            except InputError as error:
+                check(len(str(error)) > 20, f"words in the refusal of {what}")
+            else:
+                check(False, f"an InputError for images with {what}")
 
 
 def check_targets(explainer: Explainer, images: Tensor) -> None:
@@ -137,10 +141,14 @@ def check_targets(explainer: Explainer, images: Tensor) -> None:
             torch.equal(explanations.contributions, by_index.contributions),
             f"the same for targets={targets!r}",
         )
-    predicted = explainer.explain(images)
+    predicted, decision = explainer.explain(images), explainer.decision
+    rows, expected = decision.explained(explainer.predict(images))
+    index = rows if predicted.image_index is None else predicted.image_index
     check(
-        torch.equal(predicted.targets, predicted.logits.argmax(1)), "the prediction where no target is given"
+        torch.equal(predicted.targets, expected) and torch.equal(index, rows),
+        "the prediction where no target is given, or each label that holds",
     )
+    check(predicted.decision == decision, "explanations that know the decision")
     wrong = (last + 1, -1, "no such class", [0] * (count + 1), torch.zeros(count + 1, dtype=torch.long))
     refused: list[Any] = [*wrong, torch.zeros(count), 0.5]
     for target in refused:
@@ -149,6 +157,11 @@ def check_targets(explainer: Explainer, images: Tensor) -> None:
         except (InputError, UnknownNameError):
             continue
         check(False, f"a refusal in words of targets={target!r}")
+
+
+def strongest(explainer: Explainer, images: Tensor) -> Tensor:
+    """One target an image: the class that wins, or the label that comes nearest to holding."""
+    return explainer.decision.strongest(explainer.predict(images))
 
 
 def check_save_load(explainer: Explainer, images: Tensor) -> None:
@@ -192,7 +205,7 @@ def check_save_load(explainer: Explainer, images: Tensor) -> None:
 
 def check_layouts_and_dtypes(explainer: Explainer, images: Tensor) -> None:
     """float64 and half images, strided and channels-last ones, and images that ask for gradients."""
-    explanations = explainer.explain(images)
+    explanations = explainer.explain(images, strongest(explainer, images))
     strided = torch.stack([images, images], 4)[..., 0]
     forms = {
         "float64": images.double(),

@@ -14,23 +14,24 @@ from explainkit.data.types import (
 from explainkit.errors import ConformanceError
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.questions.goals import Goals
 from explainkit.testing.assertions import check, check_refused, is_close, unchanged
 
 
 def check_class_explanations(explainer: Explainer, images: Tensor) -> None:
     """Class explanations sum to the mean logit; methods without additivity refuse them in words."""
-    predicted = explainer.predict(images).argmax(1)
-    batch = Batch(images=images, labels=predicted.cpu(), ids=torch.arange(len(images)))
+    logits = explainer.predict(images)
+    holds = explainer.decision.holds(logits)
+    batch = labeled(explainer, images, holds)
     if explainer.card.additivity == "none":
         check_refused("to average what is no sum", lambda: explainer.explain_class([batch]))
         return
     class_explanations = explainer.explain_class([batch, batch])
     if explainer.card.additivity == "exact":
         class_explanations.check_additivity()
-    check(int(class_explanations.counts.sum()) == 2 * len(images), "every image counted in its class")
-    logits = explainer.predict(images)
+    check(int(class_explanations.counts.sum()) == 2 * int(holds.sum()), "every image counted in its class")
     for item in class_explanations:
-        mean = logits[predicted == item.target].mean(0)[item.target]
+        mean = logits[holds[:, item.target]].mean(0)[item.target]
         check(is_close(torch.tensor(item.explained_output), mean.cpu()), f"the mean logit of {item.name}")
         sums = torch.tensor(item.base + item.contributions.sum().item() + item.residual)
         check(
@@ -54,18 +55,31 @@ def check_class_explanations(explainer: Explainer, images: Tensor) -> None:
         )
 
 
+def labeled(explainer: Explainer, images: Tensor, holds: Tensor) -> Batch:
+    """`images` with labels of the form that the explainer's network learns, by what `holds` (N, C)."""
+    labels = holds.cpu()
+    if explainer.decision.is_exclusive:
+        labels = labels.int().argmax(1)
+    elif labels.shape[1] == 1:
+        labels = labels[:, 0].long()
+    return Batch(images=images, labels=labels, ids=torch.arange(len(images)))
+
+
 def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
     """Edits that are called feasible flip, within what is plausible; swaps are what the network says."""
     if not isinstance(explainer, InterpretableExplainer):
         check_refused("to change scores where there are none", lambda: explainer.counterfactual(images))
         return
-    network, logits = explainer.network, explainer.predict(images)
-    labels = logits.argmax(1).cpu()
-    distractors = Batch(images=images, labels=labels, ids=torch.arange(len(images)))
+    network, logits, decision = explainer.network, explainer.predict(images), explainer.decision
+    distractors = labeled(explainer, images, decision.holds(logits))
     with unchanged(network, images, "making counterfactuals"):
         counterfactuals = explainer.counterfactual(images, distractors=distractors)
     edit, swaps = counterfactuals.edits["score-edit"], counterfactuals.edits["region-swap"]
-    targets, feasible = counterfactuals.targets.cpu(), edit.feasible
+    feasible, wanted = edit.feasible, counterfactuals.wanted
+    goals = Goals(
+        decision=decision, targets=counterfactuals.targets.cpu(),
+        wanted=torch.ones_like(feasible) if wanted is None else wanted.cpu(),
+    )  # fmt: skip
     decomposition = counterfactuals.explanations.decomposition
     if decomposition is None:
         raise ConformanceError("Expected explanations of all classes of an architecture.")
@@ -78,18 +92,18 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
     else:
         after = decomposition.rescore(rows, edit.after.to(decomposition.scores)).double().cpu()
     check(
-        torch.equal(after.argmax(1)[feasible], targets[feasible]),
+        bool(goals.are_reached(after)[feasible].all()),
         "edits that make the target win, where they are called feasible",
     )
     ranges = counterfactuals.explanations.units.score_range
     low, high = explainer.score_ranges(distractors).cpu() if ranges is None else ranges.cpu()
-    lowest = torch.minimum(low[targets].to(edit.before), edit.before) - 1e-5
-    highest = torch.maximum(high[targets].to(edit.before), edit.before) + 1e-5
+    lowest = torch.minimum(low[goals.kind].to(edit.before), edit.before) - 1e-5
+    highest = torch.maximum(high[goals.kind].to(edit.before), edit.before) + 1e-5
     check(bool(((edit.after >= lowest) & (edit.after <= highest)).all()), "scores within what is plausible")
     check(bool((edit.size >= edit.lower_bound)[feasible].all()), "no fewer changes than their lower bound")
-    predictions = explainer.predict(swaps.images).argmax(1)
+    outputs = explainer.predict(swaps.images).cpu()
     check(
-        torch.equal(predictions == counterfactuals.targets, swaps.success),
+        torch.equal(goals.are_reached(outputs), swaps.success.cpu()),
         "success as the network says of the images",
     )
     is_changed = (swaps.images != images.to(swaps.images)).any(1)
@@ -107,13 +121,14 @@ def check_unit_names(explainer: Explainer, images: Tensor) -> None:
     """Naming raises for no kind of unit: each gets a phrase with its score, or none."""
     from explainkit.questions.naming import name_units
 
-    labels = explainer.predict(images).argmax(1).cpu()
+    labels = labeled(explainer, images, explainer.decision.holds(explainer.predict(images))).labels
     words = ("red square", "blue circle")
     captions = tuple(Caption(text=f"A picture of a {words[index % 2]}.") for index in range(len(images)))
     levels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte()
     split = ArraySplit(images=levels, labels=labels, captions=captions)
     dataset = ImageDataset(
-        name="named", classes=explainer.classes, size=tuple(images.shape[-2:]),
+        name="named", classes=explainer.decision.class_names(explainer.classes),
+        size=tuple(images.shape[-2:]), channels=images.shape[1], decision=explainer.decision,
         splits=dict.fromkeys(("train", "validation", "test"), split),
     )  # fmt: skip
     before = explainer.units if isinstance(explainer, InterpretableExplainer) else None

@@ -16,6 +16,7 @@ from explainkit.data.types import ArraySplit, Batch, ImageDataset
 from explainkit.errors import DecisionWarning, InputError, UnknownNameError, UnsupportedNetworkError
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.sentences import odds
+from explainkit.testing import check_explainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "questions"))
 from toys import Cells, Toy, noise
@@ -219,6 +220,9 @@ def test_several_targets_of_an_image_are_lists_or_rows_of_a_mask():
     assert listed.image_index.tolist() == [0, 0, 2] and listed.targets.tolist() == [0, 2, 1]
     masked = model.explain(images, mask)
     assert torch.equal(masked.contributions, listed.contributions)
+    single, _, pictures = toy_twins()
+    healthy = single.explain(pictures, "healthy")
+    assert torch.equal(healthy.contributions, single.explain(pictures, "ill").contributions)
     with pytest.raises(InputError, match="at least one target"):
         model.explain(images, torch.zeros(3, 3, dtype=torch.bool))
     with pytest.raises(UnknownNameError, match="Did you mean 'blue'"):
@@ -365,3 +369,19 @@ def test_other_explainers_learn_the_decision_from_the_network():
         other = ek.explainer("captum/saliency", network=bound.network, classes=bound.classes)
 
     assert other.decision == bound.decision and other.classes == bound.classes
+
+
+@pytest.mark.parametrize("name", ["one logit", "three labels", "a gray network", "captum/saliency"])
+def test_the_conformance_kit_holds_explainers_of_any_decision_and_channels(name):
+    if name == "a gray network":
+        gray = nn.Sequential(
+            nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+        )
+        explainer = ek.explainer("cam", network=gray.eval(), size=32)
+        check_explainer(explainer, noise(6)[:, :1])
+        return
+    settings = {"network": backbone_and_head(3), "classes": LABELS}
+    if name == "one logit":
+        settings = {"network": twins()[0], "classes": ["healthy", "ill"]}
+    method = name if name.startswith("captum/") else "cam"
+    check_explainer(ek.explainer(method, **settings, decision="sigmoid", size=32), noise(6))
