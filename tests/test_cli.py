@@ -5,9 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import explainkit as ek
 from explainkit.cli import main
+from explainkit.data.types import ArraySplit
 
 OF_FOLDER = ("--dataset", "folder", "--dataset-option", "size=32", "--dataset-option")
 
@@ -197,3 +200,33 @@ def test_bad_input_ends_with_one_clear_line_and_status_2(model, pictures, tmp_pa
     assert len(err.strip().splitlines()) == 1
     assert word in err
     assert "Traceback" not in err
+
+
+def test_a_model_of_labels_is_explained_by_the_command_label_by_label(tmp_path, capsys):
+    chance = torch.Generator().manual_seed(0)
+    truth = torch.rand(48, 3, generator=chance) > 0.5
+    images = torch.randint(0, 90, (48, 3, 16, 16), generator=chance, dtype=torch.uint8)
+    for label, start in enumerate((0, 5, 10)):
+        images[truth[:, label], label, start : start + 5, start : start + 5] = 240
+    split = ArraySplit(images=images, labels=truth)
+    dataset = ek.ImageDataset(
+        name="squares", classes=("red", "green", "blue"), size=(16, 16),
+        splits=dict.fromkeys(("train", "validation", "test"), split),
+    )  # fmt: skip
+    trained = ek.explainer("cam", preset="tiny", epochs=6).fit(dataset, seed=0, device="cpu", progress=False)
+    folder = ek.save(trained, tmp_path / "model")
+    files = []
+    for index in range(6):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(images[index].permute(1, 2, 0).numpy()).save(files[-1])
+
+    status, out, _ = run(capsys, "explain", folder, *files, "--out", tmp_path / "why.html")
+
+    held = trained.decision.holds(trained.predict([str(file) for file in files])).sum(1).clamp(min=1)
+    assert status == 0
+    for file, count in zip(files, held.tolist(), strict=True):
+        assert out.count(f"{file}: ") == count
+    status, _, err = run(
+        capsys, "compare", folder, files[0], "--with", "captum/saliency", "--out", tmp_path / "side.html"
+    )
+    assert status == 0, err

@@ -43,7 +43,7 @@ def explain(
         --dataset; all classes unless a target is given. counterfactual: what would make each image the
         target, or the runner-up, with regions of the training images of --dataset swapped in.
     target
-        Class to explain, by name or index; the prediction unless given.
+        Class to explain, by name or index; the prediction, or each label that holds, unless given.
     foil
         Explain the margin over this class instead.
     dataset
@@ -84,6 +84,9 @@ def explain(
         explanations = explainer.explain(files, chosen, foils=class_of(foil))
         if save is not None:
             explanations.save(save)
+    image_index = getattr(explanations, "image_index", None)
+    if image_index is not None:
+        files = [files[index] for index in image_index.tolist()]
     for file, item in zip(files, explanations, strict=True):
         print(plain(f"{file}: {item.sentence()}"))
     print(f"page: {ek.report(explanations, out).resolve()}")

@@ -68,7 +68,7 @@ def compare(
             )
     check_same_scaling(explainers)
     spec = first.input_spec
-    batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)))
+    batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)), first)
     targets = first.decision.strongest(first.predict(batch)) if targets is None else targets
     targets = class_indices(targets, first.classes, len(batch))
     explainer_by_name = distinct_names(explainers)
@@ -99,6 +99,10 @@ def compare(
     )
 
 
-def _batch_of(images: Tensor) -> Batch:
+def _batch_of(images: Tensor, explainer: Explainer) -> Batch:
+    """Images of which nothing is known, with labels of the form that the network learns."""
     ids = torch.arange(len(images))
-    return Batch(images=images, labels=torch.full_like(ids, -1), ids=ids)
+    labels = torch.full_like(ids, -1)
+    if not explainer.decision.is_exclusive and len(explainer.classes) > 1:
+        labels = torch.zeros(len(images), len(explainer.classes), dtype=torch.bool)
+    return Batch(images=images, labels=labels, ids=ids)

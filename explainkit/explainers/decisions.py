@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explainkit.errors import DecisionWarning, InputError, UnsupportedNetworkError
 from explainkit.explainers.identity import check_class_names
 from explainkit.explanations.decisions import Decision, Outputs, as_decision
+from explainkit.explanations.validation import target_pairs
 
 LAST_OPERATIONS: dict[str, tuple[str, Outputs]] = {
     "SoftmaxBackward0": ("softmax", "probabilities"),
@@ -105,3 +106,28 @@ def last_operation(network: nn.Module, images: Tensor) -> Decision:
         node = node.next_functions[0][0]
     rule, kind = LAST_OPERATIONS.get("" if node is None else node.name(), ("softmax", "logits"))
     return Decision(rule=rule, outputs=kind)  # type: ignore[arg-type]
+
+
+def given_targets(
+    decision: Decision, classes: Sequence[str], targets: Any, count: int, device: torch.device
+) -> tuple[Tensor | None, Tensor]:
+    """Which of `count` images each explanation is about, and its class; ``None``: one each, in order.
+
+    The name of the negative class stands for the one label, by which either side is explained.
+
+    Raises
+    ------
+    InputError, UnknownNameError
+        As `target_pairs`.
+    """
+    if decision.negative is not None:
+        targets = _replace_name(targets, decision.negative, classes[0])
+    rows, indices = target_pairs(targets, classes, count)
+    return None if rows is None else rows.to(device), indices.to(device)
+
+
+def _replace_name(targets: Any, name: str, other: str) -> Any:
+    """`targets`, in whatever lists they are, with `name` replaced."""
+    if isinstance(targets, list | tuple):
+        return [_replace_name(item, name, other) for item in targets]
+    return other if isinstance(targets, str) and targets == name else targets

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
-from explainkit.explainers.decisions import decide
+from explainkit.explainers.decisions import decide, given_targets
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
 from explainkit.explainers.state import state_digest, undisturbed
@@ -22,7 +22,7 @@ from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.provenance import Provenance
-from explainkit.explanations.validation import class_indices, target_pairs
+from explainkit.explanations.validation import class_indices
 from explainkit.networks.precision import reference_tensor
 from explainkit.protocols import Images, Targets
 from explainkit.training.distributed import accelerator
@@ -235,7 +235,12 @@ class Explainer(ABC):
             raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
         with undisturbed(network):
             inputs = self.read_images(images)
-            image_index, target_indices = self._targets_of(inputs, targets, batch_size)
+            if targets is None:
+                image_index, target_indices = self._default_targets(inputs, batch_size)
+            else:
+                image_index, target_indices = given_targets(
+                    self.decision, self.classes, targets, len(inputs), inputs.device
+                )
             foil_indices = None
             if foils is not None:
                 foil_indices = class_indices(foils, self.classes, len(inputs)).to(inputs.device)
@@ -260,20 +265,13 @@ class Explainer(ABC):
             changes["images"] = self.input_spec.to_unit(explanations.images)
         return attrs.evolve(explanations, **changes) if changes else explanations
 
-    def _targets_of(
-        self, images: Tensor, targets: Any, batch_size: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Which image each explanation is about, and its class; ``None``: one each, and the predictions."""
-        if targets is None:
-            if self.decision.is_exclusive or len(self.classes) == 1:
-                return None, None
-            with torch.no_grad():
-                logits = torch.cat([self.network(chunk) for chunk in images.split(batch_size)])
-            return self.decision.explained(logits)
-        if self.decision.negative is not None:  # either side is explained by the one label
-            targets = _replace_names(targets, {self.decision.negative: self.classes[0]})
-        rows, indices = target_pairs(targets, self.classes, len(images))
-        return None if rows is None else rows.to(images.device), indices.to(images.device)
+    def _default_targets(self, images: Tensor, batch_size: int) -> tuple[Tensor | None, Tensor | None]:
+        """Which image each explanation is about, and its label; ``None``: one each, of what wins."""
+        if self.decision.is_exclusive or len(self.classes) == 1:
+            return None, None
+        with torch.no_grad():
+            logits = torch.cat([self.network(chunk) for chunk in images.split(batch_size)])
+        return self.decision.explained(logits)
 
     def explain_class(
         self,
@@ -405,12 +403,3 @@ class Explainer(ABC):
                 f"({', '.join(own[:3])}, …); {dataset.name} has {len(dataset.classes)} "
                 f"({', '.join(dataset.classes[:3])}, …)."
             )
-
-
-def _replace_names(targets: Any, names: Mapping[str, str]) -> Any:
-    """`targets`, in whatever lists they are, with `names` replaced."""
-    if isinstance(targets, str):
-        return names.get(targets, targets)
-    if isinstance(targets, list | tuple):
-        return [_replace_names(item, names) for item in targets]
-    return targets

@@ -162,10 +162,10 @@ def _name_each_unit(
         dataset.split(split).batch(ids)
         for ids in torch.arange(min(images, len(dataset.split(split)))).split(64)
     ]
-    first = explainer.explain(batches[0].images[:1])
+    first = _explain_strongest(explainer, dataset.split(split).batch(torch.zeros(1, dtype=torch.long)))
     localized = first.maps is not None and first.units.pooling != "none"
     concepts = _find_concepts(batches, dataset, localized)
-    maps = torch.cat([_maps(explainer.explain(batch), concepts.grid) for batch in batches])
+    maps = torch.cat([_maps(_explain_strongest(explainer, batch), concepts.grid) for batch in batches])
     scored = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
     units = explainer.units
     assert units is not None
@@ -219,6 +219,13 @@ class Concepts:
     masks: Tensor
     known: Tensor
     grid: tuple[int, int]
+
+
+def _explain_strongest(explainer: InterpretableExplainer[Any], batch: Batch) -> Explanations:
+    """One explanation an image, whose scores and maps are the same for every target."""
+    is_exclusive = explainer.decision.is_exclusive
+    targets = None if is_exclusive else explainer.decision.strongest(explainer.predict(batch))
+    return explainer.explain(batch, targets)
 
 
 def _find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
