@@ -68,7 +68,5 @@ def test_a_comparison_has_them_too(model, tmp_path):
 
 
 def test_post_hoc_methods_explain_images_and_say_so(model):
-    method = ek.explainer("captum/saliency", network=model.network, classes=model.classes)
-
-    with pytest.raises(ek.InputError, match="Expected float images"):
-        method.explain(next(dataset().batches("test", batch_size=2)))
+    with pytest.raises(ek.InputError, match=r"network of images.*rows of \d+ columns"):
+        ek.explainer("captum/saliency", network=model.network, classes=model.classes)

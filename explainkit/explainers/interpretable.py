@@ -22,13 +22,10 @@ from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.units import Units
-from explainkit.networks.backbones import Backbone
 from explainkit.networks.input_scaling import normalized
 from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
-from explainkit.questions.goals import kinds_of
 from explainkit.questions.quantiles import Quantiles
-from explainkit.registry.catalog import backbone
 from explainkit.training import Epoch, Phase, Repeat, Trainer
 from explainkit.training.fingerprint import augmentations
 
@@ -67,16 +64,6 @@ class Task:
     channels: int = 3
     dataset: ImageDataset | None = field(default=None, repr=False, eq=False)
     units: Units | None = field(default=None, repr=False, eq=False)
-
-    def backbone(self, name: str, **settings: Any) -> Backbone:
-        """`explainkit.backbone`, for images of the task's channels.
-
-        Raises
-        ------
-        UnknownNameError
-            For a name that no plugin offers, and for a backbone that takes three channels alone.
-        """
-        return backbone(name, in_channels=None if self.channels == 3 else self.channels, **settings)
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -369,7 +356,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 images = self.read_images(batch)
                 decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
                 truth = self.decision.truth(batch.labels, len(self.classes))
-                rows, kinds = kinds_of(self.decision, truth).nonzero(as_tuple=True)
+                rows, kinds = self.decision.kinds(truth).nonzero(as_tuple=True)
                 quantiles.add(decomposition.scores[rows.to(decomposition.scores.device)], kinds)
             low, high = quantiles.at((0.05, 0.95))
             unseen = low.isnan().any(1)

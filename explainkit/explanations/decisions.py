@@ -142,6 +142,15 @@ class Decision:
             return labels[:, None] == 1
         return torch.nn.functional.one_hot(labels.long(), count) > 0
 
+    def kinds(self, truth: Tensor) -> Tensor:
+        """Which kinds images of classes `truth` (N, C) are of, bool: a class, (N, C); without and with a label.
+
+        The latter alternate, (N, 2 C).
+        """
+        if self.is_exclusive:
+            return truth
+        return torch.stack([~truth, truth], 2).flatten(1)
+
     def describe(self, holds: Tensor, classes: Sequence[str]) -> str:
         """What an input is of which the classes `holds` (C,) hold, in words.
 

@@ -34,7 +34,7 @@ class Goals:
 
     @property
     def kind(self) -> Tensor:
-        """A number (N,) for each class; for each label two, for without and with it."""
+        """A number (N,) for each class; for each label two, for without and with it: see `Decision.kinds`."""
         return self.targets if self.decision.is_exclusive else 2 * self.targets + self.wanted
 
     def select(self, rows: Tensor) -> Goals:
@@ -81,13 +81,6 @@ class Goals:
         if self.decision.is_exclusive:
             return own - logits.gather(1, foils[:, None])[:, 0]
         return (own - self.decision.threshold) * self.signs(own)
-
-
-def kinds_of(decision: Decision, truth: Tensor) -> Tensor:
-    """Which kinds of goal images of classes `truth` (N, C) are examples of: (N, C) or (N, 2 C), bool."""
-    if decision.is_exclusive:
-        return truth
-    return torch.stack([~truth, truth], 2).flatten(1)
 
 
 def default_goals(decision: Decision, logits: Tensor) -> Goals:

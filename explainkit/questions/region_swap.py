@@ -27,7 +27,7 @@ from explainkit.explanations.decomposition import Decomposition, concat
 from explainkit.explanations.spatial import saliency_grid
 from explainkit.explanations.units import Units
 from explainkit.protocols import InterpretableExplainer
-from explainkit.questions.goals import Goals, kinds_of
+from explainkit.questions.goals import Goals
 
 GRID = (8, 8)
 """Cells that are swapped: of an image; the columns of a table are swapped one by one."""
@@ -119,7 +119,7 @@ def gather_distractors(
     split = source.train if isinstance(source, ImageDataset) else None
     labels = (source.train if isinstance(source, ImageDataset) else source).labels.cpu()
     num_classes = len(explainer.classes)
-    is_example = kinds_of(decision, decision.truth(labels, num_classes))[:, kinds]  # (M, T)
+    is_example = decision.kinds(decision.truth(labels, num_classes))[:, kinds]  # (M, T)
     ids_by_kind = [
         column.nonzero()[: 2 * EXEMPLARS, 0] for column in is_example.T
     ]  # a kind's first; some of them are not classified correctly
@@ -168,7 +168,7 @@ def gather_distractors(
 
 def _is_kind(decision: Decision, logits: Tensor, kinds: Tensor) -> Tensor:
     """Whether the network says of each image, by logits (M, C), that it is of its kind (M,)."""
-    return kinds_of(decision, decision.holds(logits)).gather(1, kinds[:, None])[:, 0]
+    return decision.kinds(decision.holds(logits)).gather(1, kinds[:, None])[:, 0]
 
 
 def _rank_within_class(class_row: Tensor, is_counted: Tensor) -> Tensor:

@@ -75,12 +75,14 @@ def explainer(
     )
 
 
-def backbone(name: str, **settings: Any) -> Backbone:
+def backbone(name: str, *, in_channels: int = 3, **settings: Any) -> Backbone:
     """A feature extractor by name: ``"small"``, ``"timm/resnet18"``.
 
     Parameters
     ----------
     name : str
+    in_channels : int
+        Of the images; passed on where it is another number than 3, which every backbone takes.
     **settings
         The backbone's own; those that are ``None`` are not passed on, so that its defaults hold.
 
@@ -91,6 +93,8 @@ def backbone(name: str, **settings: Any) -> Backbone:
     """
     factory = registry.find("backbones", name)
     passed = {setting: value for setting, value in settings.items() if value is not None}
+    if in_channels != 3:
+        passed["in_channels"] = in_channels
     return _call_checked(name, factory, factory, passed)
 
 

@@ -78,7 +78,9 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
 
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
-        backbone = task.backbone(self.backbone, weights=self.weights, until=self.until)
+        backbone = ek.backbone(
+            self.backbone, in_channels=task.channels, weights=self.weights, until=self.until
+        )
         return CAMNetwork(backbone, len(task.classes), self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:

@@ -79,6 +79,11 @@ class CaptumExplainer(ek.PostHocExplainer):
         UnsupportedNetworkError
             Where the network returns no logits, or more or fewer than there are `classes`.
         """
+        if self.input_spec.is_vector:
+            raise UnsupportedNetworkError(
+                f"Expected a network of images for {self.card.title}; {type(network).__name__} takes rows of "
+                f"{self.input_spec.columns} columns."
+            )
         network = normalized(network, self.input_spec.mean, self.input_spec.std)
         image = probe_image(network, self.input_spec)
         self._network = classifier(network, image)

@@ -139,7 +139,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     def build(self, task: ek.Task) -> CCNNNetwork:
         """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
-        backbone = task.backbone(self.backbone, weights=self.weights)
+        backbone = ek.backbone(self.backbone, in_channels=task.channels, weights=self.weights)
         height, width = grid_size(backbone, task.size)
         if task.dataset is not None:
             self._phrasebook = book = self._find_phrases(task.dataset)

@@ -127,7 +127,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     def build(self, task: ek.Task) -> ProtoPNetNetwork:
         """The network of model.py."""
         return ProtoPNetNetwork(
-            task.backbone(self.backbone, weights=self.weights),
+            ek.backbone(self.backbone, in_channels=task.channels, weights=self.weights),
             len(task.classes),
             self.prototypes_per_class,
             self.depth,

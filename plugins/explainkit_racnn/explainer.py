@@ -149,7 +149,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     def build(self, task: ek.Task) -> RACNNNetwork:
         """The network of model.py."""
         return RACNNNetwork(
-            partial(task.backbone, self.backbone, weights=self.weights),
+            partial(ek.backbone, self.backbone, in_channels=task.channels, weights=self.weights),
             len(task.classes),
             self.crop_size,
             min_half_size=self.min_half_size,

@@ -162,7 +162,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         """The network of model.py, for images or for rows."""
         if len(task.size) == 1:
             return self._table_network(task)
-        backbone = task.backbone(self.backbone, weights=self.weights)
+        backbone = ek.backbone(self.backbone, in_channels=task.channels, weights=self.weights)
         channels = 1 if self.channels == 1 else task.channels
         conceptizer = ConvConceptizer(self.concepts, channels, task.size)
         cells = None

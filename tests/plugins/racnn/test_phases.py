@@ -184,7 +184,7 @@ def test_the_papers_network_is_three_trained_ones_and_its_phases_are_in_order(mo
     network = model.build(ek.Task(classes=4, size=64))
     *first, rounds, fused, fusion = model.phases()
 
-    assert calls == [("torchvision/vgg19", {"weights": "DEFAULT"})] * 3
+    assert calls == [("torchvision/vgg19", {"weights": "DEFAULT", "in_channels": 3})] * 3
     assert network(uniform(1, 3, 64, 64)).shape == (1, 4)
     assert network.gradient == "surrogate" and network.proposals[0].min_half_size == 1 / 6
     assert [phase.name for phase in first] == ["warm", "aim"] and fused.name == "fuse"

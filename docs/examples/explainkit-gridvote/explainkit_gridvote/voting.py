@@ -66,7 +66,9 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
 
     def build(self, task: ek.Task) -> GridVoteNetwork:
         """Any backbone will do, a third-party one too."""
-        return GridVoteNetwork(task.backbone(self.backbone), len(task.classes), self.grid)
+        return GridVoteNetwork(
+            ek.backbone(self.backbone, in_channels=task.channels), len(task.classes), self.grid
+        )
 
     def phases(self) -> list[ek.Phase[GridVoteNetwork]]:
         """One phase, in which all parameters learn."""
