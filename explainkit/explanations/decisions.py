@@ -143,9 +143,9 @@ class Decision:
         return torch.nn.functional.one_hot(labels.long(), count) > 0
 
     def kinds(self, truth: Tensor) -> Tensor:
-        """Which kinds images of classes `truth` (N, C) are of, bool: a class, (N, C); without and with a label.
+        """Which kinds images of classes `truth` (N, C) are of, bool: their class, (N, C).
 
-        The latter alternate, (N, 2 C).
+        Of labels there are two kinds each, without and with it, one after the other: (N, 2 C).
         """
         if self.is_exclusive:
             return truth

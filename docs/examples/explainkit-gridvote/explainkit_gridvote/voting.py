@@ -66,9 +66,8 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
 
     def build(self, task: ek.Task) -> GridVoteNetwork:
         """Any backbone will do, a third-party one too."""
-        return GridVoteNetwork(
-            ek.backbone(self.backbone, in_channels=task.channels), len(task.classes), self.grid
-        )
+        backbone = ek.backbone(self.backbone, in_channels=task.channels)
+        return GridVoteNetwork(backbone, len(task.classes), self.grid)
 
     def phases(self) -> list[ek.Phase[GridVoteNetwork]]:
         """One phase, in which all parameters learn."""
