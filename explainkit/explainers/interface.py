@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from explainkit.data.reading import read_images
 from explainkit.data.types import Batch, ImageDataset
-from explainkit.errors import InputError, NotFittedError
+from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import check_images, check_rows
-from explainkit.explainers.state import state_digest, undisturbed
+from explainkit.explainers.isolation import isolated, running
+from explainkit.explainers.state import state_digest
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.validation import class_indices
 from explainkit.networks.precision import reference_tensor
+from explainkit.networks.shadows import owner_of
 from explainkit.protocols import Images, Targets
 from explainkit.training.distributed import accelerator
 from explainkit.training.evaluation import evaluate
@@ -76,6 +78,10 @@ class Explainer(ABC):
     """Further distributions that its explanations depend on: provenance lists their versions."""
     supports_tables: ClassVar[bool] = False
     """Whether it can learn from rows of numbers too."""
+    hooks_network: ClassVar[bool] = False
+    """Whether `explain_batch` hooks modules, changes them or writes gradients: its network is then a copy."""
+    explained_dtypes: ClassVar[tuple[torch.dtype, ...] | None] = None
+    """Of the networks that it explains; ``None``: of any."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
     size: tuple[int, ...] | None = field(default=None, init=False)
@@ -109,6 +115,25 @@ class Explainer(ABC):
         """Where the network is."""
         return reference_tensor(self.network).device
 
+    def check_precision(self) -> None:
+        """Refuse a network in a precision that this explainer cannot explain.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+        """
+        dtype = reference_tensor(self.network).dtype
+        if self.explained_dtypes is not None and dtype not in self.explained_dtypes:
+            raise UnsupportedNetworkError(
+                f"Expected a network in {' or '.join(map(str, self.explained_dtypes))}; got {dtype}, in which "
+                "contributions do not add up. Convert a copy of it with network.float(); autocast is possible."
+            )
+
+    @property
+    def converted_dtype(self) -> torch.dtype | None:
+        """What the network is converted to in order to be explained; ``None``: it is explained as it is."""
+        return None
+
     @property
     def is_tabular(self) -> bool:
         """Whether it was trained on a table, and explains rows (N, F) of it."""
@@ -129,7 +154,10 @@ class Explainer(ABC):
 
     @abstractmethod
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
-        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode."""
+        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode.
+
+        Threads may call it at once: ``self`` is then a copy, and its network may be one.
+        """
 
     def explain(
         self,
@@ -161,24 +189,25 @@ class Explainer(ABC):
         NotFittedError
             Where there is no network yet.
         """
-        network = self.network
         if batch_size < 1:
             raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
-        with undisturbed(network):
+        batches = []
+        with torch.inference_mode(False):
             inputs = self.read_images(images)
             target_indices, foil_indices = (
                 None if value is None else class_indices(value, self.classes, len(inputs)).to(inputs.device)
                 for value in (targets, foils)
             )
-            batches = [
-                self.explain_batch(
-                    inputs[start : start + batch_size],
-                    None if target_indices is None else target_indices[start : start + batch_size],
-                    None if foil_indices is None else foil_indices[start : start + batch_size],
-                )
-                for start in range(0, len(inputs), batch_size)
-            ]
-        return concatenate(batches)
+            for start in range(0, len(inputs), batch_size):
+                rows = slice(start, start + batch_size)
+                with isolated(self) as explainer:
+                    explanations = explainer.explain_batch(
+                        inputs[rows],
+                        None if target_indices is None else target_indices[rows],
+                        None if foil_indices is None else foil_indices[rows],
+                    )
+                batches.append(explanations)
+            return concatenate(batches)
 
     def explain_class(
         self,
@@ -232,16 +261,22 @@ class Explainer(ABC):
 
     def predict(self, images: Images, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Logits (N, C)."""
-        with undisturbed(self.network), torch.no_grad():
-            return torch.cat([self.network(chunk) for chunk in self.read_images(images).split(batch_size)])
+        self.check_precision()
+        logits = []
+        with torch.inference_mode(False), torch.no_grad():
+            for chunk in self.read_images(images).split(batch_size):
+                with running(self.network) as network:
+                    logits.append(network(chunk))
+            return torch.cat(logits)
 
     def evaluate(
         self, dataset: ImageDataset, splits: Sequence[str] = ("train", "validation", "test")
     ) -> dict[str, dict[str, float]]:
         """Accuracy in [0, 1] and mean cross-entropy on each split, un-augmented."""
         self.check_classes(dataset)
-        with undisturbed(self.network):
-            scores = {split: evaluate(self.network, dataset, split, self.device) for split in splits}
+        self.check_precision()
+        with running(self.network) as network:
+            scores = {split: evaluate(network, dataset, split, self.device) for split in splits}
         return {split: {"accuracy": accuracy, "loss": loss} for split, (accuracy, loss) in scores.items()}
 
     def to(self, device: torch.device | str) -> Self:
@@ -289,7 +324,8 @@ class Explainer(ABC):
 
     def provenance(self) -> Provenance:
         """Which explainer explains, with what, now."""
-        network, like = self.network, reference_tensor(self.network)
+        network = owner_of(self.network)
+        like = reference_tensor(network)
         return Provenance(
             explainer=name_of(type(self)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),

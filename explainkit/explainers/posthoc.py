@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from attrs import define
 from torch import nn
@@ -19,6 +19,8 @@ from explainkit.protocols import Images, Targets
 @define(eq=False, kw_only=True)
 class PostHocExplainer(Explainer):
     """A method that explains a network that is trained already."""
+
+    hooks_network: ClassVar[bool] = True
 
     @classmethod
     def from_network(

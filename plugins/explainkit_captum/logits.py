@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import InputError, UnsupportedNetworkError
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.isolation import running
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import reference_tensor
 
@@ -28,24 +28,34 @@ class Logits(nn.Module):
         Kept as it is, under this name.
     reader : callable or None
         Where its logits are; ``None``: decided by the first output.
+    copies_images : bool
+        Whether the network gets a copy of its images, since it writes to them.
     """
 
-    def __init__(self, network: nn.Module, reader: Reader | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, reader: Reader | None = None, *, copies_images: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.training = network.training
-        self._reader = reader
+        self._reader, self._copies_images = reader, copies_images
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""
-        output = self.network(images)
+        output = self.network(images.clone() if self._copies_images else images)
         if self._reader is None:
             self._reader = reader_of(output, len(images))
-        return self._reader(output)
+        logits = self._reader(output)
+        return logits.clone() if logits.is_inference() else logits
 
 
 def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
-    """`network` itself where it returns logits, else with them taken out, as its output for `image` tells.
+    """`network` itself where it returns logits and only reads its images, else in a module that sees to both.
+
+    Parameters
+    ----------
+    image : Tensor or None, (1, 3, H, W)
+        What decides it; ``None``: images are always copied, and the first output tells where the logits are.
 
     Raises
     ------
@@ -53,11 +63,15 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
         Where that output holds no logits.
     """
     if image is None:
-        return Logits(network)
-    with undisturbed(network), torch.no_grad():
-        output = network(image)
+        return Logits(network, copies_images=True)
+    with running(network) as twin, torch.no_grad():
+        own = image.clone()
+        output = twin(own)
+        is_written = own._version > 0 or not torch.equal(own, image)
     reader = reader_of(output, 1)
-    return network if isinstance(output, Tensor) else Logits(network, reader)
+    if isinstance(output, Tensor) and not is_written and not output.is_inference():
+        return network
+    return Logits(network, reader, copies_images=is_written)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -71,8 +85,8 @@ def probe_image(network: nn.Module, size: tuple[int, int] | None) -> Tensor | No
     for height, width in [size] if size else [(side, side) for side in SIZES]:
         image = reference.new_full((1, 3, height, width), 0.5)
         try:
-            with undisturbed(network), torch.no_grad():
-                network(image)
+            with running(network) as twin, torch.no_grad():
+                twin(image.clone())
         except Exception:  # a user's network may refuse a size with any error
             continue
         return image

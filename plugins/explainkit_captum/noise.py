@@ -52,6 +52,9 @@ class NoiseTunnel(CaptumExplainer):
         unit_kind="pixels",
     )
 
+    hooks_network: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = False  # the method inside asks for them, where it needs some
+
     method: str = "saliency"
     options: Mapping[str, Any] = field(factory=dict)
     kind: Kind = field(default="smoothgrad", validator=_is_kind)
@@ -93,6 +96,7 @@ class NoiseTunnel(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """What the method costs, `n_samples` times, as many images at once as `batch_size` allows."""
         inner = copy(self._inner_method)
+        inner._network = self.network  # which may be a copy
         inner.batch_size = min(inner.batch_size, self.batch_size)
         with seeded(self.seed):
             stdev = torch.full((self.n_samples, *images.shape[1:]), float(self.stdev), device=images.device)
@@ -119,6 +123,6 @@ class NoiseTunnel(CaptumExplainer):
             raise ek.InputError("Expected a network: bind the method with network=….")
         return self._inner
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        self._inner_method._prepare(image)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        self._inner_method._prepare(network, image)
