@@ -122,11 +122,11 @@ class Explainer(ABC):
         ------
         UnsupportedNetworkError
         """
-        dtype = reference_tensor(self.network).dtype
-        if self.explained_dtypes is not None and dtype not in self.explained_dtypes:
+        dtype, dtypes = reference_tensor(self.network).dtype, self.explained_dtypes
+        if dtypes is not None and dtype not in dtypes:
             raise UnsupportedNetworkError(
-                f"Expected a network in {' or '.join(map(str, self.explained_dtypes))}; got {dtype}, in which "
-                "contributions do not add up. Convert a copy of it with network.float(); autocast is possible."
+                f"Expected a network in {' or '.join(map(str, dtypes))}; got {dtype}, in which contributions "
+                "do not add up. Convert a copy of it with network.float(); autocast is possible."
             )
 
     @property
