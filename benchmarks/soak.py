@@ -3,7 +3,7 @@
 Usage: python benchmarks/soak.py [--threads 8] [--calls 50] [--seed 0]
 
 Three networks with batch norm and dropout, two of them in training mode with gradients, explained by CAM and
-by all methods of Captum, which are also made anew, asked for logits, and stopped by a network that fails. Every
+by all methods of Captum, which are also made anew, asked for logits, and stopped by a network that fails. A
 result is compared with that of the same call before the threads began, bit for bit. Exits with 1 if any call
 differs or fails, or if modes, gradients, hooks, buffers, weights, warning filters or random states change.
 """

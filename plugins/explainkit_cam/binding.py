@@ -1,17 +1,26 @@
 """Reads CAM's parts out of a network that somebody else wrote, and checks that they make its logits."""
 
 from collections.abc import Callable, Sequence
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.errors import UnsupportedNetworkError
+from explainkit.explainers.isolation import running
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import disable_autocast, full_precision, reference_tensor
 from explainkit.networks.tracing import HOW, split_at_pooling
 from explainkit_cam.model import pooled
+
+
+class _SharedSet(set[tuple[int, ...]]):
+    """A set that copies of a network share, since what it holds is true of them all."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 class BoundNetwork(nn.Module):
@@ -43,10 +52,10 @@ class BoundNetwork(nn.Module):
         self.network = network
         # in a tuple, so that their parameters are not counted twice
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
-        self.register_buffer("mean", torch.tensor(mean or (0.0,) * 3).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std or (1.0,) * 3).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean or (0.0,) * 3, dtype=torch.float32).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std or (1.0,) * 3, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
-        self._sizes: set[tuple[int, ...]] = set()
+        self._sizes = _SharedSet()
 
     def check_size(self, size: Sequence[int]) -> None:
         """Check, once for images of each `size`, that the logits are the pooled features through the head.
@@ -115,21 +124,23 @@ def bind(
             f"Expected a network in float32 or float64; got {reference.dtype}, in which sums do not hold. "
             "Convert a copy of it with network.float()."
         )
-    with undisturbed(network):
-        if features is None or head is None:
-            features, head = split_at_pooling(network)
-        bound = BoundNetwork(network, features, head, mean, std)
-        bound.to(reference.device)
-        bound.eval()
-        bound.signed.fill_((_checked_features(bound, size) < 0).any())
-        bound._sizes.add(tuple(size))
+    if features is None or head is None:
+        with undisturbed(network) as twin:
+            features, head = split_at_pooling(network, twin)
+    bound = BoundNetwork(network, features, head, mean, std)
+    bound.training = network.training
+    for buffer in ("mean", "std", "signed"):
+        setattr(bound, buffer, getattr(bound, buffer).to(reference.device))
+    with running(bound) as twin:
+        bound.signed.fill_((_checked_features(cast(BoundNetwork, twin), size) < 0).any())
+    bound._sizes.add(tuple(size))
     return bound
 
 
 def _checked_features(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
     """The features of noise, black and white, once both ways to the logits are found to agree on them."""
     features, _ = bound._parts
-    noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, *size)
     images = torch.cat([noise, plain]).to(reference_tensor(bound.network))
     with torch.no_grad(), disable_autocast(images.device):

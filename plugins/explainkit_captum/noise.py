@@ -98,9 +98,11 @@ class NoiseTunnel(CaptumExplainer):
         inner = copy(self._inner_method)
         inner._network = self.network  # which may be a copy
         inner.batch_size = min(inner.batch_size, self.batch_size)
+        shape = (self.n_samples, *images.shape[1:])
         with seeded(self.seed):
-            stdev = torch.full((self.n_samples, *images.shape[1:]), float(self.stdev), device=images.device)
-            noise = torch.normal(0, stdev)
+            noise = torch.normal(
+                0, torch.full(shape, float(self.stdev), dtype=torch.float32, device=images.device)
+            )
         row, sample = image_sample_pairs(len(images), self.n_samples, images.device)
         total: Tensor | None = None
         squares: Tensor | None = None

@@ -136,18 +136,24 @@ def test_a_network_that_cannot_be_copied_is_explained_in_turns():
     assert_equal_to_sequential([network])
 
 
-def test_an_error_in_one_thread_does_not_show_in_others():
-    class Refusing(nn.Sequential):
-        def forward(self, images):
-            logits = super().forward(images)
-            if images.shape[-1] == 16:
-                return logits
-            raise LookupError("another size")
+class Refusing(nn.Module):
+    """A network that raises for images of another size, after all of its layers."""
 
-    network = Refusing(*make_network(training=True)).train()
-    guided, cam = (
-        ek.explainer(name, network=network, size=(16, 16)) for name in ("captum/guided-backprop", "cam")
-    )
+    def __init__(self, network):
+        super().__init__()
+        self.inner = network
+
+    def forward(self, images):
+        logits = self.inner(images)
+        if images.shape[-1] == 16:
+            return logits
+        raise LookupError("another size")
+
+
+def test_an_error_in_one_thread_does_not_show_in_others():
+    network = make_network(training=True)
+    cam = ek.explainer("cam", network=network, size=(16, 16))
+    guided = ek.explainer("captum/guided-backprop", network=Refusing(network).train(), size=(16, 16))
     expected, before = [guided.explain(IMAGES).maps, cam.explain(IMAGES).maps], state(network)
 
     def fail():
