@@ -68,10 +68,11 @@ class CaptumExplainer(ek.PostHocExplainer):
     """
     needs_gradients: ClassVar[bool] = True
     """Whether it asks for gradients at the pixels."""
-    takes_differences: ClassVar[bool] = False
-    """Whether it subtracts logits: that is done in full precision, under autocast too.
+    needs_full_precision: ClassVar[bool] = False
+    """Whether the network's own precision is used under autocast too.
 
-    Logits of nearly equal images agree in all digits that bfloat16 has, so that their difference is rounding.
+    Perturbation methods subtract logits of nearly equal images, which agree in all digits that bfloat16 has:
+    the difference would be rounding. Relevance is divided by sums that may nearly cancel.
     """
 
     batch_size: int = field(default=BATCH_SIZE, validator=positive)
@@ -212,8 +213,8 @@ class CaptumExplainer(ek.PostHocExplainer):
         return logits_for(logits.expand(len(targets), -1), targets, foils)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[object]:
-        """Without autocast where logits are subtracted."""
-        return disable_autocast(device) if self.takes_differences else nullcontext()
+        """Without autocast where its rounding would be all that is left."""
+        return disable_autocast(device) if self.needs_full_precision else nullcontext()
 
     def _prepare(self, network: nn.Module, image: Tensor) -> None:
         """Check a copy of the network on one image (1, 3, H, W), and read off it what needs an image."""

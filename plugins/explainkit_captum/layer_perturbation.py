@@ -27,7 +27,7 @@ class LayerFeatureAblation(LayerMethod):
     )
 
     needs_gradients: ClassVar[bool] = False
-    takes_differences: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward pass a cell, and two more."""

@@ -25,6 +25,7 @@ class LayerLRP(LayerMethod):
         additivity="approximate",
         unit_kind="pixels",
     )
+    needs_full_precision: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Two forward passes, and a backward pass; twice that for a contrast."""

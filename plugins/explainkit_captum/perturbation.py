@@ -43,7 +43,7 @@ class Occlusion(CaptumExplainer):
     )
 
     needs_gradients: ClassVar[bool] = False
-    takes_differences: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     window: Sides = None
     stride: Sides = None
@@ -80,7 +80,7 @@ class PatchMethod(CaptumExplainer):
     """
 
     needs_gradients: ClassVar[bool] = False
-    takes_differences: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     patches: Patches = 8
     baseline: Baseline = 0.0

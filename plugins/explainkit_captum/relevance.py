@@ -44,6 +44,7 @@ class LRP(CaptumExplainer):
         unit_kind="pixels",
     )
     hooks_network: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Two forward passes and one backward pass; twice that for a contrast."""

@@ -13,40 +13,20 @@ import explainkit as ek
 MEAN, STD = torch.full((3, 1, 1), 0.4), torch.full((3, 1, 1), 0.25)
 
 
-class Normalizing(Plain):
+class Writing(Plain):
     def forward(self, images):
         images.sub_(MEAN)
         images.div_(STD)
-        return super().forward(images)
-
-
-class Normalized(Plain):
-    def forward(self, images):
-        return super().forward((images - MEAN) / STD)
-
-
-class Assigning(Plain):
-    def forward(self, images):
         images[:, 0] = images[:, 0] * 0.5
+        images.clamp_(-1, 1)
         return super().forward(images)
 
 
-class Assigned(Plain):
+class Reading(Plain):
     def forward(self, images):
-        halved = images.clone()
-        halved[:, 0] = halved[:, 0] * 0.5
-        return super().forward(halved)
-
-
-class Clamping(Plain):
-    def forward(self, images):
-        images.clamp_(0.1, 0.9)
-        return super().forward(images)
-
-
-class Clamped(Plain):
-    def forward(self, images):
-        return super().forward(images.clamp(0.1, 0.9))
+        normalized = (images - MEAN) / STD
+        halved = torch.cat([normalized[:, :1] * 0.5, normalized[:, 1:]], 1)
+        return super().forward(halved.clamp(-1, 1))
 
 
 class Rectifying(Plain):
@@ -59,9 +39,7 @@ class Rectifying(Plain):
 
 
 TWINS = {
-    "normalizes": (Normalizing, Normalized),
-    "assigns": (Assigning, Assigned),
-    "clamps": (Clamping, Clamped),
+    "normalizes, assigns and clamps": (Writing, Reading),
     "rectifies": (Rectifying, lambda: Rectifying(inplace=False)),
 }
 
@@ -70,14 +48,15 @@ TWINS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_that_writes_to_its_images_is_explained_as_one_that_does_not(method, kind):
     writing, clean = (seeded_network(network) for network in TWINS[kind])
-    images = random_images()
+    images = random_images(2, size=12)
     before = images.clone()
+    settings = {"n_steps": 4} if hasattr(captum_explainer(method, clean), "n_steps") else {}
 
-    explainer = captum_explainer(method, writing)
+    explainer = captum_explainer(method, writing, **settings)
     explanations, logits = explainer.explain(images), explainer.predict(images)
 
     assert torch.equal(images, before)
-    expected = captum_explainer(method, clean).explain(before.clone())
+    expected = captum_explainer(method, clean, **settings).explain(before.clone())
     assert torch.equal(explanations.logits, expected.logits)
     assert torch.equal(explanations.maps, expected.maps)
     assert torch.equal(explanations.base, expected.base)
