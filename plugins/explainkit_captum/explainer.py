@@ -23,8 +23,8 @@ from explainkit.networks.precision import (
     reference_tensor,
 )
 from explainkit.protocols import Images, Targets
-from explainkit_captum.differentiation import check_gradients
 from explainkit_captum.logits import check_logits, classifier, probe_image, unwrap
+from explainkit_captum.requirements import check_gradients, check_hooks
 from explainkit_captum.rewiring import rewired
 
 UNITS = ek.Units(
@@ -112,7 +112,7 @@ class CaptumExplainer(ek.PostHocExplainer):
         if image is not None:
             with running(explainer._network, isolate=True) as twin:
                 explainer._name_classes(twin, image)
-                explainer._check_gradients(twin, image)
+                explainer._check_network(twin, image)
         return explainer
 
     @abstractmethod
@@ -219,10 +219,12 @@ class CaptumExplainer(ek.PostHocExplainer):
     def _prepare(self, network: nn.Module, image: Tensor) -> None:
         """Check a copy of the network on one image (1, 3, H, W), and read off it what needs an image."""
         self._name_classes(network, image)
-        self._check_gradients(network, image)
+        self._check_network(network, image)
 
-    def _check_gradients(self, network: nn.Module, image: Tensor) -> None:
-        """Refuse a network without the gradients that the method asks for."""
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """Refuse a network without the hooks or the gradients that the method needs."""
+        if self.hooks_network:
+            check_hooks(network, self.card.title)
         if self.needs_gradients:
             check_gradients(network, image, self.card.title)
 

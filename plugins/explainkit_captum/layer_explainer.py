@@ -16,9 +16,9 @@ from explainkit_captum.baseline import (
     baseline_setting,
     baselines_for,
 )
-from explainkit_captum.differentiation import check_gradients
 from explainkit_captum.explainer import CaptumExplainer
 from explainkit_captum.logits import probe_image, unwrap
+from explainkit_captum.requirements import check_gradients, check_hooks
 
 
 @define(eq=False, kw_only=True)
@@ -80,8 +80,9 @@ class LayerMethod(CaptumExplainer):
         if self.needs_gradients:
             check_gradients(network, image, self.card.title, layer=str(self.layer))
 
-    def _check_gradients(self, network: nn.Module, image: Tensor) -> None:
-        """Refuse a network without any gradients; the layer may not be decided yet."""
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """Refuse a network without hooks, or without any gradients; the layer may not be decided yet."""
+        check_hooks(network, self.card.title)
         if self.needs_gradients:
             check_gradients(network, image, self.card.title, at_pixels=False)
 

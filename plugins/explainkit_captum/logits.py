@@ -11,6 +11,7 @@ from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.isolation import running
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import reference_tensor
+from explainkit_captum.exported import exported_lengths
 
 Reader = Callable[[Any], Tensor]
 """Takes the logits out of an output."""
@@ -30,19 +31,33 @@ class Logits(nn.Module):
         Where its logits are; ``None``: decided by the first output.
     copies_images : bool
         Whether the network gets a copy of its images, since it writes to them.
+    batch_size : int or None
+        How many images the network takes, where it takes one number alone.
     """
 
     def __init__(
-        self, network: nn.Module, reader: Reader | None = None, *, copies_images: bool = False
+        self,
+        network: nn.Module,
+        reader: Reader | None = None,
+        *,
+        copies_images: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.training = network.training
-        self._reader, self._copies_images = reader, copies_images
+        self._reader, self._copies_images, self._batch_size = reader, copies_images, batch_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""
-        output = self.network(images.clone() if self._copies_images else images)
+        if self._batch_size is None:
+            return self._logits(images.clone() if self._copies_images else images)
+        missing = -len(images) % self._batch_size
+        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])  # always a copy
+        return torch.cat([self._logits(chunk) for chunk in filled.split(self._batch_size)])[: len(images)]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        output = self.network(images)
         if self._reader is None:
             self._reader = reader_of(output, len(images))
         logits = self._reader(output)
@@ -62,16 +77,18 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
     UnsupportedNetworkError
         Where that output holds no logits.
     """
+    batch_size = exported_lengths(network)[0]
     if image is None:
-        return Logits(network, copies_images=True)
+        return Logits(network, copies_images=True, batch_size=batch_size)
     with running(network) as twin, torch.no_grad():
-        own = image.clone()
-        output = twin(own)
-        is_written = own._version > 0 or not torch.equal(own, image)
-    reader = reader_of(output, 1)
-    if isinstance(output, Tensor) and not is_written and not output.is_inference():
+        images = image.expand(batch_size or 1, -1, -1, -1).clone()
+        output = twin(images)
+        is_written = images._version > 0 or not torch.equal(images[:1], image)
+    reader = reader_of(output, len(images))
+    is_plain = isinstance(output, Tensor) and not output.is_inference()
+    if is_plain and not is_written and batch_size is None:
         return network
-    return Logits(network, reader, copies_images=is_written)
+    return Logits(network, reader, copies_images=is_written, batch_size=batch_size)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -81,12 +98,19 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 def probe_image(network: nn.Module, size: tuple[int, int] | None) -> Tensor | None:
     """A gray image (1, 3, H, W) that `network` takes, of `size` or one of `SIZES`; ``None`` if of neither."""
-    reference = reference_tensor(network)
-    for height, width in [size] if size else [(side, side) for side in SIZES]:
+    if not isinstance(network, nn.Module):
+        raise UnsupportedNetworkError(
+            f"Expected a network, an nn.Module; got {type(network).__name__}. ExportedProgram has module()."
+        )
+    reference, exported = reference_tensor(network), exported_lengths(network)
+    sizes = [(side, side) for side in SIZES]
+    if size is not None or None not in exported[2:]:
+        sizes = [size or (exported[2], exported[3])]  # type: ignore[list-item]
+    for height, width in sizes:
         image = reference.new_full((1, 3, height, width), 0.5)
         try:
             with running(network) as twin, torch.no_grad():
-                twin(image.clone())
+                twin(image.expand(exported[0] or 1, -1, -1, -1).clone())
         except Exception:  # a user's network may refuse a size with any error
             continue
         return image

@@ -53,7 +53,6 @@ class NoiseTunnel(CaptumExplainer):
     )
 
     hooks_network: ClassVar[bool] = True
-    needs_gradients: ClassVar[bool] = False  # the method inside asks for them, where it needs some
 
     method: str = "saliency"
     options: Mapping[str, Any] = field(factory=dict)
@@ -118,6 +117,9 @@ class NoiseTunnel(CaptumExplainer):
         if self.kind == "smoothgrad":
             return mean
         return mean_square if self.kind == "smoothgrad_sq" else mean_square - mean.square()
+
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """The method inside says what it needs."""
 
     @property
     def _inner_method(self) -> CaptumExplainer:

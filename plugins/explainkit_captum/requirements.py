@@ -1,4 +1,4 @@
-"""Whether a network has the gradients that a method needs, found out on one image."""
+"""Whether a network has the hooks and gradients that a method needs, found out on one image."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import UnsupportedNetworkError
+from explainkit_captum.exported import is_exported
 from explainkit_captum.logits import check_logits, unwrap
 
 WITHOUT_GRADIENTS = (
@@ -14,6 +15,24 @@ WITHOUT_GRADIENTS = (
     "and 'captum/lime'"
 )
 """Methods that need logits alone."""
+
+
+def check_hooks(network: nn.Module, title: str) -> None:
+    """Refuse a network with modules that take no hooks.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        Naming methods that need none.
+    """
+    is_script = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+    if is_script or is_exported(unwrap(network)):
+        reason = "TorchScript takes no hooks" if is_script else "torch.export leaves no layers to hook"
+        raise UnsupportedNetworkError(
+            f"Expected a network of Python modules for {title}; got {type(unwrap(network)).__name__}, and "
+            f"{reason}. Methods that use none can explain it: 'captum/saliency', "
+            f"'captum/integrated-gradients', {WITHOUT_GRADIENTS}."
+        )
 
 
 def check_gradients(
