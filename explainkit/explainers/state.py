@@ -10,6 +10,7 @@ from torch import nn
 
 from explainkit.explanations.serialization import tensors_digest
 from explainkit.networks.default_dtype import float32_by_default
+from explainkit.networks.modes import is_in_training
 from explainkit.networks.random_state import PROCESS_LOCK
 from explainkit.networks.shadows import is_uncopyable, mark_uncopyable, shadow
 
@@ -31,7 +32,7 @@ def undisturbed(
     dtype : torch.dtype or None
         Of the shadow, where it shall be another than that of the network.
     """
-    needs_copy = isolate or dtype is not None or any(module.training for module in network.modules())
+    needs_copy = isolate or dtype is not None or is_in_training(network)
     with torch.inference_mode(False), float32_by_default():
         # the mode was read first: who puts an uncopyable network into eval mode has marked it before
         twin = shadow(network, dtype) if needs_copy and not is_uncopyable(network) else None
