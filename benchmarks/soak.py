@@ -3,9 +3,10 @@
 Usage: python benchmarks/soak.py [--threads 8] [--calls 50] [--seed 0]
 
 Three networks with batch norm and dropout, two of them in training mode with gradients, explained by CAM and
-by all methods of Captum, which are also made anew, asked for logits, and stopped by a network that fails. A
-result is compared with that of the same call before the threads began, bit for bit. Exits with 1 if any call
-differs or fails, or if modes, gradients, hooks, buffers, weights, warning filters or random states change.
+by all methods of Captum, which are also made anew, asked for logits, and stopped by a network that fails; and
+the five architectures, in both modes, asked all questions. A result is compared with that of the same call
+before the threads began, bit for bit. Exits with 1 if any call differs or fails, or if modes, gradients,
+hooks, buffers, weights, warning filters or random states change.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit import registry
+from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 OPTIONS = {
     "gradient-shap": {"n_samples": 3, "stdevs": 0.1},
@@ -33,6 +36,7 @@ OPTIONS = {
     "noise-tunnel": {"n_samples": 3, "method": "guided-backprop"},
     "shapley-value-sampling": {"n_samples": 2, "patches": 3},
 }
+ARCHITECTURES = ("cam", "ccnn", "protopnet", "ra-cnn", "senn")
 METHODS = [name.partition("/")[2] for name in registry.offers("explainers") if name.startswith("captum/")]
 
 
@@ -97,6 +101,33 @@ def calls_for(network: nn.Module, images: Tensor) -> dict[str, Callable[[], Tens
     return calls
 
 
+def architecture_calls(networks: list[nn.Module]) -> dict[str, Callable[[], Tensor]]:
+    """All questions to small examples of the architectures, whose networks are added to `networks`."""
+    calls: dict[str, Callable[[], Tensor]] = {}
+    dataset, images = tiny_dataset(), tiny_images()
+
+    def explain_class(model: ek.InterpretableExplainer) -> Tensor:
+        return model.explain_class(dataset.batches("test", 8)).contributions
+
+    def counterfactual(model: ek.InterpretableExplainer) -> Tensor:
+        return model.counterfactual(images[:2], distractors=dataset).success
+
+    def evaluate(model: ek.InterpretableExplainer) -> Tensor:
+        return torch.tensor(list(model.evaluate(dataset, ["test"])["test"].values()))
+
+    for name in ARCHITECTURES:
+        for is_training in (False, True):
+            model = deepcopy(fitted_example(name))
+            networks.append(model.network.train(is_training))
+            where = f"{name} in {'training' if is_training else 'eval'} mode"
+            calls[f"explain {where}"] = lambda model=model: model.explain(images).contributions
+            calls[f"predict {where}"] = partial(model.predict, images)
+            calls[f"score_ranges {where}"] = partial(model.score_ranges, dataset)
+            for ask in (explain_class, counterfactual, evaluate):
+                calls[f"{ask.__name__} {where}"] = partial(ask, model)
+    return calls
+
+
 def state_of(networks: list[nn.Module]) -> list[object]:
     """All that must be as it was, in values that can be compared."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -131,6 +162,7 @@ def main() -> None:
         for index, network in enumerate(networks)
         for name, call in calls_for(network, images).items()
     }
+    calls |= architecture_calls(networks)
     expected = {name: call() for name, call in calls.items()}
     before = state_of(networks)
     differing: list[str] = []

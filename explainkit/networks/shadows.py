@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
@@ -46,7 +47,9 @@ def shadow(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module | 
             if buffer is not None:
                 memo[id(buffer)] = _converted(buffer.detach(), dtype).clone()
         for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:  # deepcopy refuses tensors with a history
+            if type(value) is OrderedDict and not value:  # of hooks: most of what deepcopy would do
+                memo[id(value)] = OrderedDict()
+            elif isinstance(value, Tensor) and not value.is_leaf:  # deepcopy refuses tensors with a history
                 memo[id(value)] = value.detach()
     try:
         twin: nn.Module = copy.deepcopy(network, memo)
