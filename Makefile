@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow fuzz check clean
+.PHONY: install demo test test-slow fuzz soak check clean
 
 install: .venv/.installed
 
@@ -22,6 +22,9 @@ test-slow: install
 
 fuzz: install
 	$(BIN)/python -m pytest --quiet -n 2 --dist loadfile --no-loadscope-reorder -m "fuzz or not fuzz" tests/hostile
+
+soak: install
+	$(BIN)/python benchmarks/soak.py --threads 8 --calls 50
 
 check: install
 	$(BIN)/ruff check .

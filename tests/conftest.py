@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import distributions
 from textwrap import dedent
@@ -27,6 +28,22 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture
+def double_by_default():
+    """A context in which torch makes float64 tensors by default."""
+    import torch
+
+    @contextmanager
+    def by_default():
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    return by_default
 
 
 @pytest.fixture(scope="session")

@@ -93,8 +93,12 @@ def last_operation(network: nn.Module, images: Tensor) -> Decision:
     Read off the graph of gradients, so that functional operations are seen; where there is none, outputs
     that are never negative and sum to 1 are probabilities.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        outputs = network(images.detach().clone().requires_grad_())
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = network(images.detach().clone().requires_grad_())
+    except (NotImplementedError, RuntimeError):  # of integer kernels and scripts that have no gradients
+        with torch.no_grad():
+            outputs = network(images)
     node: Any = outputs.grad_fn
     if node is None:
         sums = outputs.detach().double().sum(1)

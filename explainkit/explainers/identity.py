@@ -41,9 +41,12 @@ def distinct_names(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
 def versions_of(kind: type[Explainer]) -> dict[str, str]:
     """Of explainkit, of torch, and of the distribution that brought the class."""
     package = kind.__module__.partition(".")[0]
-    distributions = (*packages_distributions().get(package, []), *kind.libraries)
+    distributions = (*_distributions().get(package, []), *kind.libraries)
     versions = {name: version(name) for name in distributions}
     return {"explainkit": __version__, "torch": torch.__version__, **versions}
+
+
+_distributions = cache(packages_distributions)  # reads every installed distribution, half a second a time
 
 
 def check_class_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -17,13 +17,15 @@ from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkErro
 from explainkit.explainers.decisions import decide, given_targets
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
-from explainkit.explainers.state import state_digest, undisturbed
+from explainkit.explainers.isolation import isolated, running
+from explainkit.explainers.state import state_digest
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.validation import class_indices
 from explainkit.networks.precision import reference_tensor
+from explainkit.networks.shadows import owner_of
 from explainkit.protocols import Images, Targets
 from explainkit.training.distributed import accelerator
 from explainkit.training.evaluation import evaluate
@@ -80,6 +82,10 @@ class Explainer(ABC):
     """Further distributions that its explanations depend on: provenance lists their versions."""
     supports_tables: ClassVar[bool] = False
     """Whether it can learn from rows of numbers too."""
+    hooks_network: ClassVar[bool] = False
+    """Whether `explain_batch` hooks modules, changes them or writes gradients: its network is then a copy."""
+    explained_dtypes: ClassVar[tuple[torch.dtype, ...] | None] = None
+    """Of the networks that it explains; ``None``: of any."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
     input_spec: InputSpec = field(factory=InputSpec, init=False)
@@ -114,6 +120,25 @@ class Explainer(ABC):
     def device(self) -> torch.device:
         """Where the network is."""
         return reference_tensor(self.network).device
+
+    def check_precision(self) -> None:
+        """Refuse a network in a precision that this explainer cannot explain.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+        """
+        dtype, dtypes = reference_tensor(self.network).dtype, self.explained_dtypes
+        if dtypes is not None and dtype not in dtypes:
+            raise UnsupportedNetworkError(
+                f"Expected a network in {' or '.join(map(str, dtypes))}; got {dtype}, in which contributions "
+                "do not add up. Convert a copy of it with network.float(); autocast is possible."
+            )
+
+    @property
+    def converted_dtype(self) -> torch.dtype | None:
+        """What the network is converted to in order to be explained; ``None``: it is explained as it is."""
+        return None
 
     @property
     def size(self) -> tuple[int, ...] | None:
@@ -162,7 +187,10 @@ class Explainer(ABC):
         """
         explainer = cls(**settings)
         if not isinstance(network, nn.Module):
-            raise UnsupportedNetworkError(f"Expected a network, an nn.Module; got {type(network).__name__}.")
+            raise UnsupportedNetworkError(
+                f"Expected a network, an nn.Module; got {type(network).__name__}. "
+                "ExportedProgram has module()."
+            )
         explainer.input_spec = spec_for_network(network, size, mean, std, value_range)
         explainer._given_decision = getattr(network, "decision", None) if decision is None else decision
         explainer.adopt_network(network, classes)
@@ -197,7 +225,10 @@ class Explainer(ABC):
 
     @abstractmethod
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
-        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode."""
+        """Explain valid `images` (N, 3, H, W) on the network's device; called in eval mode.
+
+        Threads may call it at once: ``self`` is then a copy, and its network may be one.
+        """
 
     def explain(
         self,
@@ -230,10 +261,10 @@ class Explainer(ABC):
         NotFittedError
             Where there is no network yet.
         """
-        network = self.network
         if batch_size < 1:
             raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
-        with undisturbed(network):
+        batches = []
+        with torch.inference_mode(False):
             inputs = self.read_images(images)
             if targets is None:
                 image_index, target_indices = self._default_targets(inputs, batch_size)
@@ -247,31 +278,30 @@ class Explainer(ABC):
             if image_index is not None:
                 inputs = inputs[image_index]
                 foil_indices = None if foil_indices is None else foil_indices[image_index]
-            batches = [
-                self.explain_batch(
-                    inputs[start : start + batch_size],
-                    None if target_indices is None else target_indices[start : start + batch_size],
-                    None if foil_indices is None else foil_indices[start : start + batch_size],
-                )
-                for start in range(0, len(inputs), batch_size)
-            ]
-        explanations = concatenate(batches)
-        changes: dict[str, Any] = {}
-        if image_index is not None:
-            changes["image_index"] = image_index
-        if explanations.decision != self.decision:
-            changes["decision"] = self.decision
-        if self.input_spec.value_range not in (None, UNIT_RANGE):
-            changes["images"] = self.input_spec.to_unit(explanations.images)
-        return attrs.evolve(explanations, **changes) if changes else explanations
+            for start in range(0, len(inputs), batch_size):
+                rows = slice(start, start + batch_size)
+                with isolated(self) as explainer:
+                    explanations = explainer.explain_batch(
+                        inputs[rows],
+                        None if target_indices is None else target_indices[rows],
+                        None if foil_indices is None else foil_indices[rows],
+                    )
+                batches.append(explanations)
+            explanations = concatenate(batches)
+            changes: dict[str, Any] = {}
+            if image_index is not None:
+                changes["image_index"] = image_index
+            if explanations.decision != self.decision:
+                changes["decision"] = self.decision
+            if self.input_spec.value_range not in (None, UNIT_RANGE):
+                changes["images"] = self.input_spec.to_unit(explanations.images)
+            return attrs.evolve(explanations, **changes) if changes else explanations
 
     def _default_targets(self, images: Tensor, batch_size: int) -> tuple[Tensor | None, Tensor | None]:
         """Which image each explanation is about, and its label; ``None``: one each, of what wins."""
         if self.decision.is_exclusive or len(self.classes) == 1:
             return None, None
-        with torch.no_grad():
-            logits = torch.cat([self.network(chunk) for chunk in images.split(batch_size)])
-        return self.decision.explained(logits)
+        return self.decision.explained(self.predict(images, batch_size=batch_size))
 
     def explain_class(
         self,
@@ -325,19 +355,23 @@ class Explainer(ABC):
 
     def predict(self, images: Images, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Logits (N, C)."""
-        with undisturbed(self.network), torch.no_grad():
-            return torch.cat([self.network(chunk) for chunk in self.read_images(images).split(batch_size)])
+        self.check_precision()
+        logits = []
+        with torch.inference_mode(False), torch.no_grad():
+            for chunk in self.read_images(images).split(batch_size):
+                with running(self.network) as network:
+                    logits.append(network(chunk))
+            return torch.cat(logits)
 
     def evaluate(
         self, dataset: ImageDataset, splits: Sequence[str] = ("train", "validation", "test")
     ) -> dict[str, dict[str, float]]:
         """Accuracy in [0, 1] and mean loss on each split, un-augmented; mean average precision for labels."""
         self.check_classes(dataset)
-        with undisturbed(self.network):
-            return {
-                split: evaluate(self.network, dataset, split, self.device, self.input_spec.from_unit).facts()
-                for split in splits
-            }
+        self.check_precision()
+        scale = self.input_spec.from_unit
+        with running(self.network) as network:
+            return {split: evaluate(network, dataset, split, self.device, scale).facts() for split in splits}
 
     def to(self, device: torch.device | str) -> Self:
         """The same explainer, its network moved to `device`, ``"auto"`` being where the network is.
@@ -375,7 +409,8 @@ class Explainer(ABC):
 
     def provenance(self) -> Provenance:
         """Which explainer explains, with what, now."""
-        network, like = self.network, reference_tensor(self.network)
+        network = owner_of(self.network)
+        like = reference_tensor(network)
         return Provenance(
             explainer=name_of(type(self)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),

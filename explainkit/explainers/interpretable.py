@@ -17,7 +17,7 @@ from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.identity import count_classes
 from explainkit.explainers.inputs import InputSpec, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.isolation import isolated
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
@@ -84,6 +84,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     history : list of Epoch
     """
 
+    explained_dtypes: ClassVar[tuple[torch.dtype, ...] | None] = (torch.float32, torch.float64)
     network_type: ClassVar[type[nn.Module]] = nn.Module
     """What `from_network` takes: a class of networks that has `decompose`."""
 
@@ -244,16 +245,17 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         from explainkit.questions.counterfactual_search import search_counterfactuals
 
         source = self._training_dataset if distractors is None else distractors
-        return search_counterfactuals(
-            self,
-            images,
-            targets,
-            distractors=source,
-            norm=norm,
-            margin=margin,
-            prove=prove,
-            batch_size=batch_size,
-        )
+        with isolated(self) as explainer:
+            return search_counterfactuals(
+                explainer,
+                images,
+                targets,
+                distractors=source,
+                norm=norm,
+                margin=margin,
+                prove=prove,
+                batch_size=batch_size,
+            )
 
     def load_state(
         self,
@@ -349,12 +351,12 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         plausible that is of others.
         """
         batches = dataset.batches("train", BATCH_SIZE) if isinstance(dataset, ImageDataset) else [dataset]
-        with undisturbed(self.network), torch.no_grad():
+        with isolated(self) as explainer, torch.no_grad():
             num_kinds = len(self.classes) * (1 if self.decision.is_exclusive else 2)
             quantiles = Quantiles(num_kinds, len(self._units_on(self.device)))
             for batch in batches:
                 images = self.read_images(batch)
-                decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
+                decomposition: Decomposition = explainer.network.decompose(images)  # type: ignore[operator]
                 truth = self.decision.truth(batch.labels, len(self.classes))
                 rows, kinds = self.decision.kinds(truth).nonzero(as_tuple=True)
                 quantiles.add(decomposition.scores[rows.to(decomposition.scores.device)], kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from attrs import define
 from torch import nn
@@ -19,6 +20,8 @@ from explainkit.protocols import Images, Targets
 @define(eq=False, kw_only=True)
 class PostHocExplainer(Explainer):
     """A method that explains a network that is trained already."""
+
+    hooks_network: ClassVar[bool] = True
 
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
         """Take any network, and normalize its images as `input_spec` says."""

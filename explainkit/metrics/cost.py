@@ -67,8 +67,8 @@ def counting(network: nn.Module, image: Tensor) -> Iterator[Counter]:
         hooks = [
             layer.register_forward_hook(_counting_hook(index, counter)) for index, layer in enumerate(layers)
         ]
-        with undisturbed(network), torch.no_grad():
-            network(image)
+        with undisturbed(network) as undisturbed_network, torch.no_grad():
+            undisturbed_network(image)
         counter.per_pass, counter.forward = counter.forward, [0.0] * len(layers)
         yield counter
     finally:

@@ -66,7 +66,7 @@ def output_shapes(network: nn.Module, image: Tensor) -> OutputShapes:
         for name, module in network.named_modules():
             if name:
                 hooks.enter_context(module.register_forward_hook(partial(record, name)))
-        network(image)
+        network(image.clone())  # which it may write to
     return shapes
 
 
@@ -81,7 +81,7 @@ def run_counts(network: nn.Module, image: Tensor) -> dict[str, int]:
         for name in counts:
             hook = network.get_submodule(name).register_forward_pre_hook(partial(count, name))
             hooks.enter_context(hook)
-        network(image)
+        network(image.clone())  # which it may write to
     return counts
 
 
@@ -98,7 +98,7 @@ def relu_counts(network: nn.Module, image: Tensor) -> tuple[int, int]:
     counts = run_counts(network, image)
     modules = sum(count for name, count in counts.items() if isinstance(network.get_submodule(name), nn.ReLU))
     with torch.enable_grad():
-        logits = network(image.detach().requires_grad_())
+        logits = network(image.detach().requires_grad_().clone())
     waiting, visited, total = [logits.grad_fn], set(), 0
     while waiting:
         node = waiting.pop()

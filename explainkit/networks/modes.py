@@ -6,6 +6,17 @@ from contextlib import contextmanager
 from torch import nn
 
 
+def is_in_training(network: nn.Module) -> bool:
+    """Whether any module of `network` is in training mode; quicker than going through ``modules()``."""
+    waiting = [network]
+    while waiting:
+        module = waiting.pop()
+        if module.training:
+            return True
+        waiting += [child for child in module._modules.values() if child is not None]
+    return False
+
+
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """`network` in eval mode within this context; afterwards each of its modules is in the mode it was in.

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 def reference_tensor(network: nn.Module) -> Tensor:
     """A tensor on the network's device and in its precision."""
-    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    default = torch.empty(0, dtype=torch.float32)
+    return next((p for p in network.parameters() if p.is_floating_point()), default)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -17,7 +18,12 @@ def full_precision(values: Tensor) -> Tensor:
     >>> full_precision(torch.ones(2, dtype=torch.bfloat16)).dtype
     torch.float32
     """
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.float() if is_low_precision(values.dtype) else values
+
+
+def is_low_precision(dtype: torch.dtype) -> bool:
+    """Whether `dtype` is float16 or bfloat16, in which sums and differences of logits lose their digits."""
+    return dtype in (torch.float16, torch.bfloat16)
 
 
 def disable_autocast(device: torch.device) -> torch.autocast:

@@ -1,7 +1,10 @@
 """Where a network that somebody else wrote pools its features, read out of its traced graph."""
 
-from collections.abc import Sequence
+import operator
+import threading
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -25,18 +28,28 @@ _PASSIVE_FUNCTIONS = {
 _PASSIVE_MODULES = (nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity)
 
 
-def split_at_pooling(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+_lock = threading.Lock()
+"""Tracing changes `nn.Module` for the whole process: one thread at a time traces."""
+
+
+def split_at_pooling(network: nn.Module, twin: nn.Module | None = None) -> tuple[nn.Module, nn.Linear]:
     """The part of `network` up to the tensor (N, D, h, w) that it pools, and its linear layer.
 
-    Found in the traced graph, going back from the output; the parts share the network's parameters. Trace in
-    eval mode: what the network does differently in training is not seen.
+    Found in the traced graph, going back from the output; the parts share the network's parameters.
+
+    Parameters
+    ----------
+    network : nn.Module
+    twin : nn.Module or None
+        A copy in eval mode, to be traced in its place: what a network does differently in training is not
+        seen.
 
     Raises
     ------
     UnsupportedNetworkError
         Where it cannot be traced, or does not end in global average pooling and one linear layer.
     """
-    graph = _trace(network)
+    graph = _trace(network if twin is None else twin)
     modules = dict(network.named_modules())
     node = _first_input(next(node for node in graph.nodes if node.op == "output"))
     node = _skip_passive(node, modules)
@@ -57,7 +70,7 @@ def split_at_pooling(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
         raise UnsupportedNetworkError(
             f"Expected a tensor before the pooling of {type(network).__name__}; got none. {HOW}"
         )
-    return _truncate(network, graph, pooled_from), head
+    return _truncate(network, graph, pooled_from, before=node), head
 
 
 def split_before_last_pooling(network: nn.Module) -> nn.Module:
@@ -73,7 +86,7 @@ def split_before_last_pooling(network: nn.Module) -> nn.Module:
     pooled_from = _first_input(pooling[-1]) if pooling else None
     if pooled_from is None:
         raise UnsupportedNetworkError(f"Expected a pooling layer; {type(network).__name__} has none.")
-    return _truncate(network, graph, pooled_from)
+    return _truncate(network, graph, pooled_from, before=pooling[-1])
 
 
 def split_after(network: nn.Module, layer: str) -> nn.Module:
@@ -99,13 +112,9 @@ def split_after(network: nn.Module, layer: str) -> nn.Module:
 
 def _trace(network: nn.Module, ends: Sequence[str] = ()) -> fx.Graph:
     """The graph of `network`, in which the modules called `ends` stay whole."""
-
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-            return module_qualified_name in ends or super().is_leaf_module(module, module_qualified_name)
-
     try:
-        return Tracer().trace(network)
+        with _lock:
+            return _Tracer(ends).trace(network)
     except Exception as error:  # tracing runs the user's code on symbols, which can fail in any way
         raise UnsupportedNetworkError(
             f"{type(network).__name__} could not be traced ({error}). Name its parts: "
@@ -113,19 +122,68 @@ def _trace(network: nn.Module, ends: Sequence[str] = ()) -> fx.Graph:
         ) from error
 
 
-def _truncate(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:
-    """The network, ending at the node `last`."""
+class _Proxy(fx.Proxy):
+    """A symbol that takes assignments to its items down."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+class _Tracer(fx.Tracer):
+    """Leaves modules called `ends` whole, and lets other threads run their networks meanwhile."""
+
+    def __init__(self, ends: Sequence[str]) -> None:
+        super().__init__()
+        self._ends, self._thread = ends, threading.get_ident()
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name in self._ends or super().is_leaf_module(module, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _truncate(
+    network: nn.Module, graph: fx.Graph, last: fx.Node, before: fx.Node | None = None
+) -> fx.GraphModule:
+    """The network, ending at the node `last`, with all changes made to it `before` another node."""
     truncated = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
+        if node is before:
+            break
         copied[node] = truncated.node_copy(node, lambda old: copied[old])
-        if node is last:
+        if node is last and before is None:
             break
     truncated.output(copied[last])
     module = fx.GraphModule(network, truncated)
-    module.graph.eliminate_dead_code()
+    modules = dict(network.named_modules())
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or _writes(node, modules))
     module.recompile()
     return module
+
+
+def _writes(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node changes a tensor in place, so that it counts although nothing takes its result."""
+    if node.op == "call_module":
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
+    if node.op not in ("call_method", "call_function"):
+        return False
+    name = str(getattr(node.target, "__name__", node.target))
+    is_in_place = name.endswith("_") and not name.endswith("__")
+    return is_in_place or node.target is operator.setitem or bool(node.kwargs.get("inplace"))
 
 
 def _first_input(node: fx.Node) -> fx.Node | None:

@@ -1,12 +1,14 @@
 """Reads CAM's parts out of a network that somebody else wrote, and checks that they make its logits."""
 
 from collections.abc import Callable, Sequence
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from explainkit.errors import UnsupportedNetworkError
 from explainkit.explainers.inputs import InputSpec
+from explainkit.explainers.isolation import running
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition
@@ -18,6 +20,13 @@ from explainkit_cam.model import pooled
 
 DEFAULT_SIZE = (224, 224)
 """Of the images that a network is checked on, where no size is given."""
+
+
+class _SharedSet(set[tuple[int, ...]]):
+    """A set that copies of a network share, since what it holds is true of them all."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 class BoundNetwork(nn.Module):
@@ -50,7 +59,7 @@ class BoundNetwork(nn.Module):
         # in a tuple, so that their parameters are not counted twice
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
-        self._sizes: set[tuple[int, ...]] = set()
+        self._sizes = _SharedSet()
 
     def check_size(self, size: Sequence[int]) -> None:
         """Check, once for images of each `size`, that the logits are the pooled features through the head.
@@ -64,10 +73,15 @@ class BoundNetwork(nn.Module):
             _checked_features(self, size)
             self._sizes.add(tuple(size))
 
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images (N, D, H, W) as the network takes them: always a copy, to which it may write."""
+        normalized: Tensor = self.normalization(images)
+        return images.clone() if normalized is images else normalized
+
     def decompose(self, images: Tensor) -> Decomposition:
         """The maps that are pooled; a filter that can go below zero is two units, above and below."""
         features, head = self._parts
-        maps = full_precision(features(self.normalization(images)))
+        maps = full_precision(features(self.normalized(images)))
         decomposition = pooled(maps, head)
         if not self.signed:
             return decomposition
@@ -79,7 +93,7 @@ class BoundNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's own logits."""
-        return self.network(self.normalization(images))
+        return self.network(self.normalized(images))
 
 
 def bind(
@@ -103,16 +117,17 @@ def bind(
             f"Expected a network in float32 or float64; got {reference.dtype}, in which sums do not hold. "
             "Convert a copy of it with network.float()."
         )
-    with undisturbed(network):
-        if features is None or head is None:
-            features, head = split_at_pooling(network)
-        bound = BoundNetwork(network, features, head, input_spec)
-        bound.signed = bound.signed.to(reference.device)
-        bound.normalization.to(device=reference.device, dtype=reference.dtype)
-        bound.eval()
-        size = input_spec.size or DEFAULT_SIZE
-        bound.signed.fill_((_checked_features(bound, size) < 0).any())
-        bound._sizes.add(tuple(size))
+    if features is None or head is None:
+        with undisturbed(network) as twin:
+            features, head = split_at_pooling(network, twin)
+    bound = BoundNetwork(network, features, head, input_spec)
+    bound.training = network.training
+    bound.signed = bound.signed.to(reference.device)
+    bound.normalization.to(device=reference.device, dtype=reference.dtype)
+    size = input_spec.size or DEFAULT_SIZE
+    with running(bound) as twin:
+        bound.signed.fill_((_checked_features(cast(BoundNetwork, twin), size) < 0).any())
+    bound._sizes.add(tuple(size))
     return bound
 
 
@@ -120,12 +135,12 @@ def _checked_features(bound: BoundNetwork, size: Sequence[int]) -> Tensor:
     """The features of noise, black and white, once both ways to the logits are found to agree on them."""
     features, _ = bound._parts
     shape = (2, bound.input_spec.channels, *size)
-    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     plain = torch.tensor([0.0, 1.0])[:, None, None, None].expand(shape)
     images = bound.input_spec.from_unit(torch.cat([noise, plain]).to(reference_tensor(bound.network)))
     with torch.no_grad(), disable_autocast(images.device):
         try:
-            maps, logits = features(bound.normalization(images)), bound(images)
+            maps, logits = features(bound.normalized(images)), bound(images)
         except RuntimeError as error:  # whatever the user's layers say of images that they cannot take
             raise UnsupportedNetworkError(
                 f"Expected a network that takes images {('N', *shape[1:])}; it says: {error}. "

@@ -3,11 +3,12 @@
 Kokhlikyan and others: Captum: A unified and generic model interpretability library for PyTorch.
 arXiv:2009.07896. Each method cites its own paper in its card.
 
-Read explainer.py for what they share, logits.py for networks that return more than logits, baseline.py and
-patches.py for what is compared and covered, seeding.py for chance; then the methods: gradients.py, guided.py,
-deep_lift.py, relevance.py, perturbation.py, surrogate.py, noise.py; and those that stop at a layer:
-layer_explainer.py for what they share, layer_gradients.py, layer_deep_lift.py, layer_relevance.py,
-layer_perturbation.py.
+Read explainer.py for what they share, logits.py for networks that return more than logits, exported.py for
+those from torch.export, requirements.py for gradients and hooks that are missing, rewiring.py for what
+hooks leave, baseline.py and patches.py for what is compared and covered, seeding.py for chance; then the
+methods: gradients.py, guided.py, deep_lift.py, relevance.py, perturbation.py, surrogate.py, noise.py; and
+those that stop at a layer: layer_explainer.py for what they share, layer_gradients.py, layer_deep_lift.py,
+layer_relevance.py, layer_perturbation.py.
 """
 
 from explainkit import Offer, hookimpl

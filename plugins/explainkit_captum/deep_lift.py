@@ -69,7 +69,7 @@ class DeepLift(CaptumExplainer):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
+    hooks_network: ClassVar[bool] = True
 
     baseline: Baseline = 0.0
     eps: float = 1e-10
@@ -92,9 +92,9 @@ class DeepLift(CaptumExplainer):
         """With the baseline in words where it is an image."""
         return {**super().settings(), "baseline": baseline_setting(self.baseline)}
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        check_run_once(unwrap(self.network), image, self.card.title)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        check_run_once(unwrap(network), image, self.card.title)
 
 
 @define(eq=False, kw_only=True)
@@ -113,7 +113,7 @@ class DeepLiftShap(CaptumExplainer):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
+    hooks_network: ClassVar[bool] = True
 
     baselines: Baselines = GRAYS
 
@@ -138,9 +138,9 @@ class DeepLiftShap(CaptumExplainer):
         """With the baselines in words where they are images."""
         return {**super().settings(), "baselines": baseline_setting(self.baselines)}
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        check_run_once(unwrap(self.network), image, self.card.title)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        check_run_once(unwrap(network), image, self.card.title)
 
 
 def split_baselines(baselines: Tensor, max_count: int) -> tuple[Tensor, ...]:

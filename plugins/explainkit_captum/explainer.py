@@ -1,9 +1,8 @@
 """What all methods share: a network of anybody's, one attribution map an image, two units."""
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import reduce
 from typing import Any, ClassVar
@@ -18,10 +17,18 @@ from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.decisions import last_operation
 from explainkit.explainers.identity import check_class_names
 from explainkit.explainers.interface import BATCH_SIZE
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.isolation import running
 from explainkit.networks.input_scaling import normalized
+from explainkit.networks.precision import (
+    disable_autocast,
+    full_precision,
+    is_low_precision,
+    reference_tensor,
+)
 from explainkit.protocols import Images, Targets
 from explainkit_captum.logits import check_logits, classifier, probe_image, unwrap
+from explainkit_captum.requirements import check_gradients, check_hooks
+from explainkit_captum.rewiring import rewired
 
 UNITS = ek.Units(
     kind="pixels",
@@ -57,10 +64,18 @@ class CaptumExplainer(ek.PostHocExplainer):
     libraries: ClassVar[tuple[str, ...]] = ("captum",)
     one_pass: ClassVar[bool] = False
     """Whether Captum sends each image once through the network, unchanged: that pass gives the logits."""
-    rewires: ClassVar[bool] = False
+    hooks_network: ClassVar[bool] = False
     """Whether Captum goes into the network's modules.
 
     What stops it there is then raised as an `UnsupportedNetworkError`.
+    """
+    needs_gradients: ClassVar[bool] = True
+    """Whether it asks for gradients at the pixels."""
+    needs_full_precision: ClassVar[bool] = False
+    """Whether the network's own precision is used under autocast too.
+
+    Perturbation methods subtract logits of nearly equal images, which agree in all digits that bfloat16 has:
+    the difference would be rounding. Relevance is divided by sums that may nearly cancel.
     """
 
     batch_size: int = field(default=BATCH_SIZE, validator=positive)
@@ -89,8 +104,9 @@ class CaptumExplainer(ek.PostHocExplainer):
         self._network = classifier(network, image)
         self._names = tuple(check_class_names(classes)) if classes else ()
         if image is not None:
-            with undisturbed(network):
-                self._name_classes(image)
+            with running(self._network, isolate=True) as twin:
+                self._name_classes(twin, image)
+                self._check_network(twin, image)
 
     @abstractmethod
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
@@ -125,9 +141,9 @@ class CaptumExplainer(ek.PostHocExplainer):
             Where Captum cannot read the network, saying what stops it.
         """
         if not self._is_prepared:
-            with undisturbed(self.network):
+            with running(self.network, isolate=True, dtype=self.converted_dtype) as twin:
                 images = self.read_images(images)
-                self._prepare(images[:1])
+                self._prepare(twin, images[:1].to(reference_tensor(twin).dtype))
             self._is_prepared = True
         bounded = copy(self)
         bounded.batch_size = min(self.batch_size, batch_size)
@@ -135,8 +151,18 @@ class CaptumExplainer(ek.PostHocExplainer):
             images, targets, foils=foils, batch_size=bounded.batch_size
         )
 
+    @property
+    def converted_dtype(self) -> torch.dtype | None:
+        """float32 for a network in half precision: the same weights, with sums that hold."""
+        return torch.float32 if is_low_precision(reference_tensor(self.network).dtype) else None
+
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         """The logits, one call of Captum's, and its sum over channels by sign."""
+        images = images.to(reference_tensor(self.network).dtype)
+        with self._precision(images.device):
+            return self._explain_batch(images, targets, foils)
+
+    def _explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> ek.Explanations:
         if self.one_pass:
             recorder = LogitRecorder(self.network, targets, foils)
             attribution = self.attributed(recorder, images, {})
@@ -152,11 +178,13 @@ class CaptumExplainer(ek.PostHocExplainer):
                     Margin(self.network), images, {"additional_forward_args": (targets, foils)}
                 )
             )
-        maps = by_sign(attribution, logits.dtype)
+        logits = full_precision(logits)
+        maps = by_sign(full_precision(attribution), logits.dtype)
         amounts = maps.sum((2, 3))
         scores = torch.stack([amounts[:, 0], 0 - amounts[:, 1]], 1)  # never minus zero
         return ek.Explanations(
-            logits=logits, targets=targets, base=self.base_of(images, targets, foils), scores=scores,
+            logits=logits.to(maps.dtype), targets=targets,
+            base=self.base_of(images, targets, foils).to(maps.dtype), scores=scores,
             weights=torch.ones_like(scores), maps=maps, units=UNITS, classes=self.classes, images=images,
             additivity=self.card.additivity, provenance=self.provenance(), foils=foils,
         )  # fmt: skip
@@ -166,27 +194,40 @@ class CaptumExplainer(ek.PostHocExplainer):
 
         Nothing of Captum's stays on the network, failures are errors of ours.
         """
-        guard = rewired(unwrap(self.network), self.card.title) if self.rewires else nullcontext()
-        with guard:
+        guard = rewired(unwrap(self.network), self.card.title) if self.hooks_network else nullcontext()
+        with guard, self._precision(images.device):
             return self.attribute(network, images.detach().requires_grad_(), question).detach()
 
     def mean_logits(self, baselines: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean of `baselines` (B, 3, H, W) in the targets' logits, or their margins: (N,)."""
         with torch.no_grad():
-            logits = torch.cat([self.network(batch) for batch in baselines.split(self.batch_size)]).mean(0)
+            logits = torch.cat([self.network(batch) for batch in baselines.split(self.batch_size)])
+            logits = full_precision(logits).mean(0)
         return logits_for(logits.expand(len(targets), -1), targets, foils)
 
-    def _prepare(self, image: Tensor) -> None:
-        """Check the network on the first image (1, 3, H, W), and read off it what needs an image."""
-        self._name_classes(image)
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Without autocast where its rounding would be all that is left."""
+        return disable_autocast(device) if self.needs_full_precision else nullcontext()
 
-    def _name_classes(self, image: Tensor) -> None:
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        """Check a copy of the network on one image (1, D, H, W), and read off it what needs an image."""
+        self._name_classes(network, image)
+        self._check_network(network, image)
+
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """Refuse a network without the hooks or the gradients that the method needs."""
+        if self.hooks_network:
+            check_hooks(network, self.card.title)
+        if self.needs_gradients:
+            check_gradients(network, image, self.card.title)
+
+    def _name_classes(self, network: nn.Module, image: Tensor) -> None:
         """Count classes off the logits, or hold the names to their number; see how the network ends."""
         if self.classes:
             return
         with torch.no_grad():
-            count = check_logits(self.network(image), 1).shape[1]
-        self.set_classes(count, self._names or None, last_operation(self.network, image))
+            count = check_logits(network(image), 1).shape[1]
+        self.set_classes(count, self._names or None, last_operation(network, image))
 
 
 class LogitRecorder(nn.Module):
@@ -269,32 +310,3 @@ def question_batches(
     """`images` at most `count` at a time, and the question about them."""
     for rows in torch.arange(len(images), device=images.device).split(max(1, count)):
         yield images[rows], select_question(question, rows)
-
-
-@contextmanager
-def rewired(network: nn.Module, title: str) -> Iterator[None]:
-    """A context for methods that change the modules of `network`: what Captum leaves there is taken off.
-
-    Raises
-    ------
-    UnsupportedNetworkError
-    """
-    before = {module: set(vars(module)) for module in network.modules()}
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks")  # said at every call
-            yield
-    except torch.OutOfMemoryError:
-        raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        if isinstance(error, ek.ExplainKitError):
-            raise
-        message = " ".join(str(error).split())
-        raise UnsupportedNetworkError(
-            f"{title} cannot go through {type(network).__name__}: {message[:300]}. Methods that need "
-            "gradients or logits alone, as 'captum/integrated-gradients' and 'captum/occlusion', can."
-        ) from error
-    finally:
-        for module, names in before.items():
-            for name in set(vars(module)) - names:
-                delattr(module, name)

@@ -160,8 +160,8 @@ class GradientShap(CaptumExplainer):
         baselines, samples = baselines_for(images, self.baselines), self.n_samples
         with seeded(self.seed):  # in Captum's order
             start = baselines[np.random.choice(len(baselines), samples).tolist()]
-            stdevs = torch.full((samples, *images.shape[1:]), float(self.stdevs), device=images.device)
-            noise = torch.normal(0, stdevs)
+            shape, device = (samples, *images.shape[1:]), images.device
+            noise = torch.normal(0, torch.full(shape, float(self.stdevs), dtype=torch.float32, device=device))
             step = torch.tensor(np.random.uniform(0.0, 1.0, samples)).to(images)[:, None, None, None]
         gradient = attr.Saliency(network)
         total = torch.zeros_like(images)

@@ -24,11 +24,11 @@ class _ReluRuleMethod(CaptumExplainer):
     """
 
     one_pass: ClassVar[bool] = True
-    rewires: ClassVar[bool] = True
+    hooks_network: ClassVar[bool] = True
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        warn_of_unreached(self.network, image, self.card.title, "the result equals plain gradients")
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        warn_of_unreached(network, image, self.card.title, "the result equals plain gradients")
 
 
 @define(eq=False, kw_only=True)

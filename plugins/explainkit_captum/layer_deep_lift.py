@@ -25,7 +25,6 @@ class LayerDeepLift(OneBaselineMethod):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """One forward pass of images and baselines together, and a backward pass down to the layer."""
@@ -36,9 +35,9 @@ class LayerDeepLift(OneBaselineMethod):
         ]
         return torch.cat(attributions)
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        check_run_once(unwrap(self.network), image, self.card.title)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        check_run_once(unwrap(network), image, self.card.title)
 
 
 @define(eq=False, kw_only=True)
@@ -51,7 +50,6 @@ class LayerDeepLiftShap(BaselinesMethod):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward pass a baseline, each of image and baseline together, and a backward pass."""
@@ -66,6 +64,6 @@ class LayerDeepLiftShap(BaselinesMethod):
             weighted.append(torch.cat(attributions) * (len(chunk) / len(baselines)))
         return torch.stack(weighted).sum(0)
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        check_run_once(unwrap(self.network), image, self.card.title)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        check_run_once(unwrap(network), image, self.card.title)

@@ -1,12 +1,12 @@
 """What methods share that stop at a layer with a grid (N, D, h, w): coarse maps of what the network saw."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import define
 from torch import Tensor, nn
 
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.isolation import running
 from explainkit.networks.layers import check_spatial_layer, last_spatial_layer, layer_name, output_shapes
 from explainkit_captum.baseline import (
     GRAYS,
@@ -18,6 +18,7 @@ from explainkit_captum.baseline import (
 )
 from explainkit_captum.explainer import CaptumExplainer
 from explainkit_captum.logits import probe_image, unwrap
+from explainkit_captum.requirements import check_gradients, check_hooks
 
 
 @define(eq=False, kw_only=True)
@@ -29,6 +30,8 @@ class LayerMethod(CaptumExplainer):
     layer : str, nn.Module or None
         By dotted name, or itself; the last that returns (N, D, h, w) with more than one cell unless given.
     """
+
+    hooks_network: ClassVar[bool] = True
 
     layer: str | nn.Module | None = None
 
@@ -48,19 +51,27 @@ class LayerMethod(CaptumExplainer):
             self.layer = layer_name(network, self.layer)
             image = probe_image(network, self.input_spec)
             if image is not None:
-                with undisturbed(network):
-                    check_spatial_layer(output_shapes(network, image), self.layer)
+                with running(network, isolate=True) as twin:
+                    check_spatial_layer(output_shapes(twin, image), self.layer)
 
     def at_layer(self, method: type, network: nn.Module, **settings: Any) -> Any:
         """Captum's `method` about `network`, at the layer."""
         return method(network, unwrap(self.network).get_submodule(str(self.layer)), **settings)
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        shapes = output_shapes(unwrap(self.network), image)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        shapes = output_shapes(unwrap(network), image)
         if self.layer is None:
             self.layer = last_spatial_layer(shapes)
         check_spatial_layer(shapes, str(self.layer))
+        if self.needs_gradients:
+            check_gradients(network, image, self.card.title, layer=str(self.layer))
+
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """Refuse a network without hooks, or without any gradients; the layer may not be decided yet."""
+        check_hooks(network, self.card.title)
+        if self.needs_gradients:
+            check_gradients(network, image, self.card.title, at_pixels=False)
 
 
 @define(eq=False, kw_only=True)

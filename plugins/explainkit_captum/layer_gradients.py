@@ -59,15 +59,14 @@ class GuidedGradCam(LayerMethod):
         additivity="none",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Two forward passes and two backward passes."""
         return self.at_layer(attr.GuidedGradCam, network).attribute(images, **question)
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        warn_of_unreached(self.network, image, self.card.title, "its gradients are plain ones")
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        warn_of_unreached(network, image, self.card.title, "its gradients are plain ones")
 
 
 @define(eq=False, kw_only=True)

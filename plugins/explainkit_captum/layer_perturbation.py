@@ -26,6 +26,9 @@ class LayerFeatureAblation(LayerMethod):
         unit_kind="pixels",
     )
 
+    needs_gradients: ClassVar[bool] = False
+    needs_full_precision: ClassVar[bool] = True
+
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward pass a cell, and two more."""
         with torch.no_grad():

@@ -25,16 +25,16 @@ class LayerLRP(LayerMethod):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Two forward passes, and a backward pass; twice that for a contrast."""
         with passing(self.network):
             return by_class(self.at_layer(attr.LayerLRP, self.network), images, question)
 
-    def _prepare(self, image: Tensor) -> None:
-        CaptumExplainer._prepare(self, image)
-        network = unwrap(self.network)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        CaptumExplainer._prepare(self, network, image)
+        network = unwrap(network)
         check_ruled(network, image, self.card.title)
         shapes = output_shapes(network, image)
         ruled = {

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.inputs import InputSpec
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.isolation import running
 from explainkit.networks.input_scaling import NormalizedNetwork
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import reference_tensor
+from explainkit_captum.exported import exported_lengths
 
 Reader = Callable[[Any], Tensor]
 """Takes the logits out of an output."""
@@ -30,36 +31,66 @@ class Logits(nn.Module):
         Kept as it is, under this name.
     reader : callable or None
         Where its logits are; ``None``: decided by the first output.
+    copies_images : bool
+        Whether the network gets a copy of its images, since it writes to them.
+    batch_size : int or None
+        How many images the network takes, where it takes one number alone.
     """
 
-    def __init__(self, network: nn.Module, reader: Reader | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        reader: Reader | None = None,
+        *,
+        copies_images: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.training = network.training
-        self._reader = reader
+        self._reader, self._copies_images, self._batch_size = reader, copies_images, batch_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""
+        if self._batch_size is None:
+            return self._logits(images.clone() if self._copies_images else images)
+        missing = -len(images) % self._batch_size
+        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])  # always a copy
+        return torch.cat([self._logits(chunk) for chunk in filled.split(self._batch_size)])[: len(images)]
+
+    def _logits(self, images: Tensor) -> Tensor:
         output = self.network(images)
         if self._reader is None:
             self._reader = reader_of(output, len(images))
-        return self._reader(output)
+        logits = self._reader(output)
+        return logits.clone() if logits.is_inference() else logits
 
 
 def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
-    """`network` itself where it returns logits, else with them taken out, as its output for `image` tells.
+    """`network` itself where it returns logits and only reads its images, else in a module that sees to both.
+
+    Parameters
+    ----------
+    image : Tensor or None, (1, 3, H, W)
+        What decides it; ``None``: images are always copied, and the first output tells where the logits are.
 
     Raises
     ------
     UnsupportedNetworkError
         Where that output holds no logits.
     """
+    batch_size = exported_lengths(network)[0]
     if image is None:
-        return Logits(network)
-    with undisturbed(network), torch.no_grad():
-        output = network(image)
-    reader = reader_of(output, 1)
-    return network if isinstance(output, Tensor) else Logits(network, reader)
+        return Logits(network, copies_images=True, batch_size=batch_size)
+    with running(network) as twin, torch.no_grad():
+        images = image.expand(batch_size or 1, -1, -1, -1).clone()
+        output = twin(images)
+        is_written = images._version > 0 or not torch.equal(images[:1], image)
+    reader = reader_of(output, len(images))
+    is_plain = isinstance(output, Tensor) and not output.is_inference()
+    if is_plain and not is_written and batch_size is None:
+        return network
+    return Logits(network, reader, copies_images=is_written, batch_size=batch_size)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -71,12 +102,15 @@ def unwrap(network: nn.Module) -> nn.Module:
 
 def probe_image(network: nn.Module, spec: InputSpec) -> Tensor | None:
     """A gray image (1, D, H, W) that `network` takes, of its size or of `SIZES`; ``None`` if of neither."""
-    reference = reference_tensor(network)
-    for height, width in [spec.size] if spec.size else [(side, side) for side in SIZES]:
+    reference, exported = reference_tensor(network), exported_lengths(unwrap(network))
+    sizes: list[Any] = [(side, side) for side in SIZES]
+    if spec.size is not None or None not in exported[2:]:
+        sizes = [spec.size or (exported[2], exported[3])]
+    for height, width in sizes:
         image = spec.from_unit(reference.new_full((1, spec.channels, height, width), 0.5))
         try:
-            with undisturbed(network), torch.no_grad():
-                network(image)
+            with running(network) as twin, torch.no_grad():
+                twin(image.expand(exported[0] or 1, -1, -1, -1).clone())
         except Exception:  # a user's network may refuse a size with any error
             continue
         return image

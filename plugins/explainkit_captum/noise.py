@@ -53,6 +53,8 @@ class NoiseTunnel(CaptumExplainer):
         unit_kind="pixels",
     )
 
+    hooks_network: ClassVar[bool] = True
+
     method: str = "saliency"
     options: Mapping[str, Any] = field(factory=dict)
     kind: Kind = field(default="smoothgrad", validator=_is_kind)
@@ -81,10 +83,13 @@ class NoiseTunnel(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """What the method costs, `n_samples` times, as many images at once as `batch_size` allows."""
         inner = copy(self._inner_method)
+        inner._network = self.network  # which may be a copy
         inner.batch_size = min(inner.batch_size, self.batch_size)
+        shape = (self.n_samples, *images.shape[1:])
         with seeded(self.seed):
-            stdev = torch.full((self.n_samples, *images.shape[1:]), float(self.stdev), device=images.device)
-            noise = torch.normal(0, stdev)
+            noise = torch.normal(
+                0, torch.full(shape, float(self.stdev), dtype=torch.float32, device=images.device)
+            )
         row, sample = image_sample_pairs(len(images), self.n_samples, images.device)
         total: Tensor | None = None
         squares: Tensor | None = None
@@ -101,12 +106,15 @@ class NoiseTunnel(CaptumExplainer):
             return mean
         return mean_square if self.kind == "smoothgrad_sq" else mean_square - mean.square()
 
+    def _check_network(self, network: nn.Module, image: Tensor) -> None:
+        """The method inside says what it needs."""
+
     @property
     def _inner_method(self) -> CaptumExplainer:
         if self._inner is None:
             raise ek.InputError("Expected a network: bind the method with network=….")
         return self._inner
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        self._inner_method._prepare(image)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        self._inner_method._prepare(network, image)

@@ -42,6 +42,9 @@ class Occlusion(CaptumExplainer):
         unit_kind="pixels",
     )
 
+    needs_gradients: ClassVar[bool] = False
+    needs_full_precision: ClassVar[bool] = True
+
     window: Sides = None
     stride: Sides = None
     baseline: Baseline = 0.0
@@ -75,6 +78,9 @@ class PatchMethod(CaptumExplainer):
     baseline : float, sequence of three floats, or Tensor (3, H, W)
         What patches are filled with. Black unless given, as in Captum.
     """
+
+    needs_gradients: ClassVar[bool] = False
+    needs_full_precision: ClassVar[bool] = True
 
     patches: Patches = 8
     baseline: Baseline = 0.0

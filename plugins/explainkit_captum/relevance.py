@@ -44,16 +44,17 @@ class LRP(CaptumExplainer):
         additivity="approximate",
         unit_kind="pixels",
     )
-    rewires: ClassVar[bool] = True
+    hooks_network: ClassVar[bool] = True
+    needs_full_precision: ClassVar[bool] = True
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """Two forward passes and one backward pass; twice that for a contrast."""
         with passing(self.network):
             return by_class(attr.LRP(self.network), images, question)
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
-        check_ruled(unwrap(self.network), image, self.card.title)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
+        check_ruled(unwrap(network), image, self.card.title)
 
 
 class HandingOn(PropagationRule):  # type: ignore[misc]

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from explainkit.networks.random_state import kept_random_state
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within, torch, NumPy and Python draw from `seed`; afterwards they go on where they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    """Within, torch, NumPy and Python draw from `seed`; afterwards they go on where they were.
+
+    Captum draws from the generators of the process, so that one thread at a time does.
+    """
+    with kept_random_state():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield

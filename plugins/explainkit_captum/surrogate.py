@@ -68,8 +68,8 @@ class Surrogate(PatchMethod):
         """Captum's method about `network`."""
         raise NotImplementedError
 
-    def _prepare(self, image: Tensor) -> None:
-        super()._prepare(image)
+    def _prepare(self, network: nn.Module, image: Tensor) -> None:
+        super()._prepare(network, image)
         try:
             import sklearn  # noqa: F401
         except ImportError as error:

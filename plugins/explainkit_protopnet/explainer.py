@@ -10,8 +10,9 @@ from attrs import define
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.explainers.state import undisturbed
+from explainkit.explainers.state import in_place
 from explainkit.explanations.spatial import Keep
+from explainkit.networks.random_state import kept_random_state
 from explainkit.training.phases import step_decay
 from explainkit_protopnet.head import refit
 from explainkit_protopnet.initialization import begin_at_patches
@@ -216,7 +217,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     def project(self, dataset: ek.ImageDataset) -> Self:
         """Project the prototypes of a network that learned elsewhere, and learn its last layer anew."""
         self.check_classes(dataset)
-        with undisturbed(self.network), torch.no_grad():
+        with kept_random_state(), in_place(self.network), torch.no_grad():
             project(self._fitted(), dataset, distinct=self.distinct, box_region=self.box_region)
             refit(self._fitted(), dataset, penalty=self.penalty)
         return self._adopt(self.network, dataset.classes, self.input_spec)

@@ -254,9 +254,9 @@ def test_a_method_that_fails_on_the_way_leaves_no_gradients():
 def test_undisturbed_is_in_eval_mode_with_gradients():
     network = nn.Linear(2, 2)
 
-    with torch.inference_mode(), undisturbed(network):
-        assert not network.training and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        network(torch.zeros(1, 2)).sum().backward()
+    with torch.inference_mode(), undisturbed(network) as twin:
+        assert not twin.training and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        twin(torch.zeros(1, 2)).sum().backward()
 
     assert network.training and network.weight.grad is None
 
