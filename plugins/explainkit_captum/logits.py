@@ -77,7 +77,7 @@ def classifier(network: nn.Module, image: Tensor | None) -> nn.Module:
     UnsupportedNetworkError
         Where that output holds no logits.
     """
-    batch_size = exported_lengths(network)[0]
+    batch_size = exported_lengths(unwrap(network))[0]
     if image is None:
         return Logits(network, copies_images=True, batch_size=batch_size)
     with running(network) as twin, torch.no_grad():
@@ -102,7 +102,7 @@ def probe_image(network: nn.Module, size: tuple[int, int] | None) -> Tensor | No
         raise UnsupportedNetworkError(
             f"Expected a network, an nn.Module; got {type(network).__name__}. ExportedProgram has module()."
         )
-    reference, exported = reference_tensor(network), exported_lengths(network)
+    reference, exported = reference_tensor(network), exported_lengths(unwrap(network))
     sizes = [(side, side) for side in SIZES]
     if size is not None or None not in exported[2:]:
         sizes = [size or (exported[2], exported[3])]  # type: ignore[list-item]
