@@ -84,7 +84,7 @@ def speed(pairs: int, batch_size: int, probes: int) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for preset, size, classes in (("mnist", 28, 10), ("small", 64, 20)):
         torch.manual_seed(0)
-        model = ek.explainer("senn", preset=preset, robustness_fraction=0.0)
+        model = ek.explainer("senn", preset=preset, robustness_fraction=0.0, with_instability=True)
         assert isinstance(model, SENN)
         network = model.build(ek.Task(classes=classes, size=size))
         network.fold_batch_norms()
@@ -131,7 +131,9 @@ def accuracies(name: str, preset: str, seeds: Sequence[int]) -> None:
     for seed in seeds:
         dataset = ek.dataset(name, seed=seed)
         start = time.perf_counter()
-        model = ek.explainer("senn", preset=preset).fit(dataset, seed=seed, device="cpu", progress=False)
+        model = ek.explainer("senn", preset=preset, with_instability=True).fit(
+            dataset, seed=seed, device="cpu", progress=False
+        )
         seconds = time.perf_counter() - start
         accuracies_by_seed.append(model.evaluate(dataset, ["test"])["test"]["accuracy"])
         explanations = model.explain(next(dataset.batches("test", 500)))

@@ -64,7 +64,8 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
     label_smoothing, dropout : float
         Of the labels; before the parametrizer's last layer.
     with_instability : bool
-        Report beside each explanation how far its weights drift around the input; that takes a backward pass.
+        Report beside each explanation how far its weights drift around the input, which takes another forward
+        pass and a backward pass. It can be set on a trained explainer.
     """
 
     card: ClassVar[ek.Card] = ek.Card(
@@ -140,7 +141,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
     exact_jacobian: bool = False
     label_smoothing: float = 0.05
     dropout: float = 0.0
-    with_instability: bool = True
+    with_instability: bool = False
     _features: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -68,6 +68,8 @@ def with_weights(name, weights):
     values = [value for key, value in sorted(weights.items()) if key.startswith(prefix)]
     state = dict(zip(names, values, strict=True))
     explainer.load_state(state, explainer.classes, explainer.input_spec, None)
+    if name == "senn":
+        explainer.with_instability = True
     score_range = explainer.score_ranges(tiny_dataset())
     explainer.units = evolve(explainer.units, score_range=score_range)
     explainer.network.eval()

@@ -1,12 +1,16 @@
 """Drawings show the sum, examples and the certificate."""
 
+from copy import copy
+
 from senn_networks import fitted_explainer
 
 from explainkit.testing import tiny_images
 
 
 def test_drawing_shows_sum_examples_strip_and_certificate():
-    explanation = fitted_explainer().explain(tiny_images())[0]
+    model = copy(fitted_explainer())
+    model.with_instability = True
+    explanation = model.explain(tiny_images())[0]
 
     figure = explanation.figure()
     figure.canvas.draw()

@@ -16,6 +16,7 @@ def test_a_table_is_learned_and_explained_by_its_columns(tmp_path):
     model, dataset = wine_explainer()
     batch = whole_split(dataset, "test")
 
+    model.with_instability = True
     explanations = model.explain(batch).check_additivity()
 
     assert model.evaluate(dataset, ("test",))["test"]["accuracy"] > 0.9
