@@ -34,6 +34,7 @@ from explainkit.data.types import Batch
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.counterfactuals import RegionSwaps
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.questions.goals import Goals
 from explainkit.questions.region_swap import MOST, _RegionSwapSearch, gather_distractors
 
 DRAWS = 50
@@ -97,19 +98,20 @@ def flips_as_predicted(model: Model, images: Tensor, targets: Tensor, dataset: A
     """Whether the network says the target (N,) once the cells are swapped that the evidence says will do."""
     assert model.units is not None
     is_flipped = []
+    goals = Goals(decision=model.decision, targets=targets, wanted=torch.ones(len(targets), dtype=torch.bool))
     with undisturbed(model.network), torch.no_grad():
-        distractors = gather_distractors(model, dataset, targets, images)
+        distractors = gather_distractors(model, dataset, goals, images)
         for rows in torch.arange(len(images)).split(16):
             decomposition: Decomposition = model.network.decompose(images[rows])  # type: ignore[operator]
             search = _RegionSwapSearch(
-                model, model.units, images[rows], decomposition, targets[rows], distractors
+                model, model.units, images[rows], decomposition, goals.select(rows), distractors
             )
             order, lengths, chosen, shift = search._candidates()
             most = torch.minimum(search.num_valid_cells, torch.tensor(int(MOST * order.shape[2])))
             length = torch.minimum(lengths, most)[:, 0]
             cells = order[:, 0].argsort(1) < length[:, None]
             sources = search._shift_images(chosen, shift)[:, 0]
-            swapped = search._swap_cells(images[rows], sources, cells)
+            swapped = search.cells.swap(images[rows], sources, cells)
             is_flipped.append(model.network(swapped).argmax(1) == targets[rows])
     return torch.cat(is_flipped)
 

@@ -28,15 +28,10 @@ from explainkit.explanations.spatial import saliency_grid
 from explainkit.explanations.units import Units
 from explainkit.protocols import InterpretableExplainer
 from explainkit.questions.goals import Goals
-
-GRID = (8, 8)
-"""Cells that are swapped: of an image; the columns of a table are swapped one by one."""
+from explainkit.questions.swap_cells import cells_of
 
 EXEMPLARS = 16
 """Images of each class in the distractors that are looked at, each also in its mirror."""
-
-SHIFT = 2
-"""By how many cells another image may be shifted, up to, along either side."""
 
 TRIED = 4
 """Candidates of each image that are tried in pixels."""
@@ -141,7 +136,7 @@ def gather_distractors(
     outputs = [explainer.network(chunk).cpu() for chunk in images.split(256) if len(chunk)]
     logits = torch.cat([torch.zeros(0, num_classes), *outputs])
     is_correct = _is_kind(decision, logits, kinds[class_row])
-    has_mirrors = like.ndim == 4
+    has_mirrors = cells_of(like).has_mirrors
     height = EXEMPLARS * (2 if has_mirrors else 1)
     num_kinds = num_classes * (1 if decision.is_exclusive else 2)
     row = torch.full((num_kinds,), -1).index_put((kinds,), torch.arange(len(kinds)))
@@ -192,12 +187,8 @@ class _RegionSwapSearch:
         self.explainer, self.units, self.distractors = explainer, units, distractors
         self.images, self.decomposition, self.goals = images, decomposition, goals
         self.predicted = decomposition.logits.argmax(1)
-        self.is_tabular = images.ndim == 2
-        self.grid = (1, images.shape[1]) if self.is_tabular else GRID
-        self.device = images.device
-        reach = 0 if self.is_tabular else SHIFT
-        steps = torch.arange(-reach, reach + 1)
-        self.shifts = torch.cartesian_prod(steps, steps) if reach else torch.zeros(1, 2, dtype=torch.long)
+        self.cells, self.device = cells_of(images), images.device
+        self.grid, self.shifts = self.cells.grid, self.cells.shifts
         self.num_forwards = 0
 
     def run(self) -> RegionSwaps:
@@ -213,19 +204,21 @@ class _RegionSwapSearch:
         rows, best = torch.arange(n, device=self.device), size.min(1).indices
         regions = masks[rows, best] & ~is_target[:, None]
         source = sources[rows, best]
-        images = self._swap_cells(self.images, source, regions)
+        images = self.cells.swap(self.images, source, regions)
         logits = self._forward(images)
         success = self.goals.are_reached(logits)
         failed = ~success & regions.any(1)  # another batch rounds otherwise
         images[failed], logits[failed] = self.images[failed], self.decomposition.logits[failed]
         regions = regions & ~failed[:, None]
         is_swapped = regions.any(1)
-        first_mirror = EXEMPLARS if not self.is_tabular else self.distractors.ids.shape[1] + 1
+        is_mirror = (
+            chosen[rows, best] >= EXEMPLARS if self.cells.has_mirrors else torch.zeros_like(is_swapped)
+        )
         return RegionSwaps(
             images=images, regions=regions.view(n, *self.grid), success=success, logits=logits,
             exemplars=ids[rows, best].masked_fill(~is_swapped, -1),
             sources=source, shifts=self.shifts.to(self.device)[shift[rows, best]],
-            mirrored=(chosen[rows, best] >= first_mirror) & is_swapped,
+            mirrored=is_mirror & is_swapped,
             predicted_size=lengths[rows, best], num_forwards=self.num_forwards,
         )  # fmt: skip
 
@@ -293,11 +286,7 @@ class _RegionSwapSearch:
             shift = torch.full((len(self.images), e), s, device=self.device)
             chosen = torch.arange(e, device=self.device).expand(len(self.images), e)
             change = (self._shift_images(chosen, shift) - self.images[:, None]) * slope[:, None]
-            if self.is_tabular:
-                gains.append(change)
-                continue
-            pooled = F.adaptive_avg_pool2d(change.sum(2), self.grid).flatten(2)
-            gains.append(pooled * (change[0, 0, 0].numel() / pooled.shape[2]))
+            gains.append(self.cells.total(change))
         total = torch.stack(gains, 2)
         # -inf where nothing is laid over
         return total + self._shift_cells(total.new_zeros(1, 1, *self.grid)).flatten(3)
@@ -316,30 +305,11 @@ class _RegionSwapSearch:
         return torch.stack([padded[..., y : y + h, x : x + w] for y, x in starts], 2)
 
     def _shift_images(self, chosen: Tensor, shift: Tensor) -> Tensor:
-        """The distractors' images `chosen` (N, Q) under their shifts, (N, Q, 3, H, W)."""
+        """The distractors' images `chosen` (N, Q) under their shifts, (N, Q, D, H, W)."""
         row = self.distractors.row.to(self.device)[self.goals.kind]
-        images = self.distractors.images[row[:, None], chosen]
-        if self.is_tabular:
-            return images
-        size = images.shape[-2:]
-        moves = self.shifts.to(self.device)[shift]  # (N, Q, 2)
-        indices = []
-        for axis in range(2):
-            step = (moves[..., axis] * size[axis] / self.grid[axis]).round().long()
-            along = torch.arange(size[axis], device=self.device) - step[..., None]
-            indices.append(along.clamp(0, size[axis] - 1))
-        n, q = chosen.shape
-        image = torch.arange(n * q, device=self.device).view(n * q, 1, 1)
-        y, x = indices[0].view(n * q, -1, 1), indices[1].view(n * q, 1, -1)
-        shifted = images.flatten(0, 1).permute(0, 2, 3, 1)[image, y, x]
-        return shifted.permute(0, 3, 1, 2).unflatten(0, (n, q))
-
-    def _swap_cells(self, images: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
-        """Images (M, 3, H, W) with cells `regions` (M, P) of `sources` laid over."""
-        if self.is_tabular:
-            return torch.where(regions, sources, images)
-        mask = F.interpolate(regions.view(-1, 1, *self.grid).float(), images.shape[-2:], mode="nearest") > 0
-        return torch.where(mask, sources, images)
+        return self.cells.shift(
+            self.distractors.images[row[:, None], chosen], self.shifts.to(self.device)[shift]
+        )
 
     def _forward(self, images: Tensor) -> Tensor:
         """The network's logits of images (M, 3, H, W), counted in `num_forwards`."""
@@ -390,5 +360,5 @@ class _RegionSwapSearch:
 
     def _gives_target(self, image: Tensor, sources: Tensor, regions: Tensor) -> Tensor:
         """Whether the images of index `image` (M,) are their targets with `regions` of `sources`: (M,)."""
-        swapped = self._swap_cells(self.images[image], sources, regions)
+        swapped = self.cells.swap(self.images[image], sources, regions)
         return self.goals.select(image).are_reached(self._forward(swapped))

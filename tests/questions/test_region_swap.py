@@ -5,7 +5,8 @@ import torch
 from counterfactual_cases import counterfactual_case, each_explainer
 from toys import Cells, batch_of, labeled, noise, toy, wine
 
-from explainkit.questions.region_swap import GRID, MOST, SHIFT
+from explainkit.questions.region_swap import MOST
+from explainkit.questions.swap_cells import GRID, SHIFT
 from explainkit.testing import fitted_example, tiny_dataset
 
 
