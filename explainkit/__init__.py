@@ -19,8 +19,9 @@ from explainkit.version import __version__
 if TYPE_CHECKING:
     from explainkit.comparison import Comparison, compare
     from explainkit.data.types import Batch, ImageDataset, Sample
+    from explainkit.explainers.card import Card
     from explainkit.explainers.inputs import InputSpec
-    from explainkit.explainers.interface import Card, Explainer
+    from explainkit.explainers.interface import Explainer
     from explainkit.explainers.interpretable import InterpretableExplainer, Task
     from explainkit.explainers.posthoc import PostHocExplainer
     from explainkit.explainers.saving import load, save
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _LATER = {  # what needs torch is imported when it is first asked for
     "Backbone": "networks.backbones",
     "Batch": "data.types",
-    "Card": "explainers.interface",
+    "Card": "explainers.card",
     "ClassExplanation": "explanations.class_level",
     "ClassExplanations": "explanations.class_level",
     "Comparison": "comparison",

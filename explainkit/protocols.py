@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from explainkit.data.types import Batch, ImageDataset
+    from explainkit.explainers.card import Card
     from explainkit.explainers.inputs import InputSpec
-    from explainkit.explainers.interface import Card
     from explainkit.explanations.batch import Explanations
     from explainkit.explanations.decisions import Decision
     from explainkit.explanations.units import Units

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from explainkit.data.reading import LARGEST_SIDE, read_images
 from explainkit.data.types import Batch, ImageDataset
-from explainkit.errors import InputError, NormalizationWarning
+from explainkit.errors import InputError, NormalizationWarning, UnsupportedNetworkError
 from explainkit.explanations.validation import as_floats
 from explainkit.networks.backbones import channels_of
 from explainkit.networks.input_scaling import normalizing_module
@@ -226,9 +226,15 @@ def spec_for_network(
 
     Raises
     ------
+    UnsupportedNetworkError
+        For what is no network.
     InputError
         Where it is said how to normalize, and the network does that already.
     """
+    if not isinstance(network, nn.Module):
+        raise UnsupportedNetworkError(
+            f"Expected a network, an nn.Module; got {type(network).__name__}. ExportedProgram has module()."
+        )
     stated: InputSpec | None = getattr(network, "input_spec", None)
     module = normalizing_module(network)
     is_unsaid = isinstance(value_range, str)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import attrs
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
 from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
+from explainkit.explainers.card import Card
 from explainkit.explainers.decisions import decide, given_targets
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
 from explainkit.explainers.isolation import isolated, running
+from explainkit.explainers.settings import check_settings, settings_of
 from explainkit.explainers.state import state_digest
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decisions import Decision, Rule
-from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.validation import class_indices
 from explainkit.networks.precision import reference_tensor
@@ -37,30 +38,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 """How many images are explained at once by default."""
-
-
-PART = {"is_part": True}
-"""Metadata of a field that names a part of a network trained elsewhere, and so is no setting to be saved."""
-
-
-@frozen(kw_only=True)
-class Card:
-    """What an explainer is and claims; the conformance kit holds it to this.
-
-    Attributes
-    ----------
-    title, citation : str
-        Its name, and authors, venue and arXiv number of its source.
-    additivity : {"exact", "approximate", "none"}
-        Whether contributions add up to the logit.
-    unit_kind : str
-        What its units are: ``"filters"``, ``"prototypes"``, ``"concepts"``, ``"parts"``, ``"pixels"`` …
-    """
-
-    title: str
-    citation: str
-    additivity: Additivity
-    unit_kind: str
 
 
 @define(eq=False, kw_only=True)
@@ -96,16 +73,7 @@ class Explainer(ABC):
     _augment: Mapping[str, str] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        for item in attrs.fields(type(self)):
-            value = getattr(self, item.name)
-            kind = {"int": int, "float": float, "str": str, "bool": bool}.get(str(item.type), item.type)
-            if not item.init or kind not in (int, float, str, bool):
-                continue
-            is_right = isinstance(value, (int, float) if kind is float else kind)
-            if not is_right or (kind is not bool and isinstance(value, bool)) or value != value:
-                raise InputError(
-                    f"Expected {item.name} of {self.card.title} as {kind.__name__}; got {value!r}."
-                )
+        check_settings(self)
 
     @property
     def network(self) -> nn.Module:
@@ -186,11 +154,6 @@ class Explainer(ABC):
             Where the network normalizes images itself, and `mean` and `std` are given too.
         """
         explainer = cls(**settings)
-        if not isinstance(network, nn.Module):
-            raise UnsupportedNetworkError(
-                f"Expected a network, an nn.Module; got {type(network).__name__}. "
-                "ExportedProgram has module()."
-            )
         explainer.input_spec = spec_for_network(network, size, mean, std, value_range)
         explainer._given_decision = getattr(network, "decision", None) if decision is None else decision
         explainer.adopt_network(network, classes)
@@ -399,13 +362,7 @@ class Explainer(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What the explainer was made with, by name."""
-        return {
-            item.name.lstrip("_"): getattr(self, item.name)
-            for item in attrs.fields(type(self))
-            if item.init
-            and "is_part" not in item.metadata
-            and not isinstance(getattr(self, item.name), nn.Module)
-        }
+        return settings_of(self)
 
     def provenance(self) -> Provenance:
         """Which explainer explains, with what, now."""

@@ -8,7 +8,7 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 import explainkit as ek
-from explainkit.explainers.interface import PART
+from explainkit.explainers.settings import PART
 from explainkit.explanations.spatial import activation_regions, bounding_boxes
 from explainkit.training.phases import step_decay
 from explainkit_cam.binding import DEFAULT_SIZE, BoundNetwork, bind

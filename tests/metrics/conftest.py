@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from explainkit.data.datasets.aviary.dataset import Aviary, aviary
 from explainkit.data.datasets.aviary.observer import IdealObserver
 from explainkit.data.types import ImageDataset
-from explainkit.explainers.interface import Card
+from explainkit.explainers.card import Card
 from explainkit.explainers.posthoc import PostHocExplainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.units import Units

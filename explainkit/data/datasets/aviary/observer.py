@@ -22,8 +22,8 @@ from explainkit.data.datasets.aviary.scenes import Booleans, Scenes
 from explainkit.data.random_keys import random_keys
 from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
+from explainkit.explainers.card import Card
 from explainkit.explainers.inputs import spec_of_dataset
-from explainkit.explainers.interface import Card
 from explainkit.explainers.interpretable import InterpretableExplainer, Task
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights
 from explainkit.explanations.units import Units

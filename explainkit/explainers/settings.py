@@ -1,0 +1,46 @@
+"""The settings of an explainer: its attrs fields, checked, and by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import nn
+
+from explainkit.errors import InputError
+
+if TYPE_CHECKING:
+    from explainkit.explainers.interface import Explainer
+
+PART = {"is_part": True}
+"""Metadata of a field that names a part of a network trained elsewhere, and so is no setting to be saved."""
+
+
+def check_settings(explainer: Explainer) -> None:
+    """Refuse numbers, texts and switches of another kind than a setting has.
+
+    Raises
+    ------
+    InputError
+    """
+    for item in attrs.fields(type(explainer)):
+        value = getattr(explainer, item.name)
+        kind = {"int": int, "float": float, "str": str, "bool": bool}.get(str(item.type), item.type)
+        if not item.init or kind not in (int, float, str, bool):
+            continue
+        is_right = isinstance(value, (int, float) if kind is float else kind)
+        if not is_right or (kind is not bool and isinstance(value, bool)) or value != value:
+            raise InputError(
+                f"Expected {item.name} of {explainer.card.title} as {kind.__name__}; got {value!r}."
+            )
+
+
+def settings_of(explainer: Explainer) -> dict[str, Any]:
+    """What `explainer` was made with, by name, less the parts of a network."""
+    return {
+        item.name.lstrip("_"): getattr(explainer, item.name)
+        for item in attrs.fields(type(explainer))
+        if item.init
+        and "is_part" not in item.metadata
+        and not isinstance(getattr(explainer, item.name), nn.Module)
+    }
