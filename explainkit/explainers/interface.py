@@ -24,7 +24,7 @@ from explainkit.explainers.state import state_digest
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.provenance import Provenance
-from explainkit.explanations.validation import class_indices
+from explainkit.explanations.validation import foil_indices
 from explainkit.networks.precision import reference_tensor
 from explainkit.networks.shadows import owner_of
 from explainkit.protocols import Images, Targets
@@ -235,19 +235,19 @@ class Explainer(ABC):
                 image_index, target_indices = given_targets(
                     self.decision, self.classes, targets, len(inputs), inputs.device
                 )
-            foil_indices = None
+            against = None
             if foils is not None:
-                foil_indices = class_indices(foils, self.classes, len(inputs)).to(inputs.device)
+                against = foil_indices(foils, self.classes, len(inputs)).to(inputs.device)
             if image_index is not None:
                 inputs = inputs[image_index]
-                foil_indices = None if foil_indices is None else foil_indices[image_index]
+                against = None if against is None else against[image_index]
             for start in range(0, len(inputs), batch_size):
                 rows = slice(start, start + batch_size)
                 with isolated(self) as explainer:
                     explanations = explainer.explain_batch(
                         inputs[rows],
                         None if target_indices is None else target_indices[rows],
-                        None if foil_indices is None else foil_indices[rows],
+                        None if against is None else against[rows],
                     )
                 batches.append(explanations)
             explanations = concatenate(batches)
@@ -334,7 +334,10 @@ class Explainer(ABC):
         self.check_precision()
         scale = self.input_spec.from_unit
         with running(self.network) as network:
-            return {split: evaluate(network, dataset, split, self.device, scale).facts() for split in splits}
+            return {
+                split: evaluate(network, dataset, split, self.device, scale, self.decision).facts()
+                for split in splits
+            }
 
     def to(self, device: torch.device | str) -> Self:
         """The same explainer, its network moved to `device`, ``"auto"`` being where the network is.

@@ -20,7 +20,7 @@ from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.single import Explanation
 from explainkit.explanations.spatial import is_localized, resize, saliency_grid
 from explainkit.explanations.units import Units
-from explainkit.explanations.validation import as_names, check_explanations, class_indices
+from explainkit.explanations.validation import as_names, check_explanations, foil_indices
 
 
 @frozen(eq=False, kw_only=True)
@@ -272,7 +272,7 @@ class Explanations:
                 f"Expected explanations of all classes; these by {self.provenance.explainer} know one. "
                 "Call explain(images, targets, foils=…) for a contrast."
             )
-        foils = class_indices(foils, self.classes, len(self)).to(self.targets.device)
+        foils = foil_indices(foils, self.classes, len(self)).to(self.targets.device)
         decomposition = self.decomposition
         weights = decomposition.weights_for(self.targets) - decomposition.weights_for(foils)
         base = decomposition.bias_for(self.targets) - decomposition.bias_for(foils)

@@ -116,7 +116,8 @@ def capital(text: str) -> str:
 
 def image_sentence(explanation: Explanation, supporting: int | None, opposing: int | None) -> str:
     """`Explanation.sentence`."""
-    if not explanation.batch.decision.is_exclusive and not explanation.says_target:
+    decision, has_foil = explanation.batch.decision, explanation.foil_name is not None
+    if not decision.is_exclusive and not explanation.says_target and not has_foil:
         return _absent_sentence(explanation, supporting, opposing)
     if supporting is None and opposing is None:
         sentence = plugin_sentence(explanation)
@@ -154,7 +155,6 @@ def _absent_sentence(explanation: Explanation, supporting: int | None, opposing:
         subject = f"{explanation.prediction_name}; {name}"
     elif decision.negative is not None:
         subject = f"{decision.negative}; {name}"
-    foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
     reasons = _largest(explanation, explanation.contributions, 1 if supporting is None else supporting)
     objections = _largest(explanation, -explanation.contributions, 3 if opposing is None else opposing)
     if opposing is None:
@@ -164,7 +164,7 @@ def _absent_sentence(explanation: Explanation, supporting: int | None, opposing:
     opposes = listed(_summed_by_phrase(objections)) if objections else "nothing"
     probability = explanation.probability
     assert probability is not None  # a label has one
-    return f"{subject}{foil}: {odds(probability)}. For it {supports}, against it {opposes}."
+    return f"{subject}: {odds(probability)}. For it {supports}, against it {opposes}."
 
 
 def odds(probability: float) -> str:

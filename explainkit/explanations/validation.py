@@ -129,6 +129,22 @@ def class_indices(
     return torch.tensor([class_index(classes, _name_or_index(target)) for target in listed], dtype=torch.long)
 
 
+def foil_indices(foils: Any, classes: Sequence[str], count: int) -> Tensor:
+    """Classes to contrast with, one an image or one for all, as (N,) int64.
+
+    Raises
+    ------
+    InputError, UnknownNameError
+        As `class_indices`; and where there is one class alone.
+    """
+    if len(classes) == 1:
+        raise InputError(
+            f"Expected two classes or more for a contrast; there is {classes[0]!r} alone, whose explanation "
+            "has what is against it too."
+        )
+    return class_indices(foils, classes, count)
+
+
 def target_pairs(targets: Any, classes: Sequence[str], count: int) -> tuple[Tensor | None, Tensor]:
     """Targets, of which an image may have several, as which image (M,) and which class (M,) each is.
 

@@ -8,6 +8,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from explainkit.data.types import ImageDataset
+from explainkit.explanations.decisions import Decision
 from explainkit.networks.modes import eval_mode
 from explainkit.networks.precision import reference_tensor
 from explainkit.training.criteria import classification_loss, mean_average_precision
@@ -51,6 +52,7 @@ def evaluate(
     split: str,
     device: torch.device,
     scale: Callable[[Tensor], Tensor] | None = None,
+    decision: Decision | None = None,
     *,
     batch_size: int = 256,
 ) -> Evaluation:
@@ -60,8 +62,10 @@ def evaluate(
     ----------
     scale : callable or None
         Brings images in [0, 1] to the range that the network takes.
+    decision : Decision or None
+        How its outputs become an answer; ``None``: as the labels of the data set say.
     """
-    dtype, decision = reference_tensor(network).dtype, dataset.decision
+    dtype, decision = reference_tensor(network).dtype, decision or dataset.decision
     right, loss, count = 0.0, 0.0, 0
     all_logits, all_truth = [], []
     with eval_mode(network), torch.no_grad():
@@ -71,7 +75,8 @@ def evaluate(
             labels = batch.labels.to(device)
             truth = decision.truth(labels, logits.shape[1])
             holds = decision.holds(logits)
-            if labels.ndim == 2:
+            if truth.shape[1] > 1 and not decision.is_exclusive:
+                labels = truth
                 right += (holds == truth).double().mean(1).sum().item()
                 all_logits.append(logits.cpu())
                 all_truth.append(truth.cpu())

@@ -388,3 +388,27 @@ def test_the_conformance_kit_holds_explainers_of_any_decision_and_channels(name)
         settings = {"network": twins()[0], "classes": ["healthy", "ill"]}
     method = name if name.startswith("captum/") else "cam"
     check_explainer(ek.explainer(method, **settings, decision="sigmoid", size=32), noise(6))
+
+
+def test_contrasts_of_labels_name_both_and_one_label_has_none():
+    model, images = three_labels(), noise(4)
+
+    for explanations in (
+        model.explain(images, "red", foils="blue"),
+        model.explain(images, "red").contrast("blue"),
+    ):
+        for explanation in explanations:
+            assert re.match(
+                r"red rather than blue, (mostly )?because of|red rather than blue, though",
+                explanation.sentence(),
+            )
+            assert explanation.explained_output == pytest.approx(
+                float(explanation.logits[0] - explanation.logits[2]), abs=1e-6
+            )
+    single, _, pictures = toy_twins()
+    for ask in (
+        lambda: single.explain(pictures, foils="ill"),
+        lambda: single.explain(pictures).contrast("ill"),
+    ):
+        with pytest.raises(InputError, match="'ill' alone"):
+            ask()
