@@ -19,7 +19,7 @@ import explainkit as ek
 from explainkit.errors import InputError, NormalizationWarning
 from explainkit.explainers.inputs import InputSpec
 from explainkit.networks.input_scaling import Normalization
-from explainkit.testing import tiny_dataset
+from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FIVE = ("cam", "ccnn", "protopnet", "ra-cnn", "senn")
@@ -315,3 +315,18 @@ def test_a_third_party_method_gets_normalized_images_too():
     explainer = Constant.from_network(network, mean=MEAN, std=STD)
 
     torch.testing.assert_close(explainer.predict(images), network(normalized(images)))
+
+
+@pytest.mark.parametrize("name", ["protopnet", "senn"])
+def test_networks_of_an_architecture_are_normalized_outside_and_saved(name, tmp_path):
+    model, images = fitted_example(name), tiny_images()
+    network = copy.deepcopy(model.network)
+    del network.input_spec  # as if it had been trained elsewhere
+    settings = {"network": network, "classes": model.classes, "mean": MEAN, "std": STD}
+
+    explainer = ek.explainer(name, **settings)
+    explanations = explainer.explain(images).check_additivity()
+
+    torch.testing.assert_close(explanations.logits, network(normalized(images)))
+    loaded = ek.load(ek.save(explainer, tmp_path / "model"), network=network)
+    assert torch.equal(loaded.explain(images).contributions, explanations.contributions)
