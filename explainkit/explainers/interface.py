@@ -20,7 +20,7 @@ from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
 from explainkit.explainers.isolation import isolated, running
 from explainkit.explainers.settings import check_settings, settings_of
-from explainkit.explainers.state import state_digest
+from explainkit.explainers.state import NetworkDigest
 from explainkit.explanations.batch import Explanations, concatenate
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.provenance import Provenance
@@ -381,7 +381,7 @@ class Explainer(ABC):
             device=str(like.device),
             dtype=str(like.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
-            digest=lambda: state_digest(network),
+            digest=NetworkDigest(network),
         )
 
     def check_classes(self, dataset: ImageDataset) -> None:

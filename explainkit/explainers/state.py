@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from explainkit.explanations.provenance import Digest
 from explainkit.explanations.serialization import tensors_digest
 from explainkit.networks.default_dtype import float32_by_default
 from explainkit.networks.modes import is_in_training
@@ -72,6 +74,50 @@ def in_place(network: nn.Module) -> Iterator[nn.Module]:
                 parameter.grad = gradient
 
 
+_DIGESTS: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
+
+
 def state_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's state."""
-    return tensors_digest(network.state_dict())
+    """SHA-256 of a network's state, computed once for as long as no tensor of it changes."""
+    state = network.state_dict()
+    seen = _fingerprint(state)
+    known = _DIGESTS.get(network)
+    if known is None or seen is None or known[0] != seen:
+        known = seen, tensors_digest(state)
+        _DIGESTS[network] = known
+    return known[1]
+
+
+class NetworkDigest:
+    """The digest of a network, for a `Provenance`: computed when called, and pickled as text.
+
+    Parameters
+    ----------
+    network : nn.Module
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def __call__(self) -> str:
+        """SHA-256 of the network's state as it is."""
+        return state_digest(self._network)
+
+    def __reduce__(self) -> tuple[type[Digest], tuple[str]]:
+        return Digest, (self(),)
+
+    def __deepcopy__(self, memo: object) -> NetworkDigest:
+        return self
+
+
+def _fingerprint(state: Mapping[str, Tensor]) -> object:
+    """What changes whenever a tensor does: where it is, its version, and its norm for writes past that.
+
+    ``None`` where that cannot be told.
+    """
+    tensors = list(state.values())
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    places = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in state.items())
+    norms = tuple(float(tensor.detach().double().norm()) for tensor in tensors)
+    return places, norms

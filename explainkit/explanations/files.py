@@ -14,7 +14,7 @@ from torch import Tensor
 from explainkit.errors import FormatError, InputError
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
-from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.provenance import Digest, Provenance
 from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
@@ -119,7 +119,7 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
         decision=Decision(**facts["decision"]),
         units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
         maps=_unpack_maps(tensors, logits.dtype),
-        provenance=Provenance(**provenance, digest=lambda: digest),
+        provenance=Provenance(**provenance, digest=Digest(digest)),
         diagnostics={
             name.removeprefix("diagnostics."): value
             for name, value in tensors.items() if name.startswith("diagnostics.")

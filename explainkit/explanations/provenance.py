@@ -8,6 +8,17 @@ from typing import Any
 from attrs import field, frozen
 
 
+@frozen
+class Digest:
+    """A digest that is known, called like one that is yet to be computed."""
+
+    text: str = ""
+
+    def __call__(self) -> str:
+        """The digest."""
+        return self.text
+
+
 @frozen(eq=False, kw_only=True)
 class Provenance:
     """Which explainer made an explanation, with what, when.
@@ -31,7 +42,7 @@ class Provenance:
     threads : int
         That torch computed with.
     digest : callable to str
-        SHA-256 of the network's state, worked out when first asked for.
+        SHA-256 of the network's state, computed when first asked for; it pickles as what it then is.
     """
 
     explainer: str
@@ -43,7 +54,7 @@ class Provenance:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
-    digest: Callable[[], str] = field(default=str, repr=False)
+    digest: Callable[[], str] = field(factory=Digest, repr=False)
 
     @property
     def model_digest(self) -> str:
