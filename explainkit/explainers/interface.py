@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import attrs
 import torch
 from attrs import define, field
 from torch import Tensor, nn
@@ -15,16 +14,16 @@ from torch import Tensor, nn
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
 from explainkit.explainers.card import Card
-from explainkit.explainers.decisions import decide, given_targets
+from explainkit.explainers.decisions import decide
+from explainkit.explainers.explaining import Maps, explain_batches, explain_images
 from explainkit.explainers.identity import name_of, versions_of
-from explainkit.explainers.inputs import UNIT_RANGE, InputSpec, spec_for_network
-from explainkit.explainers.isolation import isolated, running
+from explainkit.explainers.inputs import InputSpec, spec_for_network
+from explainkit.explainers.isolation import running
 from explainkit.explainers.settings import check_settings, settings_of
 from explainkit.explainers.state import NetworkDigest
-from explainkit.explanations.batch import Explanations, concatenate
+from explainkit.explanations.batch import Explanations
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.provenance import Provenance
-from explainkit.explanations.validation import foil_indices
 from explainkit.networks.precision import reference_tensor
 from explainkit.networks.shadows import owner_of
 from explainkit.protocols import Images, Targets
@@ -199,6 +198,7 @@ class Explainer(ABC):
         targets: Targets | None = None,
         *,
         foils: Targets | None = None,
+        maps: Maps = "all",
         batch_size: int = BATCH_SIZE,
     ) -> Explanations:
         """Why each image gets the logit of its target; the network is left as it was.
@@ -212,6 +212,9 @@ class Explainer(ABC):
             of several for each. By default the predictions: the class that wins, or each label that holds.
         foils
             Explain the margin over these classes instead.
+        maps : {"all"}, int or None
+            Which maps are kept: those of so many of the strongest units of each image, the others as one
+            distributed sum; or none. What is not kept is dropped batch by batch.
         batch_size : int
             How many images are explained at once.
 
@@ -224,47 +227,32 @@ class Explainer(ABC):
         NotFittedError
             Where there is no network yet.
         """
-        if batch_size < 1:
-            raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
-        batches = []
-        with torch.inference_mode(False):
-            inputs = self.read_images(images)
-            if targets is None:
-                image_index, target_indices = self._default_targets(inputs, batch_size)
-            else:
-                image_index, target_indices = given_targets(
-                    self.decision, self.classes, targets, len(inputs), inputs.device
-                )
-            against = None
-            if foils is not None:
-                against = foil_indices(foils, self.classes, len(inputs)).to(inputs.device)
-            if image_index is not None:
-                inputs = inputs[image_index]
-                against = None if against is None else against[image_index]
-            for start in range(0, len(inputs), batch_size):
-                rows = slice(start, start + batch_size)
-                with isolated(self) as explainer:
-                    explanations = explainer.explain_batch(
-                        inputs[rows],
-                        None if target_indices is None else target_indices[rows],
-                        None if against is None else against[rows],
-                    )
-                batches.append(explanations)
-            explanations = concatenate(batches)
-            changes: dict[str, Any] = {}
-            if image_index is not None:
-                changes["image_index"] = image_index
-            if explanations.decision != self.decision:
-                changes["decision"] = self.decision
-            if self.input_spec.value_range not in (None, UNIT_RANGE):
-                changes["images"] = self.input_spec.to_unit(explanations.images)
-            return attrs.evolve(explanations, **changes) if changes else explanations
+        return explain_images(self, images, targets, foils, maps, batch_size)
 
-    def _default_targets(self, images: Tensor, batch_size: int) -> tuple[Tensor | None, Tensor | None]:
-        """Which image each explanation is about, and its label; ``None``: one each, of what wins."""
-        if self.decision.is_exclusive or len(self.classes) == 1:
-            return None, None
-        return self.decision.explained(self.predict(images, batch_size=batch_size))
+    def explain_stream(
+        self,
+        source: ImageDataset | Iterable[Images],
+        targets: int | str | None = None,
+        *,
+        foils: int | str | None = None,
+        maps: Maps = "all",
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Explanations]:
+        """Explanations of one batch after the other, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        source : ImageDataset, or iterable of images
+            Its test images; or batches, as ``dataset.batches("train")``, or lists of files.
+        targets, foils, maps, batch_size
+            As for `explain`, the same for all images.
+
+        Raises
+        ------
+        InputError
+            For what is no data set and no batches; when it is first asked for.
+        """
+        return explain_batches(self, source, targets, foils, maps, batch_size)
 
     def explain_class(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -12,10 +12,12 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import AdditivityError, InputError
+from explainkit.explanations.concatenation import PER_IMAGE, checked_parts, concatenate
 from explainkit.explanations.decisions import Decision, as_decision
-from explainkit.explanations.decomposition import Additivity, Decomposition, concat
+from explainkit.explanations.decomposition import Additivity, Decomposition
 from explainkit.explanations.display import markup
 from explainkit.explanations.files import load_explanations, save_explanations
+from explainkit.explanations.kept_maps import keep_strongest_maps, without_maps
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.single import Explanation
 from explainkit.explanations.spatial import is_localized, resize, saliency_grid
@@ -80,6 +82,8 @@ class Explanations:
     image_index : Tensor or None, (N,), int64
         Which of the images each explanation is about, where an image may have several labels; ``None``: one
         explanation an image, in order.
+    ids : tuple of int or str, or None
+        What the image of each explanation is called: its number in a split, or its file.
 
     Raises
     ------
@@ -107,6 +111,7 @@ class Explanations:
     diagnostics: Mapping[str, Tensor] = field(factory=dict, repr=False)
     decision: Decision = field(factory=Decision, converter=as_decision)
     image_index: Tensor | None = field(default=None, repr=False)
+    ids: tuple[int | str, ...] | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_explanations(self)
@@ -183,9 +188,11 @@ class Explanations:
         if rows.ndim == 0:  # an integer of numpy's or torch's
             return self[int(rows)]
         columns: dict[str, Any] = {
-            name: value[rows] for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+            name: value[rows] for name in PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
         columns["diagnostics"] = {name: value[rows] for name, value in self.diagnostics.items()}
+        if self.ids is not None:
+            columns["ids"] = tuple(self.ids[row] for row in rows.tolist())
         decomposition = self.decomposition
         if decomposition is not None:  # the maps are shared, not copied twice
             without_maps = evolve(decomposition, maps=None).select(rows)
@@ -281,13 +288,37 @@ class Explanations:
         # the remainder map was distributed with other weights
         return evolve(self, weights=weights, base=base, foils=foils, remainder_map=None)
 
+    def keep_maps(self, count: int) -> Explanations:
+        """The same with the maps of each image's `count` strongest units alone.
+
+        The others are kept as one distributed sum, so that `saliency` is the same. With 0 it is all that is
+        left of where evidence is.
+        """
+        return keep_strongest_maps(self, count)
+
+    def without_maps(self) -> Explanations:
+        """The same without places: all numbers and words, and no saliency."""
+        return without_maps(self)
+
     def to(self, device: torch.device | str) -> Explanations:
         """The same with tensors on `device`; the decomposition of all classes stays behind."""
         columns: dict[str, Any] = {
-            name: value.to(device) for name in _PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+            name: value.to(device) for name in PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
         }
         columns["diagnostics"] = {name: value.to(device) for name, value in self.diagnostics.items()}
         return evolve(self, **columns, units=self.units.to(device), decomposition=None)
+
+    @staticmethod
+    def concat(parts: Iterable[Explanations]) -> Explanations:
+        """Explanations by one explainer, such as those of a stream, one after the other.
+
+        Raises
+        ------
+        InputError
+            Where there are none, and where they differ in explainer, classes, decision, units, contrast or
+            kept maps.
+        """
+        return concatenate(checked_parts(list(parts)))
 
     def save(self, path: str | Path, *, maps: int | None = 10, dtype: torch.dtype = torch.float16) -> Path:
         """Write one safetensors file, whole or not at all, and return its path.
@@ -316,28 +347,3 @@ class Explanations:
     def _mapped_contributions(self) -> Tensor:
         """The contributions of the units that `maps` belongs to, (N, K) or (N, k)."""
         return self.contributions if self.map_units is None else self.contributions.gather(1, self.map_units)
-
-
-def concatenate(batches: Sequence[Explanations]) -> Explanations:
-    """Explanations by one explainer, one after the other."""
-    if len(batches) == 1:
-        return batches[0]
-    columns: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in _PER_IMAGE
-        if isinstance(getattr(batches[0], name), Tensor)
-    }
-    columns["diagnostics"] = {
-        name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in batches[0].diagnostics
-    }
-    decompositions = [batch.decomposition for batch in batches if batch.decomposition is not None]
-    decomposition = (
-        concat(decompositions, columns.get("maps")) if len(decompositions) == len(batches) else None
-    )
-    return evolve(batches[0], **columns, decomposition=decomposition)
-
-
-_PER_IMAGE = (
-    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "foils", "map_units",
-    "remainder_map", "image_index",
-)  # fmt: skip

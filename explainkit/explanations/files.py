@@ -8,7 +8,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import asdict, evolve
+from attrs import asdict
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
@@ -26,7 +26,6 @@ from explainkit.explanations.serialization import (
     unpack,
     write,
 )
-from explainkit.explanations.spatial import distribute_sum
 from explainkit.explanations.units import UNIT_TENSORS, Exemplar, Units
 from explainkit.explanations.validation import check_finite, check_floats, check_shape
 
@@ -41,6 +40,7 @@ LARGEST_WORK, WORK_PER_BYTE = 2**24, 16
 
 EXPLANATIONS: Mapping[str, type | UnionType] = {
     "classes": list, "additivity": str, "units": dict, "provenance": dict, "decision": dict,
+    "ids": list | None,
 }  # fmt: skip
 
 PROVENANCE: Mapping[str, type | UnionType] = {
@@ -63,9 +63,8 @@ EXEMPLAR = ("id", "split", "label", "cell", "box")
 
 def save_explanations(explanations: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
     """`Explanations.save`."""
-    has_all_maps = explanations.maps is not None and explanations.map_units is None
-    if maps is not None and has_all_maps and maps < len(explanations.units):
-        explanations = _keep_strongest_maps(explanations, maps)
+    if maps is not None:
+        explanations = explanations.keep_maps(maps)
     unit_facts, tensors = units_to_json(explanations.units)
     for name in COLUMNS:
         if isinstance(value := getattr(explanations, name), Tensor):
@@ -85,6 +84,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
         "decision": explanations.decision.facts(),
         "units": unit_facts,
         "provenance": provenance,
+        "ids": explanations.ids,
     }
     facts["digest"] = content_digest(facts, tensors)
     write(path, pack(tensors, facts))
@@ -116,7 +116,7 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
         logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
         weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
         classes=checked_names(facts["classes"]), additivity=facts["additivity"],
-        decision=Decision(**facts["decision"]),
+        decision=Decision(**facts["decision"]), ids=None if facts["ids"] is None else tuple(facts["ids"]),
         units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
         maps=_unpack_maps(tensors, logits.dtype),
         provenance=Provenance(**provenance, digest=Digest(digest)),
@@ -161,23 +161,6 @@ def _check_results(explanations: Explanations, size: int) -> None:
             work += grid.shape[-2] * height + grid.shape[-1] * width
     if work > LARGEST_WORK + WORK_PER_BYTE * size:
         raise InputError(f"expected maps that can be shown; these of {size:,} bytes would take {work:,}")
-
-
-def _keep_strongest_maps(explanations: Explanations, count: int) -> Explanations:
-    """The same with the maps of each image's `count` strongest units; the others are in `remainder_map`."""
-    maps = explanations.maps
-    if maps is None:
-        return explanations
-    chosen = explanations.top(count).unit
-    index = chosen[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-    strongest = evolve(explanations, maps=maps.gather(1, index), map_units=chosen)
-    if explanations.boxes is None:
-        is_chosen = torch.zeros_like(explanations.contributions, dtype=torch.bool).scatter(1, chosen, True)
-        others = explanations.contributions.masked_fill(is_chosen, 0)
-        remainder_map = distribute_sum(others, maps, explanations.units.pooling)
-    else:  # what lies in boxes is distributed over the image, a pixel a cell
-        remainder_map = explanations.saliency() - strongest.saliency()
-    return evolve(strongest, remainder_map=remainder_map)
 
 
 def _all_weights(explanations: Explanations, decomposition: Decomposition) -> Tensor | None:

@@ -199,6 +199,8 @@ def check_explanations(explanations: Explanations) -> None:
         check_shape(name, getattr(explanations, name), per_unit)
     if explanations.foils is not None:
         check_shape("foils", explanations.foils, per_image)
+    if explanations.ids is not None and len(explanations.ids) != num_images:
+        raise InputError(f"Expected an id an image, {num_images}; got {len(explanations.ids)}.")
     for name in ("targets", "foils"):
         check_indices(name, getattr(explanations, name), num_classes)
     if explanations.image_index is not None:

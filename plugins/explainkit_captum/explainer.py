@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import explainkit as ek
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.decisions import last_operation
+from explainkit.explainers.explaining import Maps
 from explainkit.explainers.identity import check_class_names
 from explainkit.explainers.interface import BATCH_SIZE
 from explainkit.explainers.isolation import running
@@ -131,6 +132,7 @@ class CaptumExplainer(ek.PostHocExplainer):
         targets: Targets | None = None,
         *,
         foils: Targets | None = None,
+        maps: Maps = "all",
         batch_size: int = BATCH_SIZE,
     ) -> ek.Explanations:
         """As for any explainer; `batch_size`, the smaller of call and setting, bounds inner batches too.
@@ -142,13 +144,13 @@ class CaptumExplainer(ek.PostHocExplainer):
         """
         if not self._is_prepared:
             with running(self.network, isolate=True, dtype=self.converted_dtype) as twin:
-                images = self.read_images(images)
-                self._prepare(twin, images[:1].to(reference_tensor(twin).dtype))
+                first = self.read_images(images)[:1]
+                self._prepare(twin, first.to(reference_tensor(twin).dtype))
             self._is_prepared = True
         bounded = copy(self)
         bounded.batch_size = min(self.batch_size, batch_size)
         return super(CaptumExplainer, bounded).explain(
-            images, targets, foils=foils, batch_size=bounded.batch_size
+            images, targets, foils=foils, maps=maps, batch_size=bounded.batch_size
         )
 
     @property

@@ -3,14 +3,18 @@
 import copy
 import multiprocessing
 import pickle
+import weakref
 
 import pytest
 import torch
 from cam_cases import make_cam, make_images
+from PIL import Image
 
+import explainkit as ek
+from explainkit.errors import InputError
 from explainkit.explainers.state import state_digest
 from explainkit.registry import offers
-from explainkit.testing import fitted_example, tiny_images
+from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 
 def the_same(one, other):
@@ -74,3 +78,110 @@ def test_the_digest_is_computed_once_until_something_changes(monkeypatch):
     network.load_state_dict(make_cam(seed=1).network.state_dict())
     state_digest(network)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("name", ["cam", "protopnet", "ra-cnn", "senn", "captum/occlusion"])
+@pytest.mark.parametrize("maps", [0, 1, 2, 10_000, None])
+def test_maps_are_dropped_batch_by_batch_and_sums_and_saliency_stay(name, maps):
+    model = fitted_example(name)
+    whole = model.explain(tiny_images(), batch_size=4)
+
+    fewer = model.explain(tiny_images(), maps=maps, batch_size=4)
+
+    assert torch.equal(fewer.contributions, whole.contributions)
+    assert [item.sentence() for item in fewer] == [item.sentence() for item in whole]
+    if whole.maps is None or maps is None:
+        assert fewer.maps is None and not fewer.saliency().any()
+        assert fewer.decomposition is None or fewer.decomposition.maps is None
+        return
+    assert fewer.maps.shape[1] == min(maps, whole.maps.shape[1])
+    torch.testing.assert_close(fewer.saliency(), whole.saliency(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(fewer.nonspatial, whole.nonspatial, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fewer.keep_maps(1).saliency(), whole.saliency(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("maps", [-1, 1.5, "some", True])
+def test_maps_are_all_some_or_none(maps):
+    with pytest.raises(InputError, match="maps as 'all'"):
+        make_cam().explain(make_images(), maps=maps)
+
+
+def test_explanations_know_what_their_images_are_called(tmp_path):
+    model, dataset = fitted_example("cam"), tiny_dataset()
+    batch = dataset.test.batch(torch.tensor([5, 2, 9]))
+    files = []
+    for index, image in enumerate(batch.images):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype("uint8")).save(files[-1])
+
+    explanations = model.explain(batch, batch_size=2)
+
+    assert explanations.ids == (5, 2, 9) and explanations[[2, 0]].ids == (9, 5)
+    assert model.explain(files).ids == tuple(map(str, files))
+    assert model.explain(batch.images).ids is None
+    assert model.explain(batch, [["square 0", "square 1"], [], [2]]).ids == (5, 5, 9)
+    loaded = ek.Explanations.load(explanations.save(tmp_path / "saved"))
+    assert loaded.ids == explanations.ids
+    for name in ("captum/saliency", "captum/lime"):
+        assert fitted_example(name).explain(batch).ids == (5, 2, 9)
+
+
+def test_a_stream_gives_the_explanations_of_each_batch_in_order():
+    model, dataset = fitted_example("cam"), tiny_dataset()
+
+    parts = list(model.explain_stream(dataset.batches("test", 10), maps=1))
+
+    assert [len(part) for part in parts] == [10, 10, 4]
+    assert [name for part in parts for name in part.ids] == list(range(24))
+    whole = model.explain(dataset.test.batch(torch.arange(24)))
+    torch.testing.assert_close(torch.cat([part.contributions for part in parts]), whole.contributions)
+    assert len(list(model.explain_stream(dataset, batch_size=24))) == 1
+    lists = model.explain_stream([dataset.test.batch(torch.arange(3)).images, whole.images[:2]])
+    assert [len(part) for part in lists] == [3, 2]
+    for wrong in (whole.images, "a.png", 3):
+        with pytest.raises(InputError, match="call explain"):
+            next(model.explain_stream(wrong))
+
+
+def test_a_stream_takes_memory_for_one_batch():
+    model = fitted_example("cam")
+    gone = []
+
+    def batches():
+        for _ in range(6):
+            images = torch.rand(4, 3, 32, 32)
+            weakref.finalize(images, gone.append, True)
+            yield images
+            del images
+
+    for count, part in enumerate(model.explain_stream(batches())):
+        assert len(part) == 4 and len(gone) >= count - 1
+
+
+def test_parts_of_a_stream_are_put_together(tmp_path):
+    model, dataset = fitted_example("ra-cnn"), tiny_dataset()
+    whole = model.explain(dataset.test.batch(torch.arange(24)))
+
+    together = ek.Explanations.concat(model.explain_stream(dataset.batches("test", 10)))
+
+    torch.testing.assert_close(together.contributions, whole.contributions, rtol=1e-4, atol=1e-5)
+    assert together.ids == whole.ids and together.image_index is None
+    the_same(
+        ek.Explanations.load(together.save(tmp_path / "file", maps=None)).contrast(1), together.contrast(1)
+    )
+    several = [model.explain(dataset.test.batch(torch.arange(2)), [[0, 1], [2]]) for _ in range(2)]
+    assert ek.Explanations.concat(several).image_index.tolist() == [0, 0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (lambda model, images: [], "at least one"),
+        (lambda model, images: [model.explain(images), fitted_example("senn").explain(images)], "explainer"),
+        (lambda model, images: [model.explain(images), model.explain(images, foils=0)], "contrast"),
+        (lambda model, images: [model.explain(images), model.explain(images, maps=2)], "maps"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(parts, message):
+    with pytest.raises(InputError, match=message):
+        ek.Explanations.concat(parts(fitted_example("cam"), tiny_images()))
