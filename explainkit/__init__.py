@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from explainkit.explainers.card import Card
     from explainkit.explainers.inputs import InputSpec
     from explainkit.explainers.interface import Explainer
-    from explainkit.explainers.interpretable import InterpretableExplainer, Task
+    from explainkit.explainers.interpretable import InterpretableExplainer
     from explainkit.explainers.posthoc import PostHocExplainer
     from explainkit.explainers.saving import load, save
+    from explainkit.explainers.task import Task
     from explainkit.explanations.batch import Explanations
     from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
     from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
@@ -67,7 +68,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Repeat": "training.phases",
     "Sample": "data.types",
     "Step": "training.steps",
-    "Task": "explainers.interpretable",
+    "Task": "explainers.task",
     "Units": "explanations.units",
     "compare": "comparison",
     "evaluate_explanations": "metrics.table",

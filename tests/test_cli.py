@@ -103,6 +103,20 @@ def test_a_target_goes_by_name_and_by_index(model, pictures, tmp_path, capsys):
     assert "rather than high" in by_index[1]
 
 
+def test_units_are_set_by_hand(model, pictures, tmp_path, capsys):
+    picture, page = pictures / "high" / "0.png", tmp_path / "why.html"
+
+    _, plain, _ = run(capsys, "explain", model, picture, "--out", page)
+    status, out, _ = run(
+        capsys, "explain", model, picture, "--set-unit", "filter 0=off", "--set-unit", "1=2.5", "--out", page
+    )
+
+    assert status == 0 and out != plain
+    for wrong in ("filter 0", "filter 0=much", "=3", "nothing=off"):
+        status, _, err = run(capsys, "explain", model, picture, "--set-unit", wrong, "--out", page)
+        assert status == 2 and err.count("\n") == 1
+
+
 def test_a_class_and_counterfactuals_are_explained_too(model, pictures, tmp_path, capsys):
     dataset = (*OF_FOLDER, f"path={pictures}")
     page = tmp_path / "c.html"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, options_of, plain
+from explainkit.cli.options import class_of, image_files, options_of, plain, scores_of
 
 if TYPE_CHECKING:
     from explainkit.data.types import ImageDataset
@@ -22,6 +22,7 @@ def explain(
     question: Literal["image", "class", "counterfactual"] = "image",
     target: str | None = None,
     foil: str | None = None,
+    set_unit: Annotated[list[str] | None, Parameter(name="--set-unit", negative="")] = None,
     dataset: str | None = None,
     dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
     out: Path = Path("why.html"),
@@ -46,6 +47,9 @@ def explain(
         Class to explain, by name or index; the prediction, or each label that holds, unless given.
     foil
         Explain the margin over this class instead.
+    set_unit
+        Set the score of a unit by hand, as NAME=VALUE or NAME=off; may be given again. What is said is then
+        what the model would say.
     dataset
         Name of a data set, for the questions that need one.
     dataset_option
@@ -82,6 +86,8 @@ def explain(
         explanations = explainer.counterfactual(files, chosen, distractors=image_dataset)
     else:
         explanations = explainer.explain(files, chosen, foils=class_of(foil))
+        if set_unit:
+            explanations = explanations.intervene(scores_of(set_unit))
         if save is not None:
             explanations.save(save)
     image_index = getattr(explanations, "image_index", None)

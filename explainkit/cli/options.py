@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from explainkit.errors import InputError
 
@@ -67,6 +67,26 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 def class_of(text: str | None) -> str | int | None:
     """A class as it was typed: a number is an index, unless it is none."""
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def scores_of(settings: Sequence[str]) -> dict[int | str, float | Literal["off"]]:
+    """The scores that units are set to, each as it was typed: a name or a number, and a number or ``off``.
+
+    Raises
+    ------
+    InputError
+        For what has no such form.
+    """
+    scores: dict[int | str, float | Literal["off"]] = {}
+    for setting in settings:
+        name, _, text = setting.rpartition("=")
+        try:
+            scores[int(name) if name.isdigit() else name] = "off" if text == "off" else float(text)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"Expected --set-unit NAME=NUMBER or NAME=off; got {setting!r}.")
+    return scores
 
 
 def plain(text: str) -> str:

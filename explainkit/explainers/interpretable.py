@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
@@ -18,9 +18,11 @@ from explainkit.explainers.identity import count_classes
 from explainkit.explainers.inputs import InputSpec, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.isolation import isolated
+from explainkit.explainers.task import Task
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.interventions import UnitScore
 from explainkit.explanations.units import Units
 from explainkit.networks.input_scaling import normalized
 from explainkit.networks.memory import build_for
@@ -31,39 +33,6 @@ from explainkit.training.fingerprint import augmentations
 
 LARGEST_RANGES = 2**22
 """Most pairs of a class and a unit for which plausible scores are kept."""
-
-
-def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"class {c}" for c in range(classes)) if isinstance(classes, int) else tuple(classes)
-
-
-def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-@frozen(kw_only=True)
-class Task:
-    """What a network is built for.
-
-    Attributes
-    ----------
-    classes : tuple of str
-        Or how many.
-    size : (int, int) or (int,)
-        Height and width of the images, one number for both; or (F,), the columns of a table.
-    dataset : ImageDataset or None
-        What the network will learn from; ``None`` where a saved one is built anew.
-    units : Units or None
-        Those of the saved network.
-    channels : int
-        Of the images.
-    """
-
-    classes: tuple[str, ...] = field(converter=_class_names)
-    size: tuple[int, ...] = field(converter=_sides, default=64)
-    channels: int = 3
-    dataset: ImageDataset | None = field(default=None, repr=False, eq=False)
-    units: Units | None = field(default=None, repr=False, eq=False)
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -256,6 +225,31 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 prove=prove,
                 batch_size=batch_size,
             )
+
+    def intervene(
+        self,
+        images: Images,
+        scores: Mapping[int | str, UnitScore],
+        targets: Targets | None = None,
+        *,
+        foils: Targets | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Explanations:
+        """Why each image would get the logit of its target with `scores` set by hand: its `logits` are those.
+
+        Parameters
+        ----------
+        images, targets, foils, batch_size
+            As `explain` takes them; by default the classes that the network says of the images as they are.
+        scores : mapping of int or str to float, Tensor (N,) or "off"
+            As `Explanations.intervene` takes them.
+
+        Raises
+        ------
+        InputError, UnknownNameError
+            As `explain` and `Explanations.intervene`.
+        """
+        return self.explain(images, targets, foils=foils, batch_size=batch_size).intervene(scores)
 
     def load_state(
         self,

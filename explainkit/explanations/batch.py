@@ -17,6 +17,7 @@ from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition
 from explainkit.explanations.display import markup
 from explainkit.explanations.files import load_explanations, save_explanations
+from explainkit.explanations.interventions import UnitScore, intervene
 from explainkit.explanations.kept_maps import keep_strongest_maps, without_maps
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.single import Explanation
@@ -287,6 +288,26 @@ class Explanations:
             base = base + (weights * self.units.reference).sum(1)
         # the remainder map was distributed with other weights
         return evolve(self, weights=weights, base=base, foils=foils, remainder_map=None)
+
+    def intervene(self, scores: Mapping[int | str, UnitScore]) -> Explanations:
+        """The same images with scores set by hand: what the network says then, and why.
+
+        Logits follow from the sum, or from the network's head where scores are coupled, without another
+        forward pass. What is explained stays the same class.
+
+        Parameters
+        ----------
+        scores : mapping of int or str to float, Tensor (N,) or "off"
+            By the unit's number, name or phrase. ``"off"`` sets it to its reference, so that it adds nothing.
+
+        Raises
+        ------
+        InputError
+            For post-hoc methods, which have no scores that a decision is made by; for a number out of range.
+        UnknownNameError
+            For a unit that there is not.
+        """
+        return intervene(self, scores)
 
     def keep_maps(self, count: int) -> Explanations:
         """The same with the maps of each image's `count` strongest units alone.

@@ -25,6 +25,7 @@ from explainkit.testing.image_checks import (
 from explainkit.testing.question_checks import (
     check_class_explanations,
     check_counterfactuals,
+    check_interventions,
     check_unit_names,
 )
 
@@ -44,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     check_rendering,
     check_class_explanations,
     check_counterfactuals,
+    check_interventions,
     check_unit_names,
 )
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from explainkit import registry
 from explainkit.errors import ConformanceError
-from explainkit.explainers.interpretable import InterpretableExplainer, Task
+from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explainers.task import Task
 from explainkit.networks.normalization import batch_mixing_module, fold_batch_norm
 from explainkit.registry.catalog import explainer as explainer_by_name
 from explainkit.testing.examples import tiny_dataset

@@ -117,6 +117,32 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
     )
 
 
+def check_interventions(explainer: Explainer, images: Tensor) -> None:
+    """A score set to itself changes nothing; a unit that is off moves the logit by what it added."""
+    explanations = explainer.explain(images)
+    if not isinstance(explainer, InterpretableExplainer) or explanations.decomposition is None:
+        check_refused("to set scores where there are none", lambda: explanations.intervene({0: "off"}))
+        return
+    count = explanations.scores.shape[1]
+    same = explanations.intervene({unit: explanations.scores[:, unit] for unit in range(count)})
+    check(torch.equal(same.logits, explanations.logits), "the same logits where every score is set to itself")
+    check(torch.equal(same.contributions, explanations.contributions), "the same contributions then")
+    strongest = int(explanations.contributions.abs().sum(0).argmax())
+    off = explanations.intervene({explanations.units.names[strongest]: "off"})
+    check(not off.contributions[:, strongest].any(), "no contribution of a unit that is off")
+    if explanations.decomposition.rescore is None:
+        moved = explanations.explained_output - off.explained_output
+        check(
+            is_close(moved, explanations.contributions[:, strongest]),
+            "a logit that falls by what the unit added",
+        )
+        others = torch.arange(count, device=off.scores.device) != strongest
+        check(
+            torch.equal(off.contributions[:, others], explanations.contributions[:, others]),
+            "all other contributions as they were",
+        )
+
+
 def check_unit_names(explainer: Explainer, images: Tensor) -> None:
     """Naming raises for no kind of unit: each gets a phrase with its score, or none."""
     from explainkit.questions.naming import name_units

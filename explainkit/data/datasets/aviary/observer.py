@@ -24,7 +24,8 @@ from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.card import Card
 from explainkit.explainers.inputs import spec_of_dataset
-from explainkit.explainers.interpretable import InterpretableExplainer, Task
+from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explainers.task import Task
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights
 from explainkit.explanations.units import Units
 from explainkit.protocols import Images, Logger
