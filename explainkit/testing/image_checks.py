@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,25 @@ def check_save_load(explainer: Explainer, images: Tensor) -> None:
                 torch.equal(same.contributions, explanations.contributions),
                 "the same contributions from the folder",
             )
+
+
+def check_pickles(explainer: Explainer, images: Tensor) -> None:
+    """Explanations go to another process and come back: weight functions are classes, not lambdas."""
+    explanations = explainer.explain(images)
+    try:
+        again = pickle.loads(pickle.dumps(explanations))
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ConformanceError(
+            f"Expected explanations that pickle, with functions of rows as classes of a module: {error}."
+        ) from error
+    check(
+        torch.equal(again.contributions, explanations.contributions), "the same contributions from a pickle"
+    )
+    check(torch.equal(again.saliency(), explanations.saliency()), "the same saliency after a pickle")
+    check(
+        [item.sentence() for item in again] == [item.sentence() for item in explanations],
+        "the same sentences after a pickle",
+    )
 
 
 def check_layouts_and_dtypes(explainer: Explainer, images: Tensor) -> None:

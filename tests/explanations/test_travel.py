@@ -4,17 +4,20 @@ import copy
 import multiprocessing
 import pickle
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
+from attrs import evolve
 from cam_cases import make_cam, make_images
 from PIL import Image
 
 import explainkit as ek
-from explainkit.errors import InputError
+from explainkit.errors import ConformanceError, InputError
 from explainkit.explainers.state import state_digest
 from explainkit.registry import offers
 from explainkit.testing import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing.image_checks import check_pickles
 
 
 def the_same(one, other):
@@ -51,6 +54,18 @@ def test_models_go_to_other_processes_and_explanations_come_back():
         explanations = pool.apply(_explain, (model,))
 
     the_same(explanations, _explain(model))
+
+
+def test_the_conformance_kit_finds_weights_that_do_not_pickle():
+    model = fitted_example("senn")
+    explanations = model.explain(tiny_images())
+    weights = explanations.decomposition.weights
+    local = evolve(explanations.decomposition, weights=lambda rows, targets: weights(rows, targets))
+    broken = SimpleNamespace(explain=lambda images: evolve(explanations, decomposition=local))
+
+    check_pickles(model, tiny_images())
+    with pytest.raises(ConformanceError, match="classes of a module"):
+        check_pickles(broken, tiny_images())
 
 
 def test_a_pickle_holds_the_digest_and_not_the_network():
