@@ -307,6 +307,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             classes=self.classes,
             images=images,
             additivity=self.card.additivity,
+            decision=self.decision,
             provenance=self.provenance(),
             decomposition=decomposition.detach(),
             diagnostics=diagnostics,

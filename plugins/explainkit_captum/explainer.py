@@ -188,7 +188,8 @@ class CaptumExplainer(ek.PostHocExplainer):
             logits=logits.to(maps.dtype), targets=targets,
             base=self.base_of(images, targets, foils).to(maps.dtype), scores=scores,
             weights=torch.ones_like(scores), maps=maps, units=UNITS, classes=self.classes, images=images,
-            additivity=self.card.additivity, provenance=self.provenance(), foils=foils,
+            additivity=self.card.additivity, decision=self.decision, foils=foils,
+            provenance=self.provenance(),
         )  # fmt: skip
 
     def attributed(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
