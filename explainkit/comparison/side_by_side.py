@@ -10,10 +10,10 @@ from torch import Tensor
 from explainkit.comparison.comparison import Comparison
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import ExplainKitError, InputError
+from explainkit.explainers.decisions import given_targets
 from explainkit.explainers.identity import distinct_names
 from explainkit.explainers.inputs import check_same_scaling
 from explainkit.explainers.interface import Explainer
-from explainkit.explanations.validation import class_indices
 from explainkit.protocols import Images, Targets
 
 
@@ -70,7 +70,13 @@ def compare(
     spec = first.input_spec
     batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)), first)
     targets = first.decision.strongest(first.predict(batch)) if targets is None else targets
-    targets = class_indices(targets, first.classes, len(batch))
+    image_index, targets = given_targets(
+        first.decision, first.classes, targets, len(batch), torch.device("cpu")
+    )
+    if image_index is not None:
+        raise InputError(
+            "Expected one target an image to compare explainers; got lists or a mask of several."
+        )
     explainer_by_name = distinct_names(explainers)
     explanations, failures = {}, {}
     for name, explainer in explainer_by_name.items():

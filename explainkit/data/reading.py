@@ -189,6 +189,8 @@ def _unit_floats(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image | Tensor:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise InputError(f"Expected an image array of (H, W), (H, W, 3) or (H, W, 4); got {array.shape}.")
     if array.dtype == np.uint8:

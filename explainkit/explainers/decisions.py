@@ -58,10 +58,10 @@ def decide(
         For another number of names than outputs.
     """
     last = last or Decision()
-    if decision is not None:
-        said = as_decision(decision)
-        negative, outputs = said.negative, last.outputs if said.outputs == "logits" else said.outputs
-        chosen = Decision(rule=said.rule, outputs=outputs, negative=negative)
+    if isinstance(decision, Decision):
+        chosen = decision
+    elif decision is not None:
+        chosen = Decision(rule=as_decision(decision).rule, outputs=last.outputs)
     elif count == 1:
         chosen = Decision(rule="sigmoid", outputs=last.outputs)
         warnings.warn(
@@ -77,21 +77,33 @@ def decide(
             "Expected two classes or more for decision 'softmax'; the network has one output. "
             "Give decision='sigmoid', or 'identity' for a number."
         )
+    if chosen.negative is not None and (count > 1 or chosen.rule != "sigmoid"):
+        raise InputError(
+            f"Expected a negative class, as {chosen.negative!r}, for one output with decision 'sigmoid'; "
+            f"got {count} outputs and decision {chosen.rule!r}."
+        )
     if classes is None:
         return tuple(f"class {index}" for index in range(count)), chosen
     names = check_class_names(classes)
     if count == 1 and len(names) == 2 and chosen.rule == "sigmoid":
         return names[1:], Decision(rule="sigmoid", outputs=chosen.outputs, negative=names[0])
     if len(names) != count:
-        raise UnsupportedNetworkError(f"Expected {count} class names, one a logit; got {len(names)}.")
+        more = ", or two: below its threshold, and above" if count == 1 else ""
+        raise UnsupportedNetworkError(
+            f"Expected {count} class names, one a logit{more}; got {len(names)}."
+            if count > 1
+            else f"Expected a class name for the one output{more}; got {len(names)}."
+        )
+    if chosen.negative in names:
+        raise InputError(f"Expected class names that differ, as a list; got {[chosen.negative, *names]!r}.")
     return names, chosen
 
 
 def last_operation(network: nn.Module, images: Tensor) -> Decision:
     """What the end of `network` says of its outputs: softmax, sigmoid, or logits where it is neither.
 
-    Read off the graph of gradients, so that functional operations are seen; where there is none, outputs
-    that are never negative and sum to 1 are probabilities.
+    Read off the graph of gradients, so that functional operations are seen. Other outputs that are never
+    negative and sum to 1 are probabilities too, such as the mean of several softmaxes.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -100,15 +112,14 @@ def last_operation(network: nn.Module, images: Tensor) -> Decision:
         with torch.no_grad():
             outputs = network(images)
     node: Any = outputs.grad_fn
-    if node is None:
-        sums = outputs.detach().double().sum(1)
-        is_distribution = outputs.shape[1] > 1 and bool(
-            (outputs >= 0).all() and ((sums - 1).abs() < 1e-4).all()
-        )
-        return Decision(outputs="probabilities") if is_distribution else Decision()
     while node is not None and node.name().startswith(PASSIVE) and node.next_functions:
         node = node.next_functions[0][0]
-    rule, kind = LAST_OPERATIONS.get("" if node is None else node.name(), ("softmax", "logits"))
+    name = "" if node is None else node.name()
+    if name not in LAST_OPERATIONS:
+        gap = (outputs.detach().double().sum(1) - 1).abs()
+        is_distribution = outputs.shape[1] > 1 and bool((outputs >= 0).all() and (gap < 1e-4).all())
+        return Decision(outputs="probabilities") if is_distribution else Decision()
+    rule, kind = LAST_OPERATIONS[name]
     return Decision(rule=rule, outputs=kind)  # type: ignore[arg-type]
 
 
@@ -117,21 +128,17 @@ def given_targets(
 ) -> tuple[Tensor | None, Tensor]:
     """Which of `count` images each explanation is about, and its class; ``None``: one each, in order.
 
-    The name of the negative class stands for the one label, by which either side is explained.
+    Of a single label either side can be named, by name or as 0 and 1: both are explained by its one output.
 
     Raises
     ------
     InputError, UnknownNameError
         As `target_pairs`.
     """
-    if decision.negative is not None:
-        targets = _replace_name(targets, decision.negative, classes[0])
-    rows, indices = target_pairs(targets, classes, count)
+    is_mask = getattr(targets, "dtype", None) in (torch.bool, bool)
+    if len(classes) == 1 and decision.rule == "sigmoid" and not is_mask:
+        rows, sides = target_pairs(targets, decision.sides(classes), count)
+        indices = torch.zeros_like(sides)
+    else:
+        rows, indices = target_pairs(targets, classes, count)
     return None if rows is None else rows.to(device), indices.to(device)
-
-
-def _replace_name(targets: Any, name: str, other: str) -> Any:
-    """`targets`, in whatever lists they are, with `name` replaced."""
-    if isinstance(targets, list | tuple):
-        return [_replace_name(item, name, other) for item in targets]
-    return other if isinstance(targets, str) and targets == name else targets

@@ -105,7 +105,7 @@ def _targets_of(
     decision = explainer.decision
     if targets is not None:
         return given_targets(decision, explainer.classes, targets, len(images), images.device)
-    if decision.is_exclusive or len(explainer.classes) == 1:
+    if decision.rule == "softmax" or len(explainer.classes) == 1:
         return None, None
     return decision.explained(explainer.predict(images, batch_size=batch_size))
 

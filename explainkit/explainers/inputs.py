@@ -116,8 +116,16 @@ class InputSpec:
 
     @property
     def scaling(self) -> tuple[Any, ...]:
-        """All by which two specs of one network would give it other numbers."""
-        return self.mean, self.std, self.value_range
+        """All by which two specs of one network would give it other numbers, to single precision."""
+        return tuple(
+            None if values is None else tuple(map(np.float32, values))
+            for values in (self.mean, self.std, self.value_range)
+        )
+
+    @property
+    def width(self) -> float:
+        """From the lowest to the highest value of an image; 1 where any will do."""
+        return 1.0 if self.value_range is None else self.value_range[1] - self.value_range[0]
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -183,8 +191,8 @@ class InputSpec:
         lowest, highest = (value.item() for value in images.detach().aminmax())
         if lowest >= low - slack and highest <= high + slack:
             return
-        if (low, high) == UNIT_RANGE and lowest >= 0 and highest > 16:
-            hint = "They look like bytes: divide by 255."
+        if high <= 16 < highest and lowest >= 0:
+            hint = "They look like bytes: divide by 255, and bring them to the range."
         elif self.mean is not None:
             hint = "They look normalized already: the explainer does it, since it was given mean and std."
         elif self.is_assumed:
@@ -237,14 +245,16 @@ def spec_for_network(
         )
     stated: InputSpec | None = getattr(network, "input_spec", None)
     module = normalizing_module(network)
-    is_unsaid = isinstance(value_range, str)
+    is_unsaid = isinstance(value_range, str) and value_range == "unit"
+    if isinstance(value_range, str) and not is_unsaid:
+        raise InputError(f"Expected value_range as a lowest and a highest value; got {value_range!r}.")
     if mean is not None and (module is not None or stated is not None):
         what = f"its module {module!r}" if stated is None else "as it states by its input_spec"
         raise InputError(
             f"Expected images to be normalized once; {type(network).__name__} does it itself ({what}), and "
             "mean=… and std=… are given too. Leave them out."
         )
-    sides = None if size is None else (size, size) if isinstance(size, int) else tuple(size)
+    sides = _sides(size)
     if stated is not None:
         if not is_unsaid and as_floats(value_range) != stated.value_range:  # type: ignore[arg-type]
             raise InputError(
@@ -264,6 +274,18 @@ def spec_for_network(
     )
 
 
+def _sides(size: Any) -> tuple[Any, ...] | None:
+    """A size, one number or two, as a tuple; what it holds is checked on construction."""
+    if size is None or isinstance(size, list | tuple):
+        return None if size is None else tuple(size)
+    try:
+        return (size.__index__(),) * 2
+    except AttributeError:
+        raise InputError(
+            f"Expected a size of height and width in pixels, or one for both; got {size!r}."
+        ) from None
+
+
 def check_images(images: Tensor, channels: int = 3) -> None:
     """Refuse, in words, what is not (N, channels, H, W), float and finite.
 
@@ -279,7 +301,7 @@ def check_images(images: Tensor, channels: int = 3) -> None:
     elif images.ndim == 4 and shape[3] == channels:
         hint = " Move the channels first: images.permute(0, 3, 1, 2)."
     elif not images.is_floating_point():
-        hint = " Divide bytes by 255: images.float() / 255."
+        hint = " Bytes are floats in [0, 1] as images.float() / 255, or in [0, 255] as images.float()."
     if images.ndim != 4 or shape[1] != channels or not images.is_floating_point():
         raise InputError(f"Expected float images of (N, {channels}, H, W); got {images.dtype} {shape}.{hint}")
     if 0 in shape:
@@ -294,11 +316,11 @@ def check_images(images: Tensor, channels: int = 3) -> None:
 def network_key(explainer: Any) -> object:
     """What explainers of one function have in common: its parameters, and how images are scaled."""
     parameters = tuple(id(parameter) for parameter in explainer.network.parameters())
-    return parameters or id(explainer.network), explainer.input_spec.scaling
+    return parameters or id(explainer.network), explainer.input_spec.scaling, explainer.decision.rule
 
 
 def check_same_scaling(explainers: Iterable[Any]) -> None:
-    """Refuse two explainers of the same parameters that give them differently scaled images.
+    """Refuse two explainers of the same parameters that scale their images or decide differently.
 
     Raises
     ------
@@ -309,7 +331,14 @@ def check_same_scaling(explainers: Iterable[Any]) -> None:
     for explainer in explainers:
         for parameter in explainer.network.parameters():
             other = seen.setdefault(id(parameter), explainer)
-            if other is not explainer and other.input_spec.scaling != explainer.input_spec.scaling:
+            if other is explainer:
+                continue
+            if other.decision.rule != explainer.decision.rule:
+                raise InputError(
+                    f"Expected one decision for one network; {other.card.title} has {other.decision.rule!r}, "
+                    f"{explainer.card.title} {explainer.decision.rule!r}. Give both the same decision=…."
+                )
+            if other.input_spec.scaling != explainer.input_spec.scaling:
                 raise InputError(
                     "Expected one input specification for one network; "
                     f"{other.card.title} has {_in_words(other.input_spec)}, "

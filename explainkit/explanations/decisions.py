@@ -110,8 +110,13 @@ class Decision:
     def explained(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """What is explained unless targets are given: rows (M,) and classes (M,).
 
-        The class that wins; each label that holds, and where none does the one that is nearest to it.
+        The class that wins; each label that holds, and where none does the one that is nearest to it; each
+        of several numbers.
         """
+        if self.rule == "identity":
+            count, numbers = outputs.shape
+            rows = torch.arange(count, device=outputs.device).repeat_interleave(numbers)
+            return rows, torch.arange(numbers, device=outputs.device).repeat(count)
         if self.is_exclusive or outputs.shape[1] == 1:
             return torch.arange(len(outputs), device=outputs.device), self.strongest(outputs)
         holds = self.holds(outputs)
@@ -173,6 +178,10 @@ class Decision:
     def class_names(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The names of all that an input can be, the negative class first."""
         return tuple(classes) if self.negative is None else (self.negative, *classes)
+
+    def sides(self, classes: Sequence[str]) -> tuple[str, str]:
+        """What an input is called for which the only label does not hold, and does."""
+        return self.absent(classes[0]), classes[0]
 
     def absent(self, name: str) -> str:
         """What an input is called for which the label `name` does not hold."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from torch import Tensor
 
+from explainkit.errors import InputError
+
 if TYPE_CHECKING:
     from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
     from explainkit.explanations.counterfactuals import Change, Counterfactual
@@ -116,6 +118,9 @@ def capital(text: str) -> str:
 
 def image_sentence(explanation: Explanation, supporting: int | None, opposing: int | None) -> str:
     """`Explanation.sentence`."""
+    for name, count in {"supporting": supporting, "opposing": opposing}.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+            raise InputError(f"Expected {name} as a number of reasons, 0 or more; got {count!r}.")
     decision, has_foil = explanation.batch.decision, explanation.foil_name is not None
     if not decision.is_exclusive and not explanation.says_target and not has_foil:
         return _absent_sentence(explanation, supporting, opposing)
@@ -132,7 +137,9 @@ def image_sentence(explanation: Explanation, supporting: int | None, opposing: i
     if opposing is None:
         objections = [item for item in objections if -item.contribution >= DESPITE * total]
     foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
-    because = f", {_because(explanation, reasons, total)}" if reasons else ", though nothing supports it"
+    because = f", {_because(explanation, reasons, total)}" if reasons else ""
+    if not reasons and total <= 0:
+        because = ", though nothing supports it"
     despite = f", despite {listed(_summed_by_phrase(objections))}" if objections else ""
     return f"{explanation.target_name}{foil}{_how_much(explanation)}{because}{despite}."
 
@@ -160,11 +167,21 @@ def _absent_sentence(explanation: Explanation, supporting: int | None, opposing:
     if opposing is None:
         total = explanation.contributions.clamp(max=0).sum().item()
         objections = objections[:1] + [x for x in objections[1:] if x.contribution <= TELLING * total]
-    supports = listed(_summed_by_phrase(reasons)) if reasons else "nothing"
-    opposes = listed(_summed_by_phrase(objections)) if objections else "nothing"
+    supports, opposes = _summed_by_phrase(reasons), _summed_by_phrase(objections)
+    base = explanation.base
+    if explanation.batch.additivity != "none" and abs(base) > MANY * abs(explanation.explained_output):
+        (supports if base > 0 else opposes).append(f"its base ({signed(base)})")
+    found = [listed(items) if items else "nothing" for items in (supports, opposes)]
+    if (supporting, opposing) == (0, 0):
+        return f"{subject}: {_probability(explanation)}."
+    return f"{subject}: {_probability(explanation)}. For it {found[0]}, against it {found[1]}."
+
+
+def _probability(explanation: Explanation) -> str:
+    """That of a label, in words."""
     probability = explanation.probability
     assert probability is not None  # a label has one
-    return f"{subject}: {odds(probability)}. For it {supports}, against it {opposes}."
+    return odds(probability)
 
 
 def odds(probability: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def class_index(classes: Sequence[str], target: str | int) -> int:
         hint = (
             f" Did you mean {', '.join(map(repr, close))}?"
             if close
-            else f" There are {len(classes)} classes."
+            else f" There {'is 1 class' if len(classes) == 1 else f'are {len(classes)} classes'}."
         )
         raise UnknownNameError(f"No class is called {target!r}.{hint}")
     if not 0 <= target < len(classes):
@@ -157,6 +158,8 @@ def target_pairs(targets: Any, classes: Sequence[str], count: int) -> tuple[Tens
     UnknownNameError
         For a name that no class bears.
     """
+    if isinstance(targets, np.ndarray):
+        targets = torch.as_tensor(targets)
     if isinstance(targets, Tensor) and targets.dtype == torch.bool and targets.ndim == 2:
         check_shape("targets", targets, (count, len(classes)))
         rows, indices = targets.cpu().nonzero(as_tuple=True)
@@ -176,6 +179,11 @@ def target_pairs(targets: Any, classes: Sequence[str], count: int) -> tuple[Tens
 def _name_or_index(target: Any) -> int | str:
     if isinstance(target, str):
         return target
+    if isinstance(target, bool):
+        raise InputError(
+            f"Expected a target as a class name or index; got {target!r}. A mask of several targets is a "
+            "bool tensor or array (N, C)."
+        )
     try:
         return int(target.__index__())
     except (AttributeError, TypeError):

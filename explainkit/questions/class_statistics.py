@@ -47,6 +47,11 @@ def explain_class(
             f"Expected an explainer whose contributions are logits; those of {explainer.card.title} add up "
             "to nothing, so that their mean over images has no meaning. Explain single images."
         )
+    if explainer.decision.rule == "identity":
+        raise InputError(
+            "Expected a network that decides between classes or labels; with decision 'identity' its outputs "
+            "are numbers. Explain single images."
+        )
     if batch_size < 1:
         raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
     is_explained = _mask_of_classes(classes, explainer.classes)

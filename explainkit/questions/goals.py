@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -104,15 +104,23 @@ def default_goals(decision: Decision, logits: Tensor) -> Goals:
 def goals_for(decision: Decision, targets: Any, classes: Sequence[str], count: int) -> Goals:
     """The goals that a caller names: classes by name or index; of labels also ``"not <label>"``.
 
+    Of a single label 0 is without it, 1 with it.
+
     Raises
     ------
     InputError, UnknownNameError
         As `class_indices`.
     """
+    if len(classes) == 1 and not decision.is_exclusive:
+        sides = class_indices(targets, decision.sides(classes), count)
+        return Goals(decision=decision, targets=torch.zeros_like(sides), wanted=sides == 1)
     if decision.is_exclusive or isinstance(targets, Tensor):
         indices = class_indices(targets, classes, count)
         return Goals(decision=decision, targets=indices, wanted=torch.ones(count, dtype=torch.bool))
-    items: list[Any] = [targets] * count if isinstance(targets, str | int) else list(targets)
+    is_one = isinstance(targets, str) or not isinstance(targets, Iterable)
+    items: list[Any] = [targets] * count if is_one else list(targets)
+    if any(isinstance(item, list | tuple) for item in items):
+        raise InputError("Expected one target an image, which shall hold or no longer do; got lists of them.")
     labels = {decision.absent(name): name for name in classes} | {f"not {name}": name for name in classes}
     wanted = [item in classes or item not in labels for item in items]
     names = [item if is_wanted else labels[item] for item, is_wanted in zip(items, wanted, strict=True)]

@@ -59,7 +59,10 @@ def show_image(explanation: Explanation, axes: Axes) -> None:
     """The image, titled with the class that is explained."""
     axes.imshow(pixels(explanation.image))
     foil = f"\nrather than {legible(explanation.foil_name)}" if explanation.foil_name else ""
-    axes.set_title(f"{legible(explanation.target_name)}{foil}", fontsize=9, y=TITLE_Y, parse_math=False)
+    title = legible(explanation.target_name)
+    if not explanation.says_target and not foil and not explanation.batch.decision.is_exclusive:
+        title = f"{legible(explanation.prediction_name)}\nexplained: {title}"
+    axes.set_title(f"{title}{foil}", fontsize=9, y=TITLE_Y, parse_math=False)
     axes.set_axis_off()
     if note := channels_note(explanation.image.shape[0]):
         axes.text(0.5, -0.02, note, ha="center", va="top", fontsize=7, transform=axes.transAxes)

@@ -119,6 +119,7 @@ def report(
         raise InputError(
             f"Expected explanations of the same images; got {[len(column) for column in columns]}."
         )
+    labels = _labels_by_explanation(labels, columns[0])
     if labels is not None and len(labels) != len(columns[0]):
         raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
     if any(_are_different(column.images, columns[0].images) for column in columns[1:]):
@@ -217,6 +218,14 @@ def _templates() -> Environment:
     )
 
 
+def _labels_by_explanation(labels: Sequence[str] | None, explanations: Explanations) -> Sequence[str] | None:
+    """What the image of each explanation truly shows, of which there may be several for an image."""
+    index = explanations.image_index
+    if labels is None or index is None or len(labels) == len(explanations) or len(labels) <= int(index.max()):
+        return labels
+    return [labels[image] for image in index.tolist()]
+
+
 def _image_row(
     explanations: Sequence[Explanation], names: Sequence[str], label: str | None
 ) -> dict[str, Any]:
@@ -231,7 +240,7 @@ def _image_row(
         "columns": _columns(first) if is_tabular else [],
         "label": label,
         "predicted": first.prediction_name,
-        "explained": None if first.batch.image_index is None else first.target_name,
+        "explained": None if first.batch.decision.rule == "softmax" else first.target_name,
         "right": label is None or label == first.prediction_name,
         "cards": [
             _image_card(item, name, grid, limit)

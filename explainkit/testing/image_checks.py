@@ -150,7 +150,7 @@ def check_targets(explainer: Explainer, images: Tensor) -> None:
         "the prediction where no target is given, or each label that holds",
     )
     check(predicted.decision == decision, "explanations that know the decision")
-    wrong = (last + 1, -1, "no such class", [0] * (count + 1), torch.zeros(count + 1, dtype=torch.long))
+    wrong = (last + 2, -1, "no such class", [0] * (count + 1), torch.zeros(count + 1, dtype=torch.long))
     refused: list[Any] = [*wrong, torch.zeros(count), 0.5]
     for target in refused:
         try:

@@ -6,26 +6,32 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import InputError
+from explainkit.explainers.inputs import InputSpec
 
 Baseline = float | Sequence[float] | Tensor
-"""One value for all pixels, one a color, or an image (3, H, W)."""
+"""One value for all pixels or one a channel, from 0 for black to 1 for white; or an image (D, H, W).
+
+An image has the values of the images that are explained; numbers are brought to their range.
+"""
 
 Baselines = Sequence[float] | Tensor
-"""Several: one value for all pixels of each, or images (B, 3, H, W), such as some of training."""
+"""Several: one value for all pixels of each, from 0 to 1; or images (B, D, H, W), as of training."""
 
 GRAYS = (0.0, 0.5, 1.0)
 """Black, gray and white: what nobody has to choose."""
 
 
-def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
-    """`baseline` as an image (1, 3, H, W) like `images`.
+def baseline_for(images: Tensor, baseline: Baseline, spec: InputSpec) -> Tensor:
+    """`baseline` as an image (1, D, H, W) like `images`, which `spec` describes.
 
     Raises
     ------
     InputError
     """
     values = _tensor(baseline, images)
-    if values.shape == (3,):
+    if not isinstance(baseline, Tensor):
+        values = spec.from_unit(values)
+    if values.shape == (images.shape[1],):
         values = values[:, None, None]
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
@@ -38,14 +44,16 @@ def baseline_for(images: Tensor, baseline: Baseline) -> Tensor:
     return values.expand(1, *shape)
 
 
-def baselines_for(images: Tensor, baselines: Baselines) -> Tensor:
-    """`baselines` as images (B, 3, H, W) like `images`, two of them at least.
+def baselines_for(images: Tensor, baselines: Baselines, spec: InputSpec) -> Tensor:
+    """`baselines` as images (B, D, H, W) like `images`, which `spec` describes; two of them at least.
 
     Raises
     ------
     InputError
     """
     values = _tensor(baselines, images)
+    if not isinstance(baselines, Tensor):
+        values = spec.from_unit(values)
     if values.ndim == 1:
         values = values[:, None, None, None]
     shape = images.shape[1:]

@@ -77,7 +77,7 @@ class DeepLift(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """One forward and one backward pass of images and baselines together."""
         method = attr.DeepLift(network, eps=self.eps)
-        baseline = baseline_for(images, self.baseline)
+        baseline = baseline_for(images, self.baseline, self.input_spec)
         attributions = [
             method.attribute(batch, baseline.expand(len(batch), -1, -1, -1), **part).detach()
             for batch, part in question_batches(images, question, self.batch_size // 2)
@@ -86,7 +86,7 @@ class DeepLift(CaptumExplainer):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
+        return self.mean_logits(baseline_for(images, self.baseline, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
@@ -120,7 +120,7 @@ class DeepLiftShap(CaptumExplainer):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward and a backward pass a baseline, each of image and baseline together."""
         method = attr.DeepLiftShap(network)
-        baselines = baselines_for(images, self.baselines)
+        baselines = baselines_for(images, self.baselines, self.input_spec)
         total = torch.zeros_like(images)
         for chunk in split_baselines(baselines, self.batch_size // 2):
             attributions = [
@@ -132,7 +132,7 @@ class DeepLiftShap(CaptumExplainer):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean logit, or margin, of the baselines."""
-        return self.mean_logits(baselines_for(images, self.baselines), targets, foils)
+        return self.mean_logits(baselines_for(images, self.baselines, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baselines in words where they are images."""

@@ -109,7 +109,7 @@ class IntegratedGradients(CaptumExplainer):
         """`n_steps` forward and backward passes, as many at once as `batch_size` allows."""
         return attr.IntegratedGradients(network).attribute(
             images.detach(),
-            baselines=baseline_for(images, self.baseline),
+            baselines=baseline_for(images, self.baseline, self.input_spec),
             n_steps=self.n_steps,
             method=self.method,
             internal_batch_size=self.batch_size,
@@ -118,7 +118,7 @@ class IntegratedGradients(CaptumExplainer):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline: one forward pass for all images."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
+        return self.mean_logits(baseline_for(images, self.baseline, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
@@ -157,11 +157,13 @@ class GradientShap(CaptumExplainer):
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """`n_samples` forward and backward passes, as many at once as `batch_size` allows."""
-        baselines, samples = baselines_for(images, self.baselines), self.n_samples
+        baselines, samples = baselines_for(images, self.baselines, self.input_spec), self.n_samples
         with seeded(self.seed):  # in Captum's order
             start = baselines[np.random.choice(len(baselines), samples).tolist()]
             shape, device = (samples, *images.shape[1:]), images.device
-            noise = torch.normal(0, torch.full(shape, float(self.stdevs), dtype=torch.float32, device=device))
+            noise = torch.normal(
+                0, torch.full(shape, self.stdevs * self.input_spec.width, dtype=torch.float32, device=device)
+            )
             step = torch.tensor(np.random.uniform(0.0, 1.0, samples)).to(images)[:, None, None, None]
         gradient = attr.Saliency(network)
         total = torch.zeros_like(images)
@@ -175,7 +177,7 @@ class GradientShap(CaptumExplainer):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean logit, or margin, of the baselines."""
-        return self.mean_logits(baselines_for(images, self.baselines), targets, foils)
+        return self.mean_logits(baselines_for(images, self.baselines, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baselines in words where they are images."""

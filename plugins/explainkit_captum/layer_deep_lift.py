@@ -28,7 +28,10 @@ class LayerDeepLift(OneBaselineMethod):
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """One forward pass of images and baselines together, and a backward pass down to the layer."""
-        method, baseline = self.at_layer(attr.LayerDeepLift, network), baseline_for(images, self.baseline)
+        method, baseline = (
+            self.at_layer(attr.LayerDeepLift, network),
+            baseline_for(images, self.baseline, self.input_spec),
+        )
         attributions = [
             method.attribute(batch, baseline.expand(len(batch), -1, -1, -1), **part).detach()
             for batch, part in question_batches(images, question, self.batch_size // 2)
@@ -54,7 +57,7 @@ class LayerDeepLiftShap(BaselinesMethod):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """A forward pass a baseline, each of image and baseline together, and a backward pass."""
         method = self.at_layer(attr.LayerDeepLiftShap, network)
-        baselines = baselines_for(images, self.baselines)
+        baselines = baselines_for(images, self.baselines, self.input_spec)
         weighted = []
         for chunk in split_baselines(baselines, self.batch_size // 2):
             attributions = [

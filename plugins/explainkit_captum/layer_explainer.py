@@ -90,7 +90,7 @@ class OneBaselineMethod(LayerMethod):
         """The logit, or margin, of the baseline; 0 where no sum is claimed."""
         if self.card.additivity == "none":
             return super().base_of(images, targets, foils)
-        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
+        return self.mean_logits(baseline_for(images, self.baseline, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baseline in words where it is an image."""
@@ -111,7 +111,7 @@ class BaselinesMethod(LayerMethod):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The mean logit, or margin, of the baselines."""
-        return self.mean_logits(baselines_for(images, self.baselines), targets, foils)
+        return self.mean_logits(baselines_for(images, self.baselines, self.input_spec), targets, foils)
 
     def settings(self) -> dict[str, Any]:
         """With the baselines in words where they are images."""

@@ -108,9 +108,10 @@ class _PathMethod(OneBaselineMethod):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """`n_steps` forward and backward passes, as many at once as `batch_size` allows."""
         method, batch_size = self.at_layer(self.captum, network), max(self.batch_size, self.at_once)
+        baseline = baseline_for(images, self.baseline, self.input_spec)
         attributions = [
             method.attribute(
-                batch.detach(), baselines=baseline_for(images, self.baseline), n_steps=self.n_steps,
+                batch.detach(), baselines=baseline, n_steps=self.n_steps,
                 method=self.method, internal_batch_size=batch_size, **part,
             )
             for batch, part in question_batches(images, question, batch_size // self.at_once)
@@ -185,12 +186,16 @@ class LayerGradientShap(BaselinesMethod):
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:
         """`n_samples` passes forward and backward, and as many of baselines and of images forward."""
         method = self.at_layer(attr.LayerGradientShap, network)
-        baselines = baselines_for(images, self.baselines)
+        baselines = baselines_for(images, self.baselines, self.input_spec)
         attributions = []
         for image, part in question_batches(images, question, 1):
             with seeded(self.seed):
                 attribution = method.attribute(
-                    image, baselines, n_samples=self.n_samples, stdevs=float(self.stdevs), **part
+                    image,
+                    baselines,
+                    n_samples=self.n_samples,
+                    stdevs=self.stdevs * self.input_spec.width,
+                    **part,
                 )
             attributions.append(attribution.detach())
         return torch.cat(attributions)

@@ -42,7 +42,8 @@ class NoiseTunnel(CaptumExplainer):
     n_samples : int
         Noisy images for each.
     stdev : float
-        Of the noise. Captum's default of 1 is the whole range of an image; the paper has 0.1 … 0.2 of it.
+        Of the noise, as a share of the range of an image. Captum's default of 1 is all of it; the paper has
+        0.1 … 0.2.
     seed : int
     """
 
@@ -87,9 +88,8 @@ class NoiseTunnel(CaptumExplainer):
         inner.batch_size = min(inner.batch_size, self.batch_size)
         shape = (self.n_samples, *images.shape[1:])
         with seeded(self.seed):
-            noise = torch.normal(
-                0, torch.full(shape, float(self.stdev), dtype=torch.float32, device=images.device)
-            )
+            stdev = self.stdev * self.input_spec.width
+            noise = torch.normal(0, torch.full(shape, stdev, dtype=torch.float32, device=images.device))
         row, sample = image_sample_pairs(len(images), self.n_samples, images.device)
         total: Tensor | None = None
         squares: Tensor | None = None

@@ -56,7 +56,7 @@ class Occlusion(CaptumExplainer):
             images.detach(),
             sliding_window_shapes=(images.shape[1], *window),
             strides=(images.shape[1], *stride),
-            baselines=baseline_for(images, self.baseline),
+            baselines=baseline_for(images, self.baseline, self.input_spec),
             perturbations_per_eval=max(1, self.batch_size // len(images)),
             **question,
         )
@@ -113,7 +113,7 @@ class FeatureAblation(PatchMethod):
         mask = patch_mask(images, self.patches)
         attribution = attr.FeatureAblation(network).attribute(
             images.detach(),
-            baselines=baseline_for(images, self.baseline),
+            baselines=baseline_for(images, self.baseline, self.input_spec),
             feature_mask=mask,
             perturbations_per_eval=max(1, self.batch_size // len(images)),
             **question,
@@ -153,7 +153,7 @@ class ShapleyValueSampling(PatchMethod):
         with seeded(self.seed):
             attribution = attr.ShapleyValueSampling(network).attribute(
                 images.detach(),
-                baselines=baseline_for(images, self.baseline),
+                baselines=baseline_for(images, self.baseline, self.input_spec),
                 feature_mask=mask,
                 n_samples=self.n_samples,
                 perturbations_per_eval=max(1, self.batch_size // len(images)),
@@ -163,7 +163,7 @@ class ShapleyValueSampling(PatchMethod):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
+        return self.mean_logits(baseline_for(images, self.baseline, self.input_spec), targets, foils)
 
 
 def steps(size: Sequence[int], window: Sides, stride: Sides) -> tuple[tuple[int, int], tuple[int, int]]:

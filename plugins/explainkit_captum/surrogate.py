@@ -55,7 +55,7 @@ class Surrogate(PatchMethod):
             with seeded(self.seed):
                 values = self.fitted(network).attribute(
                     image,
-                    baselines=baseline_for(image, self.baseline),
+                    baselines=baseline_for(image, self.baseline, self.input_spec),
                     feature_mask=mask,
                     n_samples=self.n_samples,
                     perturbations_per_eval=min(self.batch_size, self.n_samples),
@@ -99,7 +99,7 @@ class KernelShap(Surrogate):
 
     def base_of(self, images: Tensor, targets: Tensor, foils: Tensor | None) -> Tensor:
         """The logit, or margin, of the baseline."""
-        return self.mean_logits(baseline_for(images, self.baseline), targets, foils)
+        return self.mean_logits(baseline_for(images, self.baseline, self.input_spec), targets, foils)
 
 
 @define(eq=False, kw_only=True)

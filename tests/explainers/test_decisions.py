@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve
@@ -412,3 +413,123 @@ def test_contrasts_of_labels_name_both_and_one_label_has_none():
     ):
         with pytest.raises(InputError, match="'ill' alone"):
             ask()
+
+
+def test_explainers_that_decide_differently_are_not_compared():
+    settings = {"network": backbone_and_head(3), "classes": LABELS, "size": 32, "value_range": (0, 1)}
+    softmax = ek.explainer("cam", **settings)
+    sigmoid = ek.explainer("captum/saliency", decision="sigmoid", **settings)
+
+    with pytest.raises(InputError, match="one decision for one network"):
+        ek.compare([softmax, sigmoid], noise(2))
+
+
+def test_a_mask_in_a_list_is_no_index():
+    model = three_labels()
+    mask = [[True, False, True], [False, False, False]]
+
+    with pytest.raises(InputError, match="bool tensor or array"):
+        model.explain(noise(2), mask)
+    assert model.explain(noise(2), np.array(mask)).image_index.tolist() == [0, 0]
+
+
+def test_either_side_of_one_label_is_a_target_by_number_as_labels_have_it():
+    single, _, images = toy_twins()
+    labels = (torch.arange(len(images)) % 2).long()
+    batch = Batch(images=images, labels=labels, ids=torch.arange(len(images)))
+
+    assert torch.equal(single.explain(images, labels).contributions, single.explain(images).contributions)
+    asked = single.counterfactual(images, 1 - labels, distractors=batch)
+    assert [item.target_name for item in asked] == [("ill", "healthy")[label] for label in labels.tolist()]
+    with pytest.raises(InputError, match="0 … 1"):
+        single.explain(images, 2)
+
+
+@pytest.mark.parametrize("targets", [[["red"], ["blue"]], 0.5, [None, "red"]])
+def test_goals_that_are_none_are_refused(targets):
+    batch = Batch(images=noise(4), labels=torch.eye(4, 3).bool(), ids=torch.arange(4))
+
+    with pytest.raises(InputError):
+        three_labels().counterfactual(noise(2), targets, distractors=batch)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True])
+def test_a_number_of_reasons_is_a_whole_number(count):
+    with pytest.raises(InputError, match="number of reasons"):
+        three_labels().explain(noise(1))[0].sentence(supporting=count)
+
+
+def test_what_is_not_asked_for_is_not_said_to_be_missing():
+    model = ek.explainer("cam", network=backbone_and_head(3), classes=LABELS, size=32)
+
+    sentence = model.explain(noise(1))[0].sentence(supporting=0, opposing=0)
+
+    assert sentence in {f"{label}." for label in LABELS}
+
+
+def test_the_base_is_named_where_it_decides():
+    one, _, images = twins()
+    with torch.no_grad():
+        one[4].bias.fill_(-30.0)
+    model = ek.explainer("cam", network=one, classes=["ill"], decision="sigmoid", size=32)
+
+    assert "its base (-30.0)" in model.explain(images)[0].sentence()
+
+
+class Ensemble(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = backbone_and_head(3, 0), backbone_and_head(3, 1)
+
+    def forward(self, images):
+        return (self.one(images).softmax(1) + self.other(images).softmax(1)) / 2
+
+
+def test_the_mean_of_softmaxes_is_a_probability():
+    explainer = ek.explainer("captum/saliency", network=Ensemble())
+    explanation = explainer.explain(noise(1))[0]
+
+    assert explainer.decision.outputs == "probabilities"
+    assert explanation.probability == pytest.approx(float(explanation.logits.max()))
+
+
+@pytest.mark.parametrize(
+    ("decision", "outputs", "classes"),
+    [
+        (Decision(rule="sigmoid", negative="ok"), 3, LABELS),
+        (Decision(rule="softmax", negative="ok"), 3, LABELS),
+        (Decision(rule="sigmoid", negative="ill"), 1, ["ill"]),
+    ],
+)
+def test_a_negative_class_is_that_of_one_label_alone(decision, outputs, classes):
+    with pytest.raises(InputError):
+        ek.explainer("cam", network=backbone_and_head(outputs), classes=classes, decision=decision, size=32)
+
+
+def test_a_decision_that_is_given_whole_is_kept():
+    logits = ek.Decision(rule="softmax", outputs="logits")
+
+    assert ek.explainer("captum/saliency", network=Ends(nn.Softmax(1)), decision=logits).decision == logits
+
+
+def test_each_of_several_numbers_is_explained():
+    model = ek.explainer(
+        "cam", network=backbone_and_head(2), classes=["age", "height"], decision="identity", size=32
+    )
+
+    explanations = model.explain(noise(3))
+
+    assert explanations.image_index.tolist() == [0, 0, 1, 1, 2, 2]
+    assert [item.sentence().split(":")[0] for item in explanations] == ["age", "height"] * 3
+    batch = Batch(images=noise(2), labels=torch.tensor([21, 70]), ids=torch.arange(2))
+    with pytest.raises(InputError, match="are numbers"):
+        model.explain_class([batch])
+
+
+def test_pages_say_which_label_the_colors_are_for(tmp_path):
+    single, _, images = toy_twins()
+    page = ek.report(single.explain(images[:4]), tmp_path / "page.html", labels=["ill"] * 4).read_text()
+
+    assert page.count("explained: <strong>ill</strong>") == 4
+    several = three_labels().explain(noise(3), [["red", "blue"], ["red"], ["green"]])
+    ek.report(several, tmp_path / "several.html", labels=["red", "red", "green"])

@@ -330,3 +330,71 @@ def test_networks_of_an_architecture_are_normalized_outside_and_saved(name, tmp_
     torch.testing.assert_close(explanations.logits, network(normalized(images)))
     loaded = ek.load(ek.save(explainer, tmp_path / "model"), network=network)
     assert torch.equal(loaded.explain(images).contributions, explanations.contributions)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gradient-shap", "integrated-gradients", "occlusion", "deep-lift-shap", "kernel-shap", "layer-gradient-shap",
+     "layer-conductance", "noise-tunnel", "feature-ablation"],
+)  # fmt: skip
+@pytest.mark.parametrize("value_range", [(0, 255), (-1, 1)])
+def test_baselines_and_noise_are_of_the_range(name, value_range):
+    """A network on another range is the same function: black is black, and noise as loud."""
+    low, high = value_range
+    plain = small_network()
+    scaled = copy.deepcopy(plain)
+    batch = tiny_dataset().test.batch(torch.arange(3))
+    mean, std = (
+        (-low / (high - low),) * 3,
+        (1 / (high - low),) * 3,
+    )  # the way back to [0, 1], for the reference
+    del mean, std
+
+    class Rescaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = scaled
+
+        def forward(self, images):
+            return self.inner((images - low) / (high - low))
+
+    options = {"method": "integrated-gradients"} if name == "noise-tunnel" else {}
+    if name == "kernel-shap":
+        options = {"patches": 2, "n_samples": 60}
+    layer = {"layer": "0"} if name.startswith("layer") else {}
+    one = ek.explainer(f"captum/{name}", network=plain, value_range=(0, 1), **layer, **options)
+    other_layer = {"layer": "inner.0"} if layer else {}
+    other = ek.explainer(
+        f"captum/{name}", network=Rescaled().eval(), value_range=value_range, **other_layer, **options
+    )
+
+    expected, found = one.explain(batch), other.explain(batch)
+
+    torch.testing.assert_close(found.base, expected.base, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.saliency(), expected.saliency(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [np.int64(16), torch.tensor(16)])
+def test_a_size_may_be_any_whole_number(size):
+    assert ek.explainer("captum/saliency", network=small_network(), size=size).size == (16, 16)
+
+
+@pytest.mark.parametrize("settings", [{"size": 16.0}, {"value_range": "0-255"}])
+def test_what_is_no_size_or_range_is_refused(settings):
+    with pytest.raises(InputError):
+        ek.explainer("cam", network=small_network(), **{"size": 16, **settings})
+
+
+def test_specifications_that_differ_by_rounding_are_one():
+    network = small_network()
+    one = ek.explainer("cam", network=network, mean=MEAN, std=STD, size=32)
+    other = ek.explainer("captum/saliency", network=network, mean=torch.tensor(MEAN), std=torch.tensor(STD))
+
+    assert not ek.compare([one, other], uniform(2, 3, 32, 32)).failures
+
+
+def test_a_gray_array_may_have_an_axis_for_its_channel():
+    explainer = ek.explainer("captum/saliency", network=small_network(1), value_range=(0, 1))
+    gray = np.random.default_rng(0).integers(0, 255, (8, 8, 1), np.uint8)
+
+    assert torch.equal(explainer.read_images([gray]), explainer.read_images([gray[..., 0]]))
