@@ -334,8 +334,10 @@ def test_networks_of_an_architecture_are_normalized_outside_and_saved(name, tmp_
 
 @pytest.mark.parametrize(
     "name",
-    ["gradient-shap", "integrated-gradients", "occlusion", "deep-lift-shap", "kernel-shap", "layer-gradient-shap",
-     "layer-conductance", "noise-tunnel", "feature-ablation"],
+    [
+        "gradient-shap", "integrated-gradients", "occlusion", "deep-lift-shap", "kernel-shap",
+        "layer-gradient-shap", "layer-conductance", "noise-tunnel", "feature-ablation",
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("value_range", [(0, 255), (-1, 1)])
 def test_baselines_and_noise_are_of_the_range(name, value_range):
