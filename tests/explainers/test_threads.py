@@ -117,6 +117,7 @@ def test_threads_share_one_network(training):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.slow  # which `make soak` does too
 def test_threads_use_two_networks():
     assert_equal_to_sequential([make_network(0), make_network(1, training=True)])
 

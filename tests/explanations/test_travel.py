@@ -15,7 +15,6 @@ from PIL import Image
 import explainkit as ek
 from explainkit.errors import ConformanceError, InputError
 from explainkit.explainers.state import state_digest
-from explainkit.registry import offers
 from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 from explainkit.testing.image_checks import check_pickles
 
@@ -25,13 +24,6 @@ def the_same(one, other):
     assert torch.equal(one.saliency(), other.saliency())
     assert [item.sentence() for item in one] == [item.sentence() for item in other]
     assert one.provenance.model_digest == other.provenance.model_digest
-
-
-@pytest.mark.parametrize("name", [name for name in offers("explainers") if name != "gridvote"])
-def test_explanations_pickle(name):
-    explanations = fitted_example(name).explain(tiny_images())
-
-    the_same(pickle.loads(pickle.dumps(explanations)), explanations)
 
 
 @pytest.mark.parametrize("name", ["cam", "ccnn", "protopnet", "ra-cnn", "senn"])
