@@ -24,7 +24,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 LARGEST_SIDE = 2**14
 """Pixels of a side of the images that a data set or a network may ask for."""
 
-GRAY = torch.tensor([[0.299, 0.587, 0.114]])
+GRAY = torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float32)
 """What each color adds to gray (ITU-R BT.601), as Pillow has it."""
 
 DAMAGE = (OSError, SyntaxError, EOFError, struct.error, *MISFITS)

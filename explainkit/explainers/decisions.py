@@ -99,6 +99,12 @@ def decide(
     return names, chosen
 
 
+def stated_decision(network: nn.Module) -> Decision | None:
+    """How `network` says that it decides, where explainkit has written that down on it."""
+    stated = getattr(network, "output_decision", None)
+    return stated if isinstance(stated, Decision) else None  # networks have attributes of all names
+
+
 def last_operation(network: nn.Module, images: Tensor) -> Decision:
     """What the end of `network` says of its outputs: softmax, sigmoid, or logits where it is neither.
 

@@ -18,7 +18,7 @@ from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NormalizationWarning, UnsupportedNetworkError
 from explainkit.explanations.validation import as_floats
 from explainkit.networks.backbones import channels_of
-from explainkit.networks.input_scaling import normalizing_module
+from explainkit.networks.input_scaling import normalized, normalizing_module
 from explainkit.protocols import Images
 
 UNIT_RANGE = (0.0, 1.0)
@@ -243,7 +243,7 @@ def spec_for_network(
         raise UnsupportedNetworkError(
             f"Expected a network, an nn.Module; got {type(network).__name__}. ExportedProgram has module()."
         )
-    stated: InputSpec | None = getattr(network, "input_spec", None)
+    stated = stated_spec(network)
     module = normalizing_module(network)
     is_unsaid = isinstance(value_range, str) and value_range == "unit"
     if isinstance(value_range, str) and not is_unsaid:
@@ -261,7 +261,9 @@ def spec_for_network(
                 f"Expected the value_range that the network states, {stated.value_range}; got {value_range}."
             )
         return stated if sides is None else evolve(stated, size=sides)
-    given = getattr(network, "input_size", None) if sides is None else sides
+    given = sides
+    if sides is None and isinstance(size_of_network := getattr(network, "input_size", None), tuple):
+        given = size_of_network
     if given is not None and len(given) == 1:
         return InputSpec.of_shape(given)
     return InputSpec(
@@ -272,6 +274,20 @@ def spec_for_network(
         value_range=UNIT_RANGE if isinstance(value_range, str) else value_range,
         is_assumed=is_unsaid and mean is None and module is None,
     )
+
+
+def stated_spec(network: nn.Module) -> InputSpec | None:
+    """What `network` says that it takes, where explainkit has written that down on it."""
+    stated = getattr(network, "input_spec", None)
+    return stated if isinstance(stated, InputSpec) else None  # networks have attributes of all names
+
+
+def normalize_inside(network: nn.Module, spec: InputSpec) -> nn.Module:
+    """`network` on images as `spec` has them, which it then states."""
+    wrapped = normalized(network, spec.mean, spec.std)
+    if wrapped is not network:
+        wrapped.input_spec = spec  # type: ignore[assignment]
+    return wrapped
 
 
 def _sides(size: Any) -> tuple[Any, ...] | None:

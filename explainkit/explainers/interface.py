@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
 from explainkit.explainers.card import Card
-from explainkit.explainers.decisions import decide
+from explainkit.explainers.decisions import decide, stated_decision
 from explainkit.explainers.explaining import Maps, explain_batches, explain_images
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import InputSpec, spec_for_network
@@ -154,7 +154,7 @@ class Explainer(ABC):
         """
         explainer = cls(**settings)
         explainer.input_spec = spec_for_network(network, size, mean, std, value_range)
-        explainer._given_decision = getattr(network, "decision", None) if decision is None else decision
+        explainer._given_decision = stated_decision(network) if decision is None else decision
         explainer.adopt_network(network, classes)
         return explainer
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.identity import count_classes
-from explainkit.explainers.inputs import InputSpec, spec_of_dataset
+from explainkit.explainers.inputs import InputSpec, normalize_inside, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.isolation import isolated
 from explainkit.explainers.task import Task
@@ -24,7 +24,6 @@ from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.interventions import UnitScore
 from explainkit.explanations.units import Units
-from explainkit.networks.input_scaling import normalized
 from explainkit.networks.memory import build_for
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
@@ -167,7 +166,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             )
         self.bound = True
         self.set_classes(count_classes(network, classes), classes)
-        network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        network = normalize_inside(network, self.input_spec)
         self._adopt(network, self.classes, self.input_spec)
 
     def counterfactual(
@@ -335,7 +334,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     def _adopt(self, network: nn.Module, classes: Sequence[str], spec: InputSpec) -> Self:
         self._network, self.classes, self.input_spec = network, tuple(classes), spec
         if not self.bound:  # so that other explainers of the network learn them
-            network.input_spec, network.decision = spec, self.decision  # type: ignore[assignment]
+            network.input_spec, network.output_decision = spec, self.decision  # type: ignore[assignment]
         self.units = self.describe_units(network)  # type: ignore[arg-type]
         return self
 

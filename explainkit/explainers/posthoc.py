@@ -11,9 +11,9 @@ from torch import nn
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.identity import count_classes
+from explainkit.explainers.inputs import normalize_inside
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explanations.counterfactuals import Counterfactuals, Norm
-from explainkit.networks.input_scaling import normalized
 from explainkit.protocols import Images, Targets
 
 
@@ -25,7 +25,7 @@ class PostHocExplainer(Explainer):
 
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
         """Take any network, and normalize its images as `input_spec` says."""
-        self._network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        self._network = normalize_inside(network, self.input_spec)
         self.set_classes(count_classes(network, classes), classes)
 
     def counterfactual(

@@ -113,7 +113,7 @@ class NetworkDigest:
 def _fingerprint(state: Mapping[str, Tensor]) -> object:
     """What changes whenever a tensor does: where it is, its version, and its norm for writes past that.
 
-    ``None`` where that cannot be told.
+    ``None`` for tensors that have no version.
     """
     tensors = list(state.values())
     if any(tensor.is_inference() for tensor in tensors):

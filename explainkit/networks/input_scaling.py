@@ -68,8 +68,11 @@ class NormalizedNetwork(nn.Module):
 
 
 def normalized(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> nn.Module:
-    """`network` on images that are normalized by `mean` and `std`; itself where there are none."""
-    if mean is None or std is None:
+    """`network` on images that are normalized by `mean` and `std`; itself where there are none.
+
+    A network that has a module for it normalizes already, by what it states, and is left as it is.
+    """
+    if mean is None or std is None or normalizing_module(network) is not None:
         return network
     like = reference_tensor(network)
     return NormalizedNetwork(network, Normalization(mean, std).to(device=like.device, dtype=like.dtype))

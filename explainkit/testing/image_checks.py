@@ -214,7 +214,7 @@ def check_pickles(explainer: Explainer, images: Tensor) -> None:
             f"Expected explanations that pickle, with functions of rows as classes of a module: {error}."
         ) from error
     check(
-        torch.equal(again.contributions, explanations.contributions), "the same contributions from a pickle"
+        torch.equal(again.contributions, explanations.contributions), "the same contributions after a pickle"
     )
     check(torch.equal(again.saliency(), explanations.saliency()), "the same saliency after a pickle")
     check(

@@ -45,7 +45,7 @@ def mean_average_precision(scores: Tensor, truth: Tensor) -> float:
     ordered, hits = scores.gather(0, order), truth.gather(0, order).double()
     rank = torch.arange(1, len(scores) + 1, dtype=torch.double, device=scores.device)[:, None]
     precision = hits.cumsum(0) / rank
-    # the last image of each score speaks for all of that score
+    # images of one score share the precision of the last of them
     is_last = torch.ones_like(hits, dtype=torch.bool)
     is_last[:-1] = ordered[:-1] != ordered[1:]
     index = torch.arange(len(scores), device=scores.device)[:, None].expand_as(order)

@@ -53,7 +53,7 @@ class BoundNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.input_spec = network, input_spec
-        self.decision: Decision | None = None  # known once the classes are
+        self.output_decision: Decision | None = None  # known once the classes are
         mean, std = input_spec.mean, input_spec.std
         self.normalization = nn.Identity() if mean is None or std is None else Normalization(mean, std)
         # in a tuple, so that their parameters are not counted twice

@@ -132,7 +132,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         count = _head(bound).out_features
         self.set_classes(count, classes)
         if isinstance(bound, BoundNetwork):
-            bound.decision = self.decision
+            bound.output_decision = self.decision
         self.bound = True
         self._adopt(bound, self.classes, self.input_spec)
 

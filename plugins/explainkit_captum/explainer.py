@@ -17,9 +17,9 @@ from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.explainers.decisions import last_operation
 from explainkit.explainers.explaining import Maps
 from explainkit.explainers.identity import check_class_names
+from explainkit.explainers.inputs import normalize_inside
 from explainkit.explainers.interface import BATCH_SIZE
 from explainkit.explainers.isolation import running
-from explainkit.networks.input_scaling import normalized
 from explainkit.networks.precision import (
     disable_autocast,
     full_precision,
@@ -100,7 +100,7 @@ class CaptumExplainer(ek.PostHocExplainer):
                 f"Expected a network of images for {self.card.title}; {type(network).__name__} takes rows of "
                 f"{self.input_spec.columns} columns."
             )
-        network = normalized(network, self.input_spec.mean, self.input_spec.std)
+        network = normalize_inside(network, self.input_spec)
         image = probe_image(network, self.input_spec)
         self._network = classifier(network, image)
         self._names = tuple(check_class_names(classes)) if classes else ()

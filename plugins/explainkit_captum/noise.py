@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit.errors import InputError
+from explainkit.explainers.inputs import stated_spec
 from explainkit_captum.explainer import CaptumExplainer, Question, positive, select_question
 from explainkit_captum.gradients import image_sample_pairs
 from explainkit_captum.logits import unwrap
@@ -75,10 +76,11 @@ class NoiseTunnel(CaptumExplainer):
         super().adopt_network(network, classes)
         if self.method == "noise-tunnel":
             raise InputError("Expected a method to put into noise; got noise-tunnel itself.")
-        # what is normalized already has its own specification
+        network, spec = unwrap(self.network), self.input_spec
+        described = {"size": spec.size} if stated_spec(network) is not None else spec.arguments
         self._inner = ek.explainer(
-            f"captum/{self.method}", network=unwrap(self.network), classes=classes,
-            **self.input_spec.arguments, **self.options,
+            f"captum/{self.method}", network=network, classes=classes,
+            decision=self.decision if self.classes else self._given_decision, **described, **self.options,
         )  # fmt: skip
 
     def attribute(self, network: nn.Module, images: Tensor, question: Question) -> Tensor:

@@ -137,7 +137,7 @@ def check_ruled(network: nn.Module, image: Tensor, title: str) -> None:
     repeated = []
     for name, count in run_counts(network, image).items():
         module = network.get_submodule(name)
-        if not isinstance(module, PASSING) and type(module) not in (*RULED, *BENDING):
+        if not isinstance(module, (*PASSING, Normalization)) and type(module) not in (*RULED, *BENDING):
             kinds.setdefault(type(module).__name__, name)
         if count > 1 and any(True for _ in module.parameters()):
             repeated.append(name)

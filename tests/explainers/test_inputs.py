@@ -407,3 +407,44 @@ def test_a_gray_array_may_have_an_axis_for_its_channel():
     gray = np.random.default_rng(0).integers(0, 255, (8, 8, 1), np.uint8)
 
     assert torch.equal(explainer.read_images([gray]), explainer.read_images([gray[..., 0]]))
+
+
+@pytest.mark.parametrize(
+    "name", ["cam", *(f"captum/{name}" for name in (
+        "saliency", "noise-tunnel", "lrp", "layer-grad-cam", "occlusion", "deep-lift", "guided-backprop"))]
+)  # fmt: skip
+@pytest.mark.parametrize("source", ["cam", "captum/saliency", "captum/noise-tunnel"])
+def test_the_network_of_an_explainer_is_normalized_once_by_another_explainer(source, name):
+    network, images = small_network(), uniform(3, 3, 16, 16)
+    first = ek.explainer(source, network=network, mean=MEAN, std=STD, size=16)
+    if name == "cam" and source != "cam":
+        return  # reads the network itself, not one with something before it
+
+    second = ek.explainer(name, network=first.network, size=16)
+
+    expected = network(normalized(images))
+    torch.testing.assert_close(second.predict(images), expected)
+    torch.testing.assert_close(second.explain(images).logits, expected)
+    assert second.input_spec == first.input_spec
+    assert not ek.compare([first, second], images).failures
+
+
+class Named(nn.Module):
+    """A network whose modules have names that explainkit uses for its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_spec, self.decision, self.output_decision = small_network(), nn.Linear(3, 3), nn.ReLU()
+        self.input_size = 224
+
+    def forward(self, images):
+        return self.output_decision(self.decision(self.input_spec(images)))
+
+
+def test_attributes_of_a_network_with_our_names_are_its_own():
+    network, images = Named().eval(), uniform(2, 3, 16, 16)
+
+    explainer = ek.explainer("captum/saliency", network=network)
+
+    torch.testing.assert_close(explainer.predict(images), network(images))
+    assert explainer.size is None and explainer.decision.rule == "softmax"
