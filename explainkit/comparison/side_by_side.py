@@ -59,13 +59,7 @@ def compare(
     if not explainers:
         raise InputError("Expected at least one explainer to compare; got none.")
     first = explainers[0]
-    for other in explainers[1:]:
-        if other.classes and other.classes != first.classes:
-            raise InputError(
-                f"Expected explainers of the same classes; {first.card.title} knows "
-                f"{', '.join(first.classes[:3])} …, {other.card.title} knows "
-                f"{', '.join(other.classes[:3])} …. Name them with classes=…."
-            )
+    _check_same_classes(explainers)
     check_same_scaling(explainers)
     spec = first.input_spec
     batch = images if isinstance(images, Batch) else _batch_of(spec.to_unit(first.read_images(images)), first)
@@ -86,16 +80,13 @@ def compare(
             failures[name] = str(error)
     if not explanations:
         raise InputError(f"No explainer could explain the images: {failures}.")
-    labels = None
-    if isinstance(images, Batch):
-        truth = first.decision.truth(batch.labels.cpu(), len(first.classes))
-        labels = [first.decision.describe(row, first.classes) for row in truth]
+    labels = _true_names(images, first) if isinstance(images, Batch) else None
     return Comparison(
         explainers=explainer_by_name,
         explanations=explanations,
         failures=failures,
         batch=batch,
-        labels=None if labels is None else tuple(labels),
+        labels=labels,
         dataset=dataset,
         split=split,
         count=count,
@@ -103,6 +94,24 @@ def compare(
         seed=seed,
         distractors=distractors,
     )
+
+
+def _check_same_classes(explainers: Sequence[Explainer]) -> None:
+    """Refuse explainers of other classes than the first."""
+    first = explainers[0]
+    for other in explainers[1:]:
+        if other.classes and other.classes != first.classes:
+            raise InputError(
+                f"Expected explainers of the same classes; {first.card.title} knows "
+                f"{', '.join(first.classes[:3])} …, {other.card.title} knows "
+                f"{', '.join(other.classes[:3])} …. Name them with classes=…."
+            )
+
+
+def _true_names(batch: Batch, explainer: Explainer) -> tuple[str, ...]:
+    """What each image truly shows, in words."""
+    truth = explainer.decision.truth(batch.labels.cpu(), len(explainer.classes))
+    return tuple(explainer.decision.describe(row, explainer.classes) for row in truth)
 
 
 def _batch_of(images: Tensor, explainer: Explainer) -> Batch:

@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.errors import InputError
+from explainkit.explanations.sentences import listed
 
 Rule = Literal["softmax", "sigmoid", "identity"]
 """One class of several; each label for itself; numbers that decide nothing."""
@@ -169,7 +170,7 @@ class Decision:
         """
         names = [name for name, is_held in zip(classes, holds.tolist(), strict=True) if is_held]
         if names:
-            return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+            return listed(names)
         if len(classes) == 1:
             return self.absent(classes[0])
         count = NUMBERS[len(classes)] if len(classes) < len(NUMBERS) else str(len(classes))
