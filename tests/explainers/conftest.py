@@ -1,6 +1,7 @@
-"""Explainers are compared by what they explain, with the cases of tests/explanations."""
+"""Explainers are asked about cases of explanations, of questions and of their own."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "explanations"))
+for folder in ("explainers", "explanations", "questions"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
