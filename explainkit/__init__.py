@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
     from explainkit.explanations.decisions import Decision
     from explainkit.explanations.decomposition import Decomposition, PerImageWeights
+    from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
-    from explainkit.explanations.units import Exemplar, Units
+    from explainkit.explanations.units import UnitPicture, Units
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.naming import Names, name_units
@@ -53,7 +54,6 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Decision": "explanations.decisions",
     "Decomposition": "explanations.decomposition",
     "Evidence": "explanations.single",
-    "Exemplar": "explanations.units",
     "Explainer": "explainers.interface",
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
@@ -63,12 +63,14 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Names": "questions.naming",
     "PerImageWeights": "explanations.decomposition",
     "Phase": "training.phases",
+    "Phrasing": "explanations.phrasing",
     "PostHocExplainer": "explainers.posthoc",
     "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
     "Sample": "data.types",
     "Step": "training.steps",
     "Task": "explainers.task",
+    "UnitPicture": "explanations.units",
     "Units": "explanations.units",
     "compare": "comparison",
     "evaluate_explanations": "metrics.table",
@@ -90,7 +92,6 @@ __all__ = [
     "Decision",
     "Decomposition",
     "Evidence",
-    "Exemplar",
     "ExplainKitError",
     "Explainer",
     "Explanation",
@@ -103,6 +104,7 @@ __all__ = [
     "Offer",
     "PerImageWeights",
     "Phase",
+    "Phrasing",
     "PluginWarning",
     "PostHocExplainer",
     "Provenance",
@@ -110,6 +112,7 @@ __all__ = [
     "Sample",
     "Step",
     "Task",
+    "UnitPicture",
     "Units",
     "__version__",
     "backbone",

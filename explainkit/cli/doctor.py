@@ -56,7 +56,7 @@ def examine(name: str, distribution: str) -> None:
         )
         for (kind, called), offer in loaded.offers.items():
             try:
-                for path in filter(None, (offer.target, offer.renderer, offer.sentence)):
+                for path in filter(None, (offer.target, offer.renderer)):
                     import_target(path, f"{kind[:-1]} {called!r}", loaded.row)
             except MissingPackageError as error:  # optional, and the message says how to get it
                 loaded.row = attrs.evolve(loaded.row, cause=error_text(error))

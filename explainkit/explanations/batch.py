@@ -129,6 +129,20 @@ class Explanations:
         scores = self.scores if reference is None else self.scores - reference.to(self.scores.dtype)
         return self.weights * scores
 
+    @cached_property
+    def shares(self) -> Tensor:
+        """Contributions as shares of all evidence, for and against: ``contribution / sum |contribution|``."""
+        return self.contributions / self.contributions.abs().sum(1, keepdim=True).clamp(min=1e-12)
+
+    @cached_property
+    def parent_contributions(self) -> Tensor | None:
+        """What the units of each parent add together, (N, P); ``None`` where units have no parents."""
+        parent, parents = self.units.parent, self.units.parents
+        if parent is None or parents is None:
+            return None
+        sums = self.contributions.new_zeros(len(self), len(parents))
+        return sums.index_add(1, parent, self.contributions)
+
     @property
     def explained_output(self) -> Tensor:
         """What is explained, (N,): the target's logit, or its margin over `foils`."""

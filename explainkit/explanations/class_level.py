@@ -19,7 +19,7 @@ from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.display import figure, markup
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.sentences import class_sentence
-from explainkit.explanations.units import Exemplar, Units
+from explainkit.explanations.units import UnitPicture, Units
 from explainkit.explanations.validation import class_index
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class ClassEvidence:
     decisive_rate : float or None
         Share of the rightly classified images in which it is one of the fewest units without which the
         runner-up would win; ``None`` where other classes are not known.
+    is_absent : bool
+        Whether the mean score says that what the unit stands for is mostly not there.
     """
 
     unit: int
@@ -58,7 +60,8 @@ class ClassEvidence:
     share: float
     sign_agreement: float
     decisive_rate: float | None
-    exemplars: tuple[Exemplar, ...] = field(default=(), repr=False, eq=False)
+    is_absent: bool = False
+    pictures: tuple[UnitPicture, ...] = field(default=(), repr=False, eq=False)
 
     @property
     def text(self) -> str:
@@ -91,16 +94,16 @@ class Examples:
     split: str
     pictures: Mapping[int, Tensor]
 
-    def of(self, row: int, unit: int, label: int) -> tuple[Exemplar, ...]:
+    def of(self, row: int, unit: int, label: int) -> tuple[UnitPicture, ...]:
         """Those of a unit, the largest score first."""
         triples = zip(
             self.ids[row, :, unit].tolist(), self.cells[row, :, unit].tolist(),
             self.boxes[row, :, unit].tolist(), strict=True,
         )  # fmt: skip
         return tuple(
-            Exemplar(
-                id=id, split=self.split, label=label, cell=divmod(cell, self.columns), box=tuple(box),
-                image=self.pictures.get(id),
+            UnitPicture(
+                kind="training", id=id, split=self.split, label=label, cell=divmod(cell, self.columns),
+                box=tuple(box), image=self.pictures.get(id),
             )
             for id, cell, box in triples
             if id >= 0 and box[2] > box[0]
@@ -319,15 +322,16 @@ class ClassExplanation:
         """What unit number `unit` is to the class."""
         batch, row = self.batch, self.row
         low, median, high = batch.quantiles[:, row, unit].tolist()
+        score = batch.scores[row, unit].item()
         return ClassEvidence(
             unit=unit, kind=batch.units.kind, name=batch.units.names[unit],
             phrase=batch.units.phrases[unit] if batch.units.phrases else None,
-            score=batch.scores[row, unit].item(), contribution=self.contributions[unit].item(),
+            score=score, is_absent=batch.units.is_absent(unit, score), contribution=self.contributions[unit].item(),
             std=batch.std[row, unit].item(), low=low, median=median, high=high,
             share=self.contributions[unit].item() / self.explained_output if self.explained_output else 0.0,
             sign_agreement=batch.sign_agreement[row, unit].item(),
             decisive_rate=None if batch.decisive_rate is None else batch.decisive_rate[row, unit].item(),
-            exemplars=batch.examples.of(row, unit, self.target),
+            pictures=batch.examples.of(row, unit, self.target),
         )  # fmt: skip
 
     def contrast(self, foil: int | str | None = None) -> ClassExplanation:
@@ -372,7 +376,7 @@ class ClassExplanation:
         }  # fmt: skip
 
     def figure(self, size: float = 3.0) -> Figure:
-        """A matplotlib figure: a row a unit, its exemplars and what it counts."""
+        """A matplotlib figure: a row a unit, its pictures and what it counts."""
         return figure(self, size)
 
     def _repr_html_(self) -> str:

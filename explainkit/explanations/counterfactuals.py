@@ -107,7 +107,8 @@ class Change:
     """One score that would have to change.
 
     ``gain`` is by how much that closes the gap between the predicted class and the target, in logits; below 0
-    where the change is there for another class.
+    where the change is there for another class. `is_absent` says that what the unit stands for is not there
+    before nor after.
     """
 
     unit: int
@@ -117,6 +118,7 @@ class Change:
     before: float
     after: float
     gain: float
+    is_absent: bool = False
 
     @property
     def text(self) -> str:
@@ -257,6 +259,7 @@ class Counterfactual:
                 unit=unit, kind=units.kind, name=units.names[unit],
                 phrase=units.phrases[unit] if units.phrases else None, before=before[unit].item(),
                 after=after[unit].item(), gain=gains[unit].item(),
+                is_absent=units.is_absent(unit, max(before[unit].item(), after[unit].item())),
             )
             for unit in order.tolist()
         ]  # fmt: skip

@@ -8,12 +8,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import asdict
+from attrs import asdict, fields
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
+from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Digest, Provenance
 from explainkit.explanations.serialization import (
     SCHEMA,
@@ -26,7 +27,7 @@ from explainkit.explanations.serialization import (
     unpack,
     write,
 )
-from explainkit.explanations.units import UNIT_TENSORS, Exemplar, Units
+from explainkit.explanations.units import UNIT_TENSORS, UnitPicture, Units
 from explainkit.explanations.validation import check_finite, check_floats, check_shape
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ PROVENANCE: Mapping[str, type | UnionType] = {
 }  # fmt: skip
 
 UNITS: Mapping[str, type | UnionType] = {
-    "kind": str, "names": list, "pooling": str, "phrases": list | None, "exemplars": list | None,
+    "kind": str, "names": list, "pooling": str, "phrases": list | None, "pictures": list | None,
+    "parents": list | None, "phrasing": dict,
 }  # fmt: skip
 
 COLUMNS = (
@@ -58,7 +60,8 @@ COLUMNS = (
 )  # fmt: skip
 """Tensors that are saved as they are."""
 
-EXEMPLAR = ("id", "split", "label", "cell", "box")
+PICTURE = ("kind", "box", "cell", "id", "label", "split")
+PHRASING = tuple(item.name for item in fields(Phrasing))
 
 
 def save_explanations(explanations: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
@@ -216,43 +219,45 @@ def units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in UNIT_TENSORS:
         if isinstance(value := getattr(units, name), Tensor):
             tensors[f"units.{name}"] = value
-    exemplars = None
-    if units.exemplars is not None:
-        exemplars = []
-        for k, of_unit in enumerate(units.exemplars):
-            exemplars.append(
+    pictures = None
+    if units.pictures is not None:
+        pictures = []
+        for k, of_unit in enumerate(units.pictures):
+            pictures.append(
                 [asdict(item, filter=lambda field, _: field.name != "image") for item in of_unit]
             )
             for i, item in enumerate(of_unit):
                 if item.image is not None:
-                    tensors[f"units.exemplar.{k}.{i}"] = item.image
+                    tensors[f"units.picture.{k}.{i}"] = item.image
     return {
         "kind": units.kind, "names": units.names, "pooling": units.pooling, "phrases": units.phrases,
-        "exemplars": exemplars,
+        "pictures": pictures, "parents": units.parents, "phrasing": units.phrasing.facts(),
     }, tensors  # fmt: skip
 
 
 def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Units:
     """The vocabulary that `units_to_json` wrote."""
     check_kinds(facts, UNITS)
-    phrases, exemplars = facts["phrases"], None
-    if facts["exemplars"] is not None:
-        exemplars = tuple(
+    phrases, parents, pictures = facts["phrases"], facts["parents"], None
+    if facts["pictures"] is not None:
+        pictures = tuple(
             tuple(
-                Exemplar(
-                    **{name: with_tuples(item)[name] for name in EXEMPLAR},
-                    image=tensors.get(f"units.exemplar.{k}.{i}"),
+                UnitPicture(
+                    **{name: with_tuples(item)[name] for name in PICTURE},
+                    image=tensors.get(f"units.picture.{k}.{i}"),
                 )
                 for i, item in enumerate(of_unit)
             )
-            for k, of_unit in enumerate(facts["exemplars"])
+            for k, of_unit in enumerate(facts["pictures"])
         )
     return Units(
         kind=facts["kind"],
         names=checked_names(facts["names"]),
         pooling=facts["pooling"],
         phrases=None if phrases is None else tuple(phrases),
-        exemplars=exemplars,
+        pictures=pictures,
+        parents=None if parents is None else checked_names(parents),
+        phrasing=Phrasing(**{name: facts["phrasing"][name] for name in PHRASING}),
         **{name: tensors.get(f"units.{name}") for name in UNIT_TENSORS},
     )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
     from explainkit.explanations.counterfactuals import Change, Counterfactual
     from explainkit.explanations.single import Evidence, Explanation
+    from explainkit.explanations.units import Units
 
 TELLING = 0.05
 """The share of all evidence of a side below which a unit is not named as a reason, the first one apart."""
@@ -124,24 +125,45 @@ def image_sentence(explanation: Explanation, supporting: int | None, opposing: i
     decision, has_foil = explanation.batch.decision, explanation.foil_name is not None
     if not decision.is_exclusive and not explanation.says_target and not has_foil:
         return _absent_sentence(explanation, supporting, opposing)
-    if supporting is None and opposing is None:
-        sentence = plugin_sentence(explanation)
-        if sentence is not None:
-            return sentence
-    contributions = explanation.contributions
-    reasons = _largest(explanation, contributions, 3 if supporting is None else supporting)
-    objections = _largest(explanation, -contributions, 1 if opposing is None else opposing)
+    units, contributions = explanation.batch.units, explanation.contributions
+    scale = _measure(explanation)
     total = contributions.clamp(min=0).sum().item()
-    if supporting is None:
-        reasons = _telling(reasons, total)
+    reasons = _reasons(explanation, total, supporting)
+    count = units.phrasing.objections if opposing is None else opposing
+    objections = _largest(explanation, -contributions, count)
     if opposing is None:
-        objections = [item for item in objections if -item.contribution >= DESPITE * total]
+        least = units.phrasing.min_objection * (total if scale is None else scale)
+        objections = [item for item in objections if -item.contribution >= least]
     foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
-    because = f", {_because(explanation, reasons, total)}" if reasons else ""
+    because = f", {_because(explanation, reasons, total, scale)}" if reasons else ""
     if not reasons and total <= 0:
-        because = ", though nothing supports it"
-    despite = f", despite {listed(_summed_by_phrase(objections))}" if objections else ""
+        nothing = f"no {units.phrasing.noun}" if units.phrasing.noun else "nothing"
+        because = f", though {nothing} supports it"
+    despite = f", despite {listed(_summed_by_phrase(objections, scale))}" if objections else ""
     return f"{explanation.target_name}{foil}{_how_much(explanation)}{because}{despite}."
+
+
+def _measure(explanation: Explanation) -> float | None:
+    """What contributions are said as shares of; ``None`` where they are said in logits."""
+    if explanation.batch.units.phrasing.measure == "logit":
+        return None
+    return max(explanation.contributions.abs().sum().item(), 1e-12)
+
+
+def _reasons(explanation: Explanation, total: float, count: int | None) -> list[Evidence]:
+    """The units to be named for the class: `count` of them, or as many as the units' phrasing says."""
+    phrasing = explanation.batch.units.phrasing
+    reasons = _largest(explanation, explanation.contributions, phrasing.reasons if count is None else count)
+    if count is not None:
+        return reasons
+    if phrasing.coverage is None:
+        return _telling(reasons, total)
+    enough, covered = phrasing.coverage * total, 0.0
+    for length, item in enumerate(reasons):
+        if covered >= enough:
+            return reasons[:length]
+        covered += item.contribution
+    return reasons
 
 
 def _how_much(explanation: Explanation) -> str:
@@ -167,7 +189,8 @@ def _absent_sentence(explanation: Explanation, supporting: int | None, opposing:
     if opposing is None:
         total = explanation.contributions.clamp(max=0).sum().item()
         objections = objections[:1] + [x for x in objections[1:] if x.contribution <= TELLING * total]
-    supports, opposes = _summed_by_phrase(reasons), _summed_by_phrase(objections)
+    scale = _measure(explanation)
+    supports, opposes = _summed_by_phrase(reasons, scale), _summed_by_phrase(objections, scale)
     base = explanation.base
     if explanation.batch.additivity != "none" and abs(base) > MANY * abs(explanation.explained_output):
         (supports if base > 0 else opposes).append(f"its base ({signed(base)})")
@@ -201,14 +224,6 @@ def odds(probability: float) -> str:
     return f"{100 * probability:.{digits}f} %"
 
 
-def plugin_sentence(explanation: Explanation) -> str | None:
-    """The explanation in the words of the plugin that made it, where it has its own."""
-    from explainkit.registry import sentence_for
-
-    write_sentence = sentence_for(explanation.batch.provenance.explainer)
-    return None if write_sentence is None else str(write_sentence(explanation))
-
-
 def class_sentence(explanation: ClassExplanation) -> str:
     """`ClassExplanation.sentence`."""
     contributions = explanation.contributions
@@ -225,7 +240,7 @@ def class_sentence(explanation: ClassExplanation) -> str:
     left = total - sum(item.contribution for item in reasons)
     others = int((contributions > 0).sum()) - len(reasons)
     if others and left > (1 - MANY) * total:
-        parts.append(_others(explanation.batch.units.kind, others, left))
+        parts.append(_others(explanation.batch.units, others, left))
     supporting = listed(parts)
     if len(parts) > 1 and reasons[0].contribution > MOSTLY * total:
         supporting = f"mostly {parts[0]}, also {listed(parts[1:])}"
@@ -276,33 +291,40 @@ def _region_swap_sentence(counterfactual: Counterfactual) -> str:
     )
 
 
-def _because(explanation: Explanation, reasons: Sequence[Evidence], total: float) -> str:
+def _because(
+    explanation: Explanation, reasons: Sequence[Evidence], total: float, scale: float | None
+) -> str:
     """The reasons, how much the first is of the whole, and what the others sum to where that is much."""
+    units = explanation.batch.units
     named = sum(item.contribution for item in reasons)
     others = int((explanation.contributions > 0).sum()) - len(reasons)
-    parts = _summed_by_phrase(reasons)
-    if others and named < MANY * total:
-        parts.append(_others(explanation.batch.units.kind, others, total - named))
+    parts = _summed_by_phrase(reasons, scale)
+    if others and named < (units.phrasing.coverage or MANY) * total:
+        parts.append(_others(units, others, total - named, scale))
     first = sum(item.contribution for item in reasons if item.text == reasons[0].text)
-    if len(parts) > 1 and first > MOSTLY * total:
+    if scale is None and len(parts) > 1 and first > MOSTLY * total:
         return f"mostly because of {parts[0]}, also {listed(parts[1:])}"
     return f"because of {listed(parts)}"
 
 
-def _others(kind: str, count: int, contribution: float) -> str:
+def _others(units: Units, count: int, contribution: float, scale: float | None = None) -> str:
     """The sum of the units that are not named."""
-    together = " together" if count > 1 else ""
-    return f"{counted(count, f'other {kind}')} ({signed(contribution)}{together})"
+    together = " together" if count > 1 and scale is None else ""
+    return f"{units.phrasing.others(count, units.kind)} ({_size(contribution, scale)}{together})"
 
 
-def _summed_by_phrase(items: Sequence[Evidence]) -> list[str]:
+def _size(contribution: float, scale: float | None) -> str:
+    """A contribution in logits, or as a share of `scale`."""
+    return signed(contribution) if scale is None else percent(contribution / scale)
+
+
+def _summed_by_phrase(items: Sequence[Evidence], scale: float | None = None) -> list[str]:
     """What each unit adds; units of one phrase are summed, in the place of the first."""
     groups: dict[str, list[Evidence]] = {}
     for item in items:
-        missing = item.phrase_score is not None and item.score < 0
-        groups.setdefault(called(item.name, item.phrase, missing=missing), []).append(item)
+        groups.setdefault(called(item.name, item.phrase, missing=item.is_absent), []).append(item)
     return [
-        f"{name} ({signed(sum(item.contribution for item in group))}"
+        f"{name} ({_size(sum(item.contribution for item in group), scale)}"
         f"{f' in {len(group)} {group[0].kind}s' if len(group) > 1 else ''})"
         for name, group in groups.items()
     ]
@@ -316,16 +338,15 @@ def _class_reason(explanation: ClassExplanation, item: ClassEvidence, shared: bo
             facts.append(f"decisive in {percent(item.decisive_rate)}")
         if item.sign_agreement < USUALLY:
             facts.append(f"of that sign in only {percent(item.sign_agreement)}")
-    missing = explanation.batch.units.phrase_scores is not None and item.score < 0
-    name = called(item.name, item.phrase, shared=shared, missing=missing)
+    name = called(item.name, item.phrase, shared=shared, missing=item.is_absent)
     return f"{name} ({', '.join(facts)})"
 
 
 def _score_change(item: Change, shared: bool) -> str:
-    """How a score would change; a phrase is left out where neither score is above 0."""
+    """How a score would change; a phrase is left out where it is absent before and after."""
     verb = "rose" if item.after > item.before else "fell"
     before, after = apart(item.before, item.after)
-    phrase = item.phrase if max(item.before, item.after) > 0 else None
+    phrase = None if item.is_absent else item.phrase
     return f"{called(item.name, phrase, shared=shared)} {verb} from {before} to {after}"
 
 
@@ -336,5 +357,5 @@ def _telling(reasons: list[Item], total: float) -> list[Item]:
 
 def _largest(explanation: _HasEvidence[Item], contributions: Tensor, count: int) -> list[Item]:
     """The units with the `count` largest of `contributions` (K,), of those above zero."""
-    top = contributions.topk(min(count, len(contributions)))
-    return [explanation.evidence_of(unit) for unit in top.indices[top.values > 0].tolist()]
+    order = contributions.argsort(descending=True, stable=True)[:count]
+    return [explanation.evidence_of(unit) for unit in order[contributions[order] > 0].tolist()]

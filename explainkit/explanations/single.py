@@ -11,7 +11,7 @@ from torch import Tensor
 from explainkit.explanations.display import figure, markup
 from explainkit.explanations.sentences import image_sentence
 from explainkit.explanations.spatial import paste
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,9 @@ class Evidence:
     """One unit in one image: how much of it is there, what that is worth, what it adds.
 
     ``contribution = weight * (score - reference)``; `map` is (h, w) over the image, or ``None`` where the
-    unit has no place. `phrase_score` says how well a phrase that was looked for fits.
+    unit has no place. `phrase_score` says how well a phrase that was looked for fits, `is_absent` whether the
+    score says that what the unit stands for is not there, and `class_affinity` how much the unit belongs to
+    the class that is explained, where its architecture gives units to classes.
     """
 
     unit: int
@@ -35,8 +37,10 @@ class Evidence:
     weight: float
     contribution: float
     map: Tensor | None = field(repr=False, eq=False)
-    exemplars: tuple[Exemplar, ...] = field(default=(), repr=False, eq=False)
+    pictures: tuple[UnitPicture, ...] = field(default=(), repr=False, eq=False)
     phrase_score: float | None = None
+    is_absent: bool = False
+    class_affinity: float | None = None
 
     @property
     def text(self) -> str:
@@ -127,6 +131,14 @@ class Explanation:
         return None if residual is None else residual[self.index].item()
 
     @property
+    def parent_contributions(self) -> dict[str, float]:
+        """What the units of each parent add together; empty where units have none."""
+        sums = self.batch.parent_contributions
+        if sums is None:
+            return {}
+        return dict(zip(self.batch.units.parents or (), sums[self.index].tolist(), strict=True))
+
+    @property
     def evidence(self) -> list[Evidence]:
         """Every unit, the strongest first."""
         order = self.contributions.abs().argsort(descending=True, stable=True)
@@ -140,17 +152,21 @@ class Explanation:
     def evidence_of(self, unit: int) -> Evidence:
         """What unit number `unit` adds."""
         batch, units = self.batch, self.batch.units
+        score = batch.scores[self.index, unit].item()
+        affinity = units.class_affinity
         return Evidence(
             unit=unit,
             kind=units.kind,
             name=units.names[unit],
             phrase=units.phrases[unit] if units.phrases else None,
             phrase_score=units.phrase_scores[0, unit].item() if units.phrase_scores is not None else None,
-            score=batch.scores[self.index, unit].item(),
+            score=score,
             weight=batch.weights[self.index, unit].item(),
             contribution=self.contributions[unit].item(),
             map=self._map(unit),
-            exemplars=units.exemplars[unit] if units.exemplars else (),
+            pictures=units.pictures[unit] if units.pictures else (),
+            is_absent=units.is_absent(unit, score),
+            class_affinity=None if affinity is None else affinity[unit, self.target].item(),
         )
 
     def saliency(self, size: Sequence[int] | None = None) -> Tensor:
@@ -163,7 +179,7 @@ class Explanation:
         Parameters
         ----------
         supporting, opposing : int or None
-            How many reasons; 3 and 1 unless given, or as the explainer's plugin puts it, where it has a way.
+            How many reasons; as the units' `Phrasing` says unless given.
         """
         return image_sentence(self, supporting, opposing)
 

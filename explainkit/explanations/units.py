@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.explanations.decomposition import Pooling
-from explainkit.explanations.validation import as_names, check_exemplar, check_units
+from explainkit.explanations.phrasing import Phrasing
+from explainkit.explanations.validation import as_names, check_picture, check_units
 
-UNIT_TENSORS = ("group", "reference", "score_range", "phrase_scores")
+UNIT_TENSORS = ("group", "parent", "class_affinity", "reference", "score_range", "phrase_scores")
 """The fields of `Units` that are tensors, or None."""
+
+NEAR = 0.05
+"""The share of a unit's largest plausible score up to which what it stands for counts as absent."""
+
+PictureKind = Literal["training", "decoded", "least"]
+"""An image of the data with much of a unit, a picture that the network draws of it, an image with little."""
 
 
 @frozen(eq=False, kw_only=True)
-class Exemplar:
-    """A place in an image of the training data that a unit stands for.
+class UnitPicture:
+    """A picture of what a unit stands for.
 
     Attributes
     ----------
-    id, split, label
-        Which image of the training data it is, and its class.
-    cell : (int, int)
-        Row and column on the network's grid.
-    box : (int, int, int, int)
-        x0, y0, x1, y1 in pixels of the image, half-open.
+    kind : {"training", "decoded", "least"}
     image : Tensor or None, (3, H, W), uint8
+        ``None`` where it is not kept, and is to be found by its `id`.
+    box : (int, int, int, int)
+        x0, y0, x1, y1 in pixels of the image, half-open: where the unit is.
+    cell : (int, int) or None
+        Row and column on the network's grid, where the unit has places.
+    id, label : int or None
+        Which image of the data it is, and its class; ``None`` for a decoded picture.
+    split : str or None
+        Of the data, ``"train"`` unless given; ``None`` for a decoded picture.
     """
 
-    id: int
-    split: str
-    label: int
-    cell: tuple[int, int]
-    box: tuple[int, int, int, int]
+    kind: PictureKind = "training"
     image: Tensor | None = field(default=None, repr=False)
+    box: tuple[int, int, int, int]
+    cell: tuple[int, int] | None = None
+    id: int | None = None
+    label: int | None = None
+    split: str | None = field()
+
+    @split.default
+    def _training_split(self) -> str | None:
+        return None if self.kind == "decoded" else "train"
 
     def __attrs_post_init__(self) -> None:
-        check_exemplar(self)
+        check_picture(self)
 
 
 @frozen(eq=False, kw_only=True)
@@ -54,6 +71,12 @@ class Units:
         How a unit's map became its score.
     group : Tensor or None, (K,)
         Index into the G boxes of an explanation: which scale or part the unit belongs to.
+    parent : Tensor or None, (K,)
+        Index into `parents`: which larger unit each is a part of, such as a part of the object.
+    parents : tuple of str or None, P
+        Their names.
+    class_affinity : Tensor or None, (K, C), in [0, 1]
+        How much each unit belongs to each class, as its architecture has it: a prototype to its own class.
     reference : Tensor or None, (K,)
         The score that counts as nothing to say; ``None`` for 0.
     score_range : Tensor or None, (2, C, K)
@@ -63,18 +86,24 @@ class Units:
     phrase_scores : Tensor or None, (2, K)
         How well each phrase fits, on images that it was not chosen on, and the standard error of that; 0
         where there is no phrase. ``None`` where phrases are the units' own, and were not looked for.
-    exemplars : tuple of tuple of Exemplar or None, K
+    pictures : tuple of tuple of UnitPicture or None, K
+    phrasing : Phrasing
+        How explanations by these units are put in words.
     """
 
     kind: str
     names: tuple[str, ...] = field(converter=as_names, repr=lambda names: f"<{len(names)} names>")
     pooling: Pooling
     group: Tensor | None = field(default=None, repr=False)
+    parent: Tensor | None = field(default=None, repr=False)
+    parents: tuple[str, ...] | None = field(default=None, repr=False)
+    class_affinity: Tensor | None = field(default=None, repr=False)
     reference: Tensor | None = field(default=None, repr=False)
     score_range: Tensor | None = field(default=None, repr=False)
     phrases: tuple[str | None, ...] | None = field(default=None, repr=False)
     phrase_scores: Tensor | None = field(default=None, repr=False)
-    exemplars: tuple[tuple[Exemplar, ...], ...] | None = field(default=None, repr=False)
+    pictures: tuple[tuple[UnitPicture, ...], ...] | None = field(default=None, repr=False)
+    phrasing: Phrasing = field(factory=Phrasing, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_units(self)
@@ -90,3 +119,26 @@ class Units:
             if isinstance(value := getattr(self, name), Tensor)
         }
         return evolve(self, **tensors)
+
+    def is_absent(self, unit: int, score: float) -> bool:
+        """Whether `score` says that what unit number `unit` stands for is not there.
+
+        So it is where its score is at most `NEAR` of its largest plausible one above its reference; where
+        plausible scores are not known, at most its reference. See `Phrasing.absent_scores` for other scores.
+        """
+        if self.phrasing.absent_scores is None:
+            return False
+        reference = 0.0 if self.reference is None else self.reference[unit].item()
+        above = score - reference if self.phrasing.absent_scores == "low" else reference - score
+        return above <= NEAR * self._reach[unit]
+
+    @cached_property
+    def _reach(self) -> list[float]:
+        """How far from its reference each unit's score plausibly is for some class, K, where it is there."""
+        if self.score_range is None:
+            return [0.0] * len(self)
+        low, high = self.score_range
+        reference = 0.0 if self.reference is None else self.reference.to(low)
+        farthest = high.amax(0) - reference if self.phrasing.absent_scores == "low" else reference - low.amin(0)
+        reach: list[float] = farthest.clamp(min=0).tolist()
+        return reach

@@ -14,7 +14,7 @@ from explainkit.explanations.decomposition import Additivity, Pooling
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
-    from explainkit.explanations.units import Exemplar, Units
+    from explainkit.explanations.units import UnitPicture, Units
 
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -273,7 +273,7 @@ def check_units(units: Units) -> None:
         raise InputError("Expected units.kind and units.names as words.")
     if units.pooling not in get_args(Pooling):
         raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {units.pooling!r}.")
-    for name in ("phrases", "exemplars"):
+    for name in ("phrases", "pictures"):
         value = getattr(units, name)
         if value is not None and len(value) != count:
             raise InputError(f"Expected units.{name} for {count} units; got {len(value)}.")
@@ -289,6 +289,7 @@ def check_units(units: Units) -> None:
         raise InputError(
             f"Expected units.score_range of (2, C, {count}); got {tuple(units.score_range.shape)}."
         )
+    _check_belonging(units, count)
     if units.phrase_scores is not None:
         check_shape("units.phrase_scores", units.phrase_scores, (2, count))
     for name in ("reference", "score_range", "phrase_scores"):
@@ -296,18 +297,43 @@ def check_units(units: Units) -> None:
         check_finite({f"units.{name}": getattr(units, name)})
 
 
-def check_exemplar(exemplar: Exemplar) -> None:
-    """Refuse an exemplar whose box is not inside its image, or whose fields are no numbers."""
-    (x0, y0, x1, y1), image = exemplar.box, exemplar.image
+def check_picture(picture: UnitPicture) -> None:
+    """Refuse a picture whose box is not inside its image, or whose fields are no numbers."""
+    (x0, y0, x1, y1), image, cell = picture.box, picture.image, picture.cell
     height, width = (y1 + 1, x1 + 1) if image is None else image.shape[-2:]
-    numbers = (exemplar.id, exemplar.label, *exemplar.cell, *exemplar.box)
-    if not all(isinstance(number, int) for number in numbers) or len(exemplar.cell) != 2:
-        raise InputError(f"Expected the places of an exemplar as whole numbers; got {exemplar!r}.")
-    if not isinstance(exemplar.split, str):
-        raise InputError(f"Expected the split of an exemplar by name; got {exemplar.split!r}.")
+    numbers = (*picture.box, *(cell or ()), *(n for n in (picture.id, picture.label) if n is not None))
+    if picture.kind not in ("training", "decoded", "least"):
+        raise InputError(
+            f"Expected the kind of a picture as 'training', 'decoded' or 'least'; got {picture.kind!r}."
+        )
+    if not all(type(number) is int for number in numbers) or len(cell or (0, 0)) != 2:
+        raise InputError(f"Expected the places of a picture as whole numbers; got {picture!r}.")
+    if not isinstance(picture.split, str | None):
+        raise InputError(f"Expected the split of a picture by name; got {picture.split!r}.")
+    if picture.kind != "decoded" and picture.id is None:
+        raise InputError(f"Expected the id of a picture of the data; got {picture!r}.")
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise InputError(f"Expected an exemplar's box inside its image; got {exemplar.box}.")
+        raise InputError(f"Expected a picture's box inside its image; got {picture.box}.")
     if image is not None and (image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8):
         raise InputError(
-            f"Expected an exemplar's image of (3, H, W) in bytes; got {image.dtype} {tuple(image.shape)}."
+            f"Expected a picture's image of (3, H, W) in bytes; got {image.dtype} {tuple(image.shape)}."
         )
+
+
+def _check_belonging(units: Units, count: int) -> None:
+    """Refuse parents and classes of units that there are not."""
+    if (units.parent is None) != (units.parents is None):
+        raise InputError("Expected units.parent and units.parents both, or neither.")
+    if units.parent is not None and units.parents is not None:
+        check_shape("units.parent", units.parent, (count,))
+        check_indices("units.parent", units.parent, len(units.parents))
+        if not all(isinstance(name, str) for name in units.parents):
+            raise InputError("Expected units.parents as words.")
+    affinity = units.class_affinity
+    if affinity is not None:
+        if affinity.ndim != 2 or affinity.shape[0] != count:
+            raise InputError(f"Expected units.class_affinity of ({count}, C); got {tuple(affinity.shape)}.")
+        check_floats({"units.class_affinity": affinity})
+        check_finite({"units.class_affinity": affinity})
+        if affinity.numel() and not 0 <= float(affinity.min()) <= float(affinity.max()) <= 1:
+            raise InputError("Expected units.class_affinity in 0 … 1.")

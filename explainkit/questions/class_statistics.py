@@ -24,7 +24,7 @@ EXEMPLARS = 3
 """Images that are kept of each unit and class."""
 
 SHOWN = 8
-"""Units of each class whose exemplars come with their pictures."""
+"""Units of each class whose example images are kept."""
 
 LARGEST = 2**25
 """Most numbers that are kept of contributions to all classes, M x C x K, and of pairs of units, M x K x K;
@@ -270,7 +270,7 @@ class _Tally:
         self.boxes = torch.cat([self.boxes, boxes], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
 
     def _examples(self, seen: Tensor, mean: Tensor, split: tuple[Split, str] | None) -> Examples:
-        """The exemplars; of the strongest units with pictures, where images can be fetched again."""
+        """The examples; images of those of the strongest units, where they can be fetched again."""
         explanations = self.first
         ids = self.ids[seen]
         pictures: dict[int, Tensor] = {}

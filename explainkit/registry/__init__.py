@@ -8,7 +8,6 @@ from explainkit.registry.lookup import (
     offers,
     plugins,
     renderer_for,
-    sentence_for,
 )
 
-__all__ = ["PluginRow", "clear_cache", "find", "offer", "offers", "plugins", "renderer_for", "sentence_for"]
+__all__ = ["PluginRow", "clear_cache", "find", "offer", "offers", "plugins", "renderer_for"]

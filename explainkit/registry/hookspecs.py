@@ -54,15 +54,12 @@ class Offer:
         ``package.module:attribute`` of something callable, imported at first use.
     renderer : str or None
         The same of a ``draw(explanation, figure)``, for explainers; ``None`` for the generic drawing.
-    sentence : str or None
-        The same of a ``sentence(explanation)`` that puts it in words; ``None`` for the generic sentence.
     """
 
     name: str = field(validator=_is_name)
     summary: str
     target: str = field(validator=_is_target)
     renderer: str | None = field(default=None, validator=validators.optional(_is_target))
-    sentence: str | None = field(default=None, validator=validators.optional(_is_target))
 
 
 @hookspec

@@ -59,22 +59,11 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 def renderer_for(name: str) -> Callable[..., Any] | None:
     """How the plugin of explainer `name` draws explanations; ``None`` where it does not, or is missing."""
-    return _import_attribute(name, "renderer")
-
-
-def sentence_for(name: str) -> Callable[..., Any] | None:
-    """How the plugin of explainer `name` words explanations; ``None`` where it does not, or is missing."""
-    return _import_attribute(name, "sentence")
-
-
-def _import_attribute(name: str, attribute: str) -> Callable[..., Any] | None:
-    """The target that explainer `name` has beside its own, in `attribute` of its offer."""
     try:
         offer, row = _find_offer("explainers", name)
     except (UnknownNameError, PluginError):
         return None
-    target = getattr(offer, attribute)
-    return None if target is None else import_target(target, f"{attribute} of {name!r}", row)
+    return None if offer.renderer is None else import_target(offer.renderer, f"renderer of {name!r}", row)
 
 
 def clear_cache() -> None:

@@ -16,7 +16,7 @@ UNITS = 6
 def draw_class(class_explanation: ClassExplanation, size: float = 3.0) -> Figure:
     """Units of a class: what each adds on average, from where to where, and images that have most of it."""
     items = class_explanation.top(UNITS)
-    has_pictures = any(exemplar.image is not None for item in items for exemplar in item.exemplars)
+    has_pictures = any(picture.image is not None for item in items for picture in item.pictures)
     figure = Figure(figsize=(size * (2.9 if has_pictures else 2.0), size * 1.25), layout="constrained")
     if not has_pictures:
         show_class(class_explanation, items, figure.subplots())
@@ -27,7 +27,7 @@ def draw_class(class_explanation: ClassExplanation, size: float = 3.0) -> Figure
     for row, item in zip(grid, items, strict=True):
         for axes in row:
             axes.set_axis_off()
-        pictures = [(each.image, each.box) for each in item.exemplars if each.image is not None]
+        pictures = [(each.image, each.box) for each in item.pictures if each.image is not None]
         for axes, (image, box) in zip(row, pictures, strict=False):
             axes.imshow(crop(image, box, 96))
     grid[0, 1].set_title("most of it in the class", fontsize=8, color=NEUTRAL)

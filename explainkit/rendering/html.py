@@ -309,8 +309,8 @@ def _image_card(
 
 
 def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
-    exemplar = next((each for each in item.exemplars if each.image is not None), None)
-    side = 112 if exemplar else 72
+    picture = next((each for each in item.pictures if each.image is not None), None)
+    side = 112 if picture else 72
     from_one_cell = explanation.batch.units.pooling == "max"
     threshold = 0.85 if from_one_cell else 0.5
     return {
@@ -324,8 +324,8 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
         "where": None
         if item.map is None
         else data_uri(spotlight(explanation.image, item.map, side, threshold)),
-        "exemplar": data_uri(framed(exemplar.image, exemplar.box, side))
-        if exemplar and exemplar.image is not None
+        "picture": data_uri(framed(picture.image, picture.box, side))
+        if picture and picture.image is not None
         else None,
     }
 
@@ -364,9 +364,9 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
                 "share": abs(item.contribution) / longest,
                 "decisive_rate": None if item.decisive_rate is None else percent(item.decisive_rate),
                 "pictures": [
-                    data_uri(crop(exemplar.image, exemplar.box, 56))
-                    for exemplar in item.exemplars
-                    if exemplar.image is not None
+                    data_uri(crop(picture.image, picture.box, 56))
+                    for picture in item.pictures
+                    if picture.image is not None
                 ],
             }
             for item in items

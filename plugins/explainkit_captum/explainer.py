@@ -36,6 +36,7 @@ UNITS = ek.Units(
     names=("pixels for", "pixels against"),
     phrases=("the pixels that speak for it", "the pixels that speak against it"),
     pooling="sum",
+    phrasing=ek.Phrasing(absent_scores=None),
 )
 
 Question = Mapping[str, Any]

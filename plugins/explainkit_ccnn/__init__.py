@@ -4,7 +4,7 @@ Wickramanayake, Hsu, Lee: Comprehensible Convolutional Neural Networks via Guide
 2021, arXiv:2101.03919.
 
 Read explainkit.data.captions.phrases for how phrases are found, model.py for the network, losses.py for how
-it learns, explainer.py for what it says, words.py for how it puts that, renderer.py for how it is drawn.
+it learns, explainer.py for what it says and how it puts that, renderer.py for how it is drawn.
 """
 
 from explainkit import Offer, hookimpl
@@ -19,6 +19,5 @@ def explainkit_explainers() -> list[Offer]:
             "Filters that are phrases, such as 'red crest', learned from captions",
             "explainkit_ccnn.explainer:CCNN",
             "explainkit_ccnn.renderer:draw",
-            "explainkit_ccnn.words:sentence",
         )
     ]

@@ -24,6 +24,13 @@ from explainkit_ccnn.losses import guided_loss, head_loss
 from explainkit_ccnn.model import CCNNNetwork
 
 
+PHRASING = ek.Phrasing(
+    measure="share", reasons=5, coverage=0.9, min_objection=0.01, noun="phrase", plural="phrases"
+)
+"""Phrases with their shares of all evidence, until they are 90 % of the evidence for the class, as in the
+paper's explanations."""
+
+
 class ConfoundedWarning(UserWarning):
     """Phrases that may not be learned apart from others, from what was said of the images."""
 
@@ -200,7 +207,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         count = network.head.in_features
         phrases = self._phrasebook.phrases if self._phrasebook is not None else None
         names = [f"filter {k}" for k in range(count)]
-        return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean")
+        return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean", phrasing=PHRASING)
 
     def load_state(
         self,
@@ -257,12 +264,6 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
             min_doc_freq=self.min_doc_freq,
             synonyms=dataset.synonyms,
         )
-
-
-def shares(explanations: ek.Explanations) -> Tensor:
-    """Each phrase's share of all evidence, (N, K): ``contribution / sum |contribution|``."""
-    sizes = explanations.contributions.abs().sum(1, keepdim=True)
-    return explanations.contributions / sizes.clamp(min=1e-12)
 
 
 def _warn_of_limits(book: Phrasebook, classes: Sequence[str]) -> None:

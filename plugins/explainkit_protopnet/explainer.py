@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from attrs import define
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 import explainkit as ek
 from explainkit.explainers.state import in_place
@@ -189,25 +190,27 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
 
     def describe_units(self, network: ProtoPNetNetwork) -> ek.Units:
         """A unit a prototype, with the patch that it is; one that is no patch yet says so."""
-        numbers = _numbers_within_class(network.owner.tolist())
+        owners = network.owner
+        numbers = _numbers_within_class(owners.tolist())
         names = [f"prototype {number} of {self.classes[label]}" for label, number in numbers]
+        affinity = one_hot(owners, len(self.classes)).float()
         if not network.projected:
-            phrases = [f"{name} (not projected)" for name in names]
-            return ek.Units(kind="prototype", names=names, pooling="max", phrases=tuple(phrases))
+            phrases = tuple(f"{name} (not projected)" for name in names)
+            return ek.Units(
+                kind="prototype", names=names, pooling="max", class_affinity=affinity, phrases=phrases
+            )
         sources = network.sources
         rows = zip(
-            network.owner.tolist(), sources.image.tolist(), sources.cell.tolist(), sources.box.tolist(),
+            owners.tolist(), sources.image.tolist(), sources.cell.tolist(), sources.box.tolist(),
             sources.picture.cpu(), strict=True,
         )  # fmt: skip
-        exemplars = tuple(
-            (
-                ek.Exemplar(
-                    id=image, split="train", label=label, cell=(row, column), box=tuple(box), image=picture
-                ),
-            )
+        pictures = tuple(
+            (ek.UnitPicture(id=image, label=label, cell=(row, column), box=tuple(box), image=picture),)
             for label, image, (row, column), box, picture in rows
         )
-        return ek.Units(kind="prototype", names=names, pooling="max", exemplars=exemplars)
+        return ek.Units(
+            kind="prototype", names=names, pooling="max", class_affinity=affinity, pictures=pictures
+        )
 
     @property
     def report(self) -> ProjectionReport:

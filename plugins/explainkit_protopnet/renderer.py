@@ -65,7 +65,7 @@ def _show_ledger(explanation: Explanation, axes: Axes, items: Sequence[Evidence]
 
 
 def _show_row(explanation: Explanation, axes: Axes, item: Evidence, top: float) -> None:
-    source = next((exemplar for exemplar in item.exemplars if exemplar.image is not None), None)
+    source = next((picture for picture in item.pictures if picture.image is not None), None)
     if item.map is not None:
         box = activation_boxes(item.map[None], explanation.image.shape[1:], "peak")[0].tolist()
         _show_picture(axes, framed(explanation.image, tuple(box), side=SIDE), 0, top)

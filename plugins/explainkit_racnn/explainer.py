@@ -190,10 +190,13 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         ]
 
     def describe_units(self, network: RACNNNetwork) -> ek.Units:
-        """A unit a scale and filter; its group is the scale, and with it the box."""
-        names = [f"filter {k} ({s})" for s in scale_names(network.scales) for k in range(network.channels)]
+        """A unit a scale and filter; its parent is the scale, its group the box of that."""
+        scales = tuple(scale_names(network.scales))
+        names = [f"filter {k} ({scale})" for scale in scales for k in range(network.channels)]
         group = torch.arange(network.scales).repeat_interleave(network.channels)
-        return ek.Units(kind="filter", names=names, pooling="mean", group=group)
+        return ek.Units(
+            kind="filter", names=names, pooling="mean", group=group, parent=group, parents=scales
+        )
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:
         """How sure each scale alone is of the target: whether a closer look helped."""
@@ -207,12 +210,3 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
 def scale_names(count: int) -> Sequence[str]:
     """What each of `count` scales is called."""
     return SCALES if count == len(SCALES) else [f"scale {s + 1}" for s in range(count)]
-
-
-def shares(explanations: ek.Explanations) -> Tensor:
-    """What each scale adds, (N, S): the contributions summed by scale."""
-    group = explanations.units.group
-    if group is None:
-        raise ek.InputError("Expected explanations by scale; these have no groups.")
-    member = torch.nn.functional.one_hot(group, int(group.max()) + 1).to(explanations.contributions)
-    return explanations.contributions @ member

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from explainkit import Explanation
 from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_evidence, show_sum
 from explainkit.rendering.pictures import crop, pixels
-from explainkit_racnn.explainer import scale_names, shares
+from explainkit_racnn.explainer import scale_names
 
 EDGES = ("#111827", "#d97706", "#7c3aed")
 """Colors of the boxes, from the whole image to the closest look."""
@@ -66,8 +66,8 @@ def _show_look(explanation: Explanation, axes: Axes, box: Sequence[float], name:
 
 def _show_shares(explanation: Explanation, axes: Axes) -> None:
     """What each look adds to the logit."""
-    values = shares(explanation.batch[[explanation.index]])[0].tolist()
-    values, names = [*values, explanation.base], [*scale_names(len(values)), "base"]
+    sums = explanation.parent_contributions | {"base": explanation.base}
+    values, names = list(sums.values()), list(sums)
     axes.barh(range(len(values)), values, color=[FOR if value > 0 else AGAINST for value in values])
     axes.set_yticks(range(len(values)), names, fontsize=8)
     axes.invert_yaxis()

@@ -223,11 +223,11 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         if network.is_tabular:
             names = self._features if len(self._features) == count else _numbered("column", count)
             return ek.Units(kind="feature", names=names, pooling="none")
-        exemplars = None
+        pictures = None
         if (grounds.image[:, 0] >= 0).all():
-            exemplars = tuple(_concept_exemplars(network, k) for k in range(count))
+            pictures = tuple(_concept_pictures(network, k) for k in range(count))
         return ek.Units(
-            kind="concept", names=_numbered("concept", count), pooling="none", exemplars=exemplars
+            kind="concept", names=_numbered("concept", count), pooling="none", pictures=pictures
         )
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:
@@ -264,29 +264,27 @@ def _numbered(kind: str, count: int) -> tuple[str, ...]:
     return tuple(f"{kind} {number}" for number in range(1, count + 1))
 
 
-def _concept_exemplars(network: SENNNetwork, concept: int) -> tuple[ek.Exemplar, ...]:
-    """What shows concept number `concept`: images with most of it, with least, then what is drawn of it."""
+def _concept_pictures(network: SENNNetwork, concept: int) -> tuple[ek.UnitPicture, ...]:
+    """What shows concept number `concept`: images with most of it, with least, then pictures decoded from
+    little to much of it.
+    """
     grounds = network.grounds
     best = slice(concept * 2 * BEST, (concept + 1) * 2 * BEST)
     drawn = slice(concept * STRIP, (concept + 1) * STRIP)
     height, width = grounds.picture.shape[2:]
-    whole_image: dict[str, Any] = {"cell": (0, 0), "box": (0, 0, width, height)}
+    box = (0, 0, width, height)
     shown = zip(
         grounds.image[concept].tolist(), grounds.label[concept].tolist(), grounds.picture[best].cpu(),
         strict=True,
     )  # fmt: skip
     images = [
-        ek.Exemplar(
-            id=image, split="train" if rank < BEST else "train, least of it", label=label, image=picture,
-            **whole_image,
+        ek.UnitPicture(
+            kind="training" if rank < BEST else "least", id=image, label=label, image=picture, box=box
         )
         for rank, (image, label, picture) in enumerate(shown)
         if image >= 0
-    ]  # fmt: skip
-    strip = [
-        ek.Exemplar(id=step, split="drawn", label=-1, image=picture, **whole_image)
-        for step, picture in enumerate(grounds.drawn[drawn].cpu())
     ]
+    strip = [ek.UnitPicture(kind="decoded", image=picture, box=box) for picture in grounds.drawn[drawn].cpu()]
     return (*images, *strip)
 
 

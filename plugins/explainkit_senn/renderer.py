@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from explainkit import Evidence, Exemplar, Explanation
+from explainkit import Evidence, Explanation, UnitPicture
 from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, show_image, show_sum
 from explainkit.rendering.pictures import Pixels, crop
 
@@ -24,7 +24,7 @@ def draw(explanation: Explanation, figure: Figure) -> None:
         show_sum(explanation, bars, count=12)
         _show_instability(explanation, bars)
         return
-    items = [item for item in explanation.top(SHOWN) if item.exemplars]
+    items = [item for item in explanation.top(SHOWN) if item.pictures]
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height * (1 + 0.42 * len(items)))
     ratios = [1.0, 0.42 * len(items)] if items else [1.0]
@@ -66,17 +66,17 @@ def _show_concept(row: Sequence[Axes], item: Evidence) -> None:
     row[0].text(
         0, 0.08, f"{item.contribution:+.2f}", fontsize=9, color=color, transform=row[0].transAxes
     )  # fmt: skip
-    split = "train" if item.score >= 0 else "train, least of it"
-    examples = [exemplar for exemplar in item.exemplars if exemplar.split == split][:EXAMPLES]
-    drawn = [exemplar for exemplar in item.exemplars if exemplar.split == "drawn"]
-    for axes, exemplars in ((row[1], examples), (row[2], drawn)):
-        if exemplars:
-            axes.imshow(_side_by_side(exemplars))
+    kind = "training" if item.score >= 0 else "least"
+    examples = [picture for picture in item.pictures if picture.kind == kind][:EXAMPLES]
+    decoded = [picture for picture in item.pictures if picture.kind == "decoded"]
+    for axes, pictures in ((row[1], examples), (row[2], decoded)):
+        if pictures:
+            axes.imshow(_side_by_side(pictures))
 
 
-def _side_by_side(exemplars: Sequence[Exemplar], gap: int = 4) -> Pixels:
+def _side_by_side(pictures: Sequence[UnitPicture], gap: int = 4) -> Pixels:
     """Pictures in a row, a little apart."""
-    pictures = [crop(item.image, item.box, 96) for item in exemplars if item.image is not None]
-    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
-    columns = [column for picture in pictures for column in (picture, white)]
+    crops = [crop(item.image, item.box, 96) for item in pictures if item.image is not None]
+    white = np.full((crops[0].shape[0], gap, 3), 255, np.uint8)
+    columns = [column for picture in crops for column in (picture, white)]
     return np.concatenate(columns[:-1], 1)

@@ -295,8 +295,8 @@ def test_the_recipe_of_protopnets_paper_runs_from_photographs_to_explanations(sh
 
     assert model.report.projected and model.network.start is None
     assert [phase.name for phase in model.phases()] == ["warm", *["joint", "project", "head"] * 2]
-    for unit, exemplars in enumerate(explanations.units.exemplars):
-        (source,) = exemplars
+    for unit, pictures in enumerate(explanations.units.pictures):
+        (source,) = pictures
         owner = int(model.network.owner[unit])
         assert source.split == "train" and int(dataset.train.labels[source.id]) == source.label == owner
         image = dataset.train.batch(torch.tensor([source.id])).images[0]

@@ -16,7 +16,7 @@ import explainkit as ek
 from explainkit.data.transforms.augmentation import FlipShiftBrightness
 from explainkit.errors import FormatError, NotFittedError
 from explainkit.explainers.interpretable import InterpretableExplainer
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 from explainkit.testing import tiny_dataset
 from explainkit_cam.explainer import CAM
 from explainkit_cam.model import CAMNetwork
@@ -60,7 +60,7 @@ def test_what_is_saved_twice_has_the_same_bytes(tmp_path):
 
 def test_units_are_saved_with_all_their_fields(tmp_path):
     explainer = make_cam()
-    exemplar = Exemplar(
+    picture = UnitPicture(
         id=3,
         split="train",
         label=1,
@@ -68,22 +68,28 @@ def test_units_are_saved_with_all_their_fields(tmp_path):
         box=(0, 0, 8, 8),
         image=torch.randint(0, 256, (3, 16, 16)).byte(),
     )
-    bare = Exemplar(id=4, split="train", label=0, cell=(1, 1), box=(8, 8, 16, 16))
+    bare = UnitPicture(kind="least", id=4, label=0, box=(8, 8, 16, 16))
     explainer.units = evolve(
         explainer.units,
         group=torch.arange(32) % 2,
         reference=drawn(32),
         score_range=drawn(2, 3, 32),
         phrases=("red crest", *[None] * 31),
-        exemplars=((exemplar, bare), *[()] * 31),
+        pictures=((picture, bare), *[()] * 31),
+        parent=torch.arange(32) % 3,
+        parents=("head", "body", "tail"),
+        class_affinity=drawn(32, 3),
+        phrasing=ek.Phrasing(measure="share", coverage=0.8, noun="part"),
     )
 
     units = ek.load(ek.save(explainer, tmp_path / "model")).units
 
-    for name in ("group", "reference", "score_range"):
+    for name in ("group", "reference", "score_range", "parent", "class_affinity"):
         assert torch.equal(getattr(units, name), getattr(explainer.units, name))
     assert units.phrases == explainer.units.phrases and units.names == explainer.units.names
-    first, second = units.exemplars[0]
+    assert units.parents == ("head", "body", "tail") and units.phrasing == explainer.units.phrasing
+    first, second = units.pictures[0]
+    assert (first.kind, second.kind, second.cell) == ("training", "least", None)
     assert (first.id, first.split, first.label, first.cell, first.box) == (
         3,
         "train",
@@ -91,7 +97,7 @@ def test_units_are_saved_with_all_their_fields(tmp_path):
         (0, 1),
         (0, 0, 8, 8),
     )
-    assert torch.equal(first.image, exemplar.image) and second.image is None and units.exemplars[5] == ()
+    assert torch.equal(first.image, picture.image) and second.image is None and units.pictures[5] == ()
 
 
 def test_what_is_not_fitted_cannot_be_saved(tmp_path):

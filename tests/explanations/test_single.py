@@ -4,7 +4,7 @@ import pytest
 import torch
 from explanation_cases import CLASSES, REFERENCE, make_explanations, make_units
 
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 
 
 def test_one_image_is_a_view_of_its_batch():
@@ -40,11 +40,11 @@ def test_a_phrase_stands_instead_of_the_name():
 
 
 def test_the_evidence_of_a_unit_has_its_exemplars():
-    exemplar = Exemplar(id=3, split="train", label=1, cell=(0, 1), box=(0, 0, 8, 8))
-    explanations = make_explanations(units=make_units(exemplars=((exemplar,), (), (), (), ())))
+    picture = UnitPicture(id=3, split="train", label=1, cell=(0, 1), box=(0, 0, 8, 8))
+    explanations = make_explanations(units=make_units(pictures=((picture,), (), (), (), ())))
 
-    assert explanations[0].evidence_of(0).exemplars == (exemplar,)
-    assert explanations[0].evidence_of(1).exemplars == ()
+    assert explanations[0].evidence_of(0).pictures == (picture,)
+    assert explanations[0].evidence_of(1).pictures == ()
 
 
 def test_the_map_of_a_unit_in_a_box_lies_in_the_box():

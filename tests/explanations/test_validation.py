@@ -5,7 +5,7 @@ import torch
 from explanation_cases import changed, drawn, make_explanations, make_units
 
 from explainkit.errors import InputError
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -127,7 +127,7 @@ def test_construction_refuses(what):
         ({"reference": torch.zeros(6)}, r"units.reference of \(5,\); got \(6,\)"),
         ({"reference": torch.tensor([0, 0, NAN, 0, 0])}, "finite units.reference; got nan"),
         ({"phrases": ("a",)}, "units.phrases for 5 units; got 1"),
-        ({"exemplars": ((),)}, "units.exemplars for 5 units; got 1"),
+        ({"pictures": ((),)}, "units.pictures for 5 units; got 1"),
         ({"kind": 3}, "units.kind and units.names as words"),
         ({"names": [3] * 5}, "units.kind and units.names as words"),
         ({"phrases": (3, None, None, None, None)}, "units.phrases as words"),
@@ -135,6 +135,12 @@ def test_construction_refuses(what):
         ({"score_range": torch.zeros(2, 3, 4)}, r"units.score_range of \(2, C, 5\); got \(2, 3, 4\)"),
         ({"score_range": torch.full((2, 3, 5), NAN)}, "finite units.score_range; got nan"),
         ({"reference": torch.zeros(5).long()}, "units.reference as floats; got torch.int64"),
+        ({"parent": torch.zeros(5).long()}, "units.parent and units.parents both"),
+        ({"parents": ("head",)}, "units.parent and units.parents both"),
+        ({"parent": torch.ones(5).long(), "parents": ("head",)}, "units.parent in 0 … 0; got 1"),
+        ({"parent": torch.zeros(4).long(), "parents": ("head",)}, r"units.parent of \(5,\); got \(4,\)"),
+        ({"class_affinity": torch.zeros(3, 5)}, r"units.class_affinity of \(5, C\); got \(3, 5\)"),
+        ({"class_affinity": torch.full((5, 3), 1.5)}, "units.class_affinity in 0 … 1"),
     ],
 )
 def test_units_refuse(fields, message):
@@ -154,13 +160,15 @@ def test_units_refuse(fields, message):
         ({"image": torch.zeros(3, 8, 7).byte()}, "box inside its image"),
         ({"image": torch.zeros(3, 8, 8)}, "in bytes; got torch.float32"),
         ({"image": torch.zeros(1, 8, 8).byte()}, r"\(3, H, W\) in bytes"),
+        ({"kind": "drawn"}, "'training', 'decoded' or 'least'; got 'drawn'"),
+        ({"id": None}, "id of a picture of the data"),
     ],
 )
-def test_an_exemplar_refuses(fields, message):
+def test_a_picture_of_a_unit_refuses(fields, message):
     good = {"id": 3, "split": "train", "label": 1, "cell": (0, 1), "box": (0, 0, 8, 8)}
 
     with pytest.raises(InputError, match=message):
-        Exemplar(**good | fields)
+        UnitPicture(**good | fields)
 
 
 def test_diagnostics_of_another_number_of_images_are_refused():

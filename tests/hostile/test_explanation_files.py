@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import explainkit as ek
 from explainkit.errors import ExplainKitError, FormatError
 from explainkit.explanations.serialization import content_digest, pack, unpack
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 
 
 def drawn(*shape, seed=0):
@@ -19,13 +19,14 @@ def drawn(*shape, seed=0):
 def make_explanations():
     """Two explanations with all that a file can hold."""
     logits, bias, table = drawn(2, 3), drawn(3, seed=1), drawn(3, 4, seed=2)
-    exemplar = Exemplar(
+    picture = UnitPicture(
         id=1, split="train", label=0, cell=(1, 2), box=(0, 0, 4, 8), image=torch.zeros(3, 8, 8).byte()
     )
     units = ek.Units(
         kind="part", names=list("abcd"), pooling="mean", group=torch.tensor([0, 0, 1, 1]),
-        reference=drawn(4, seed=3), score_range=drawn(2, 3, 4), phrases=("red crest", None, None, None),
-        exemplars=((exemplar,), (), (), ()),
+        reference=drawn(4, seed=3), score_range=drawn(2, 3, 4), parent=torch.tensor([0, 0, 1, 1]),
+        parents=("head", "body"), class_affinity=drawn(4, 3, seed=5), phrases=("red crest", None, None, None),
+        pictures=((picture,), (), (), ()),
     )  # fmt: skip
     return ek.Explanations(
         logits=logits, targets=torch.tensor([0, 2]), base=drawn(2), scores=drawn(2, 4, seed=4),
@@ -116,9 +117,11 @@ FIELDS = {
     "/".join(map(str, path)): path
     for path in (
         ("schema",), ("classes",), ("classes", 1), ("additivity",), ("units",), ("provenance",),
-        *(("units", name) for name in ("kind", "names", "pooling", "phrases", "exemplars")),
-        ("units", "names", 2), ("units", "phrases", 1), ("units", "exemplars", 0),
-        *(("units", "exemplars", 0, 0, name) for name in ("id", "split", "label", "cell", "box")),
+        *(("units", name) for name in ("kind", "names", "pooling", "phrases", "pictures")),
+        ("units", "names", 2), ("units", "phrases", 1), ("units", "pictures", 0),
+        *(("units", "pictures", 0, 0, name) for name in ("kind", "id", "split", "label", "cell", "box")),
+        ("units", "parents"), ("units", "phrasing"),
+        *(("units", "phrasing", name) for name in ("measure", "reasons", "coverage", "noun")),
         *(("provenance", name) for name in ("explainer", "created", "versions", "settings", "seed")),
         *(("provenance", name) for name in ("device", "dtype", "threads", "digest")),
     )
@@ -136,12 +139,12 @@ SAID = {
     "units without a place": lambda facts: facts["units"].update(pooling="none"),
     "a phrase for each letter": lambda facts: facts["units"].update(phrases="abcd"),
     "phrases that are lists": lambda facts: facts["units"].update(phrases=[["a"]] * 4),
-    "an exemplar too many": lambda facts: facts["units"]["exemplars"][0].append(dict(id=1)),
-    "boxes outside": lambda facts: facts["units"]["exemplars"][0][0].update(box=[0, 0, 9, 9]),
-    "boxes inside out": lambda facts: facts["units"]["exemplars"][0][0].update(box=[4, 4, 0, 0]),
-    "boxes of three": lambda facts: facts["units"]["exemplars"][0][0].update(box=[0, 0, 1]),
-    "boxes below zero": lambda facts: facts["units"]["exemplars"][0][0].update(box=[-5, -5, 2, 2]),
-    "cells of words": lambda facts: facts["units"]["exemplars"][0][0].update(cell=["a", "b"]),
+    "a picture too many": lambda facts: facts["units"]["pictures"][0].append(dict(id=1)),
+    "boxes outside": lambda facts: facts["units"]["pictures"][0][0].update(box=[0, 0, 9, 9]),
+    "boxes inside out": lambda facts: facts["units"]["pictures"][0][0].update(box=[4, 4, 0, 0]),
+    "boxes of three": lambda facts: facts["units"]["pictures"][0][0].update(box=[0, 0, 1]),
+    "boxes below zero": lambda facts: facts["units"]["pictures"][0][0].update(box=[-5, -5, 2, 2]),
+    "cells of words": lambda facts: facts["units"]["pictures"][0][0].update(cell=["a", "b"]),
     "a module to be imported": lambda facts: facts.update({"py/object": "os.system", "module": "os"}),
     "a claim too many": lambda facts: facts.update(additivity="proven"),
     "another's digest": lambda facts: facts.update(digest="0" * 64),
@@ -204,7 +207,8 @@ def test_what_is_said_against_the_rules_is_refused(content, file, contained, ans
 
 def test_a_minor_version_may_add_and_no_more(content, file):
     tensors, facts = unpack(content, file)
-    for place in (facts, facts["provenance"], facts["units"], facts["units"]["exemplars"][0][0]):
+    units = facts["units"]
+    for place in (facts, facts["provenance"], units, units["phrasing"], units["pictures"][0][0]):
         place["new"] = 1
     file.write_bytes(signed(facts, tensors))
 
@@ -215,7 +219,8 @@ def test_a_minor_version_may_add_and_no_more(content, file):
 
 TENSORS = (
     "logits", "targets", "base", "scores", "weights", "images", "maps", "maps.peak", "boxes", "map_units",
-    "remainder_map", "foils", "units.group", "units.reference", "units.score_range", "units.exemplar.0.0",
+    "remainder_map", "foils", "units.group", "units.reference", "units.score_range", "units.picture.0.0",
+    "units.parent", "units.class_affinity",
     "decomposition.weights", "decomposition.bias",
 )  # fmt: skip
 VALUES = {

@@ -9,7 +9,7 @@ from attrs import evolve
 from matplotlib.text import Text
 
 import explainkit as ek
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 from explainkit.rendering.figures import legible
 from explainkit.rendering.html import Fact, TableView
 
@@ -68,7 +68,7 @@ PLAIN = [f"name {number}" for number in range(len(NAMES))]
 def make_explanations(names, placed=False, count=None):
     """An explanation for each name, which its class bears, its strongest unit and much else."""
     count, classes = count or len(names), len(names)
-    exemplar = Exemplar(
+    picture = UnitPicture(
         id=0, split=names[0], label=0, cell=(0, 0), box=(2, 2, 6, 7), image=torch.zeros(3, 8, 8).byte()
     )
     weights = torch.eye(count, classes) + 0.01
@@ -80,7 +80,7 @@ def make_explanations(names, placed=False, count=None):
         units=ek.Units(
             kind=names[3], names=names, pooling="mean" if placed else "none",
             phrases=(*names[::-1][:2], *[None] * (classes - 2)),
-            exemplars=((exemplar,),) * classes if placed else None,
+            pictures=((picture,),) * classes if placed else None,
         ),
         provenance=ek.Provenance(explainer=names[1], created=names[2], versions={names[0]: names[1]}),
     )  # fmt: skip

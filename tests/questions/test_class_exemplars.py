@@ -23,12 +23,12 @@ def test_exemplars_are_the_images_of_the_class_with_the_largest_scores(name):
 
     for label in class_explanations.index.tolist():
         for unit in range(min(len(explanations.units), 12)):
-            exemplars = class_explanations[label].evidence_of(unit).exemplars
+            pictures = class_explanations[label].evidence_of(unit).pictures
             best, scores = best_by_score(explanations, labels, ids, label, unit)
             score_of = dict(zip(best, scores, strict=True))
-            assert [score_of[item.id] for item in exemplars] == pytest.approx(scores[:3], rel=1e-5, abs=1e-7)
-            assert len({item.id for item in exemplars}) == len(exemplars) == 3
-            for item in exemplars:
+            assert [score_of[item.id] for item in pictures] == pytest.approx(scores[:3], rel=1e-5, abs=1e-7)
+            assert len({item.id for item in pictures}) == len(pictures) == 3
+            for item in pictures:
                 x0, y0, x1, y1 = item.box
                 assert 0 <= x0 < x1 <= images.shape[3] and 0 <= y0 < y1 <= images.shape[2]
                 assert item.label == label
@@ -42,21 +42,21 @@ def test_the_box_of_an_exemplar_is_around_its_best_cell(name):
 
     for item in class_explanations[1].top(6):
         group = 0 if explanations.units.group is None else int(explanations.units.group[item.unit])
-        for exemplar in item.exemplars:
-            map = explanations.maps[exemplar.id, item.unit]
+        for picture in item.pictures:
+            map = explanations.maps[picture.id, item.unit]
             if map.max() <= 0:
-                assert exemplar.box == (0, 0, width, height)
+                assert picture.box == (0, 0, width, height)
                 continue
-            assert exemplar.cell == divmod(int(map.argmax()), w)
+            assert picture.cell == divmod(int(map.argmax()), w)
             frame = (
                 (0, 0, width, height)
                 if explanations.boxes is None
-                else explanations.boxes[exemplar.id, group].tolist()
+                else explanations.boxes[picture.id, group].tolist()
             )
-            x = frame[0] + (frame[2] - frame[0]) * (exemplar.cell[1] + 0.5) / w
-            y = frame[1] + (frame[3] - frame[1]) * (exemplar.cell[0] + 0.5) / h
-            assert exemplar.box[0] <= x <= exemplar.box[2] and exemplar.box[1] <= y <= exemplar.box[3]
-            assert exemplar.box[2] - exemplar.box[0] <= 3 * (frame[2] - frame[0]) / w + 2
+            x = frame[0] + (frame[2] - frame[0]) * (picture.cell[1] + 0.5) / w
+            y = frame[1] + (frame[3] - frame[1]) * (picture.cell[0] + 0.5) / h
+            assert picture.box[0] <= x <= picture.box[2] and picture.box[1] <= y <= picture.box[3]
+            assert picture.box[2] - picture.box[0] <= 3 * (frame[2] - frame[0]) / w + 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -71,7 +71,7 @@ def test_a_stream_that_comes_round_again_keeps_each_image_once(count, size):
     assert (class_explanations.counts == 4 * once.counts).all()
     for item in class_explanations:
         for unit in range(len(class_explanations.units)):
-            image_ids = [exemplar.id for exemplar in item.evidence_of(unit).exemplars]
+            image_ids = [picture.id for picture in item.evidence_of(unit).pictures]
             assert len(set(image_ids)) == len(image_ids) == min(count, 3)
     exemplar_ids = class_explanations.examples.ids
     assert (exemplar_ids >= -1).all() and ((exemplar_ids >= 0).sum(1) == min(count, 3)).all()
@@ -81,7 +81,7 @@ def test_where_a_unit_has_no_place_the_whole_image_is_shown():
     *_, class_explanations = explained_classes("senn")
 
     for item in class_explanations[0].evidence:
-        assert all(exemplar.box == (0, 0, 32, 32) for exemplar in item.exemplars)
+        assert all(picture.box == (0, 0, 32, 32) for picture in item.pictures)
 
 
 def test_pictures_are_those_of_the_images():
@@ -89,12 +89,12 @@ def test_pictures_are_those_of_the_images():
     class_explanations = fitted_example("protopnet").explain_class(dataset, ["square 1"])
 
     for item in class_explanations["square 1"].top(4):
-        for exemplar in item.exemplars:
+        for picture in item.pictures:
             assert (
-                torch.equal(exemplar.image, dataset.train.images[exemplar.id]) and exemplar.split == "train"
+                torch.equal(picture.image, dataset.train.images[picture.id]) and picture.split == "train"
             )
-            assert dataset.train.labels[exemplar.id] == 1
+            assert dataset.train.labels[picture.id] == 1
     streamed = fitted_example("protopnet").explain_class(dataset.batches("test"))
-    exemplar = streamed[0].top(1)[0].exemplars[0]
-    assert exemplar.split == "test"
-    assert torch.equal(exemplar.image, dataset.test.images[exemplar.id])
+    picture = streamed[0].top(1)[0].pictures[0]
+    assert picture.split == "test"
+    assert torch.equal(picture.image, dataset.test.images[picture.id])

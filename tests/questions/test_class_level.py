@@ -16,7 +16,7 @@ def test_a_table_is_explained_by_its_columns():
 
     assert [item.name for item in class_explanations] == list(dataset.classes)
     for item in class_explanations[0].top(3):
-        assert item.name in dataset.features and item.exemplars == ()
+        assert item.name in dataset.features and item.pictures == ()
     assert json.loads(class_explanations.to_json())
     assert class_explanations[0].figure().axes and "<article" in class_explanations[0]._repr_html_()
     contrast = class_explanations[0].contrast()

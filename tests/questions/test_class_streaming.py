@@ -26,7 +26,7 @@ def test_batches_and_their_order_change_nothing(name):
         assert close(getattr(again, field), getattr(whole, field), scale)
     scale = float(whole.contributions.abs().max())
     assert torch.allclose(again.std, whole.std, rtol=1e-2, atol=1e-3 * scale)
-    ids = [{exemplar.id for exemplar in item.exemplars} for item in again[0].evidence if item.exemplars]
+    ids = [{picture.id for picture in item.pictures} for item in again[0].evidence if item.pictures]
     assert all(len(distinct) == 3 for distinct in ids)
 
 

@@ -237,7 +237,7 @@ def test_other_units_are_as_they_were():
     before = explainer.units
     name_units(explainer, tiny_dataset())
 
-    for field in ("kind", "names", "pooling", "exemplars"):
+    for field in ("kind", "names", "pooling", "pictures"):
         assert getattr(explainer.units, field) == getattr(before, field)
     assert torch.equal(explainer.units.score_range, before.score_range)
 

@@ -58,24 +58,19 @@ def test_a_renderer_is_looked_up_and_does_without_the_plugin(install):
     assert registry.renderer_for("not-installed/any") is None
 
 
-def test_a_sentence_of_a_plugin_is_looked_up_and_does_without_it(install):
+def test_a_renderer_that_cannot_be_imported_is_named(install):
     package = install(
         "mine",
         "@hookimpl\ndef explainkit_explainers():\n"
-        "    return [Offer('mine', '', 'a:b', sentence='thirdparty_explainkit_mine.parts:say'),\n"
-        "            Offer('mine/plain', '', 'a:b'),\n"
-        "            Offer('mine/broken', '', 'a:b', sentence='thirdparty_explainkit_mine.parts:none')]",
+        "    return [Offer('mine', '', 'a:b', 'thirdparty_explainkit_mine.parts:none')]",
     )
-    (package / "parts.py").write_text("def say(explanation): return 'so'\n")
+    (package / "parts.py").write_text("def draw(explanation, figure): ...\n")
 
-    assert registry.sentence_for("mine")(None) == "so"
-    assert registry.sentence_for("mine/plain") is None and registry.renderer_for("mine") is None
-    assert registry.sentence_for("not-installed/any") is None
-    with pytest.raises(PluginError, match=r"sentence of 'mine/broken' of plugin 'mine'.*AttributeError"):
-        registry.sentence_for("mine/broken")
+    with pytest.raises(PluginError, match=r"renderer of 'mine' of plugin 'mine'.*AttributeError"):
+        registry.renderer_for("mine")
 
 
-@pytest.mark.parametrize("field", ["target", "renderer", "sentence"])
+@pytest.mark.parametrize("field", ["target", "renderer"])
 def test_an_offer_names_what_it_has_by_module_and_attribute(field):
     given = {"target": "a:b", field: "a.b"}
 

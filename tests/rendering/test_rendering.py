@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import explainkit as ek
-from explainkit.explanations.units import Exemplar
+from explainkit.explanations.units import UnitPicture
 from explainkit.rendering.figures import generic
 from explainkit.rendering.html import Fact, TableView
 from explainkit.rendering.pictures import crop, data_uri, overlay, pixels, rounded_limit, spotlight
@@ -35,7 +35,7 @@ def make_explanations(
     logits = drawn(images, 4, seed=2)
     targets = torch.arange(images) % 4
     logits[torch.arange(images), targets] = (scores * weights).sum(1)
-    exemplar = Exemplar(
+    picture = UnitPicture(
         id=0, split="train", label=0, cell=(0, 0), box=(2, 2, 9, 12), image=torch.zeros(3, 16, 16).byte()
     )
     values = {
@@ -49,7 +49,7 @@ def make_explanations(
             kind="<b>part</b>",
             names=[f"{HOSTILE[k % 4]} {k}" for k in range(units)],
             pooling=pooling,
-            exemplars=((exemplar,),) * units,
+            pictures=((picture,),) * units,
         ),
         "classes": classes,
         "images": drawn(images, 3, 16, 16, seed=4),

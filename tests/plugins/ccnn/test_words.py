@@ -9,7 +9,7 @@ from plugin_cases import assert_near, uniform
 
 from explainkit.explanations.units import Units
 from explainkit.testing import tiny_images
-from explainkit_ccnn.explainer import shares
+from explainkit_ccnn.explainer import PHRASING
 
 
 def sentence_of(contributions, phrases=PHRASES, **fields):
@@ -17,7 +17,7 @@ def sentence_of(contributions, phrases=PHRASES, **fields):
     count = len(contributions)
     units = Units(
         kind="phrase", names=[f"filter {k}" for k in range(count)], phrases=phrases and phrases[:count],
-        pooling="mean",
+        pooling="mean", phrasing=PHRASING,
     )  # fmt: skip
     explanations = evolve(
         fitted_explainer().explain(tiny_images()[:1]), units=units, maps=None, decomposition=None,
@@ -39,14 +39,14 @@ def test_a_sentence_gives_shares_until_nine_tenths_are_covered():
 
 def test_a_sentence_names_the_strongest_phrase_against_the_class():
     assert (
-        sentence_of([3.0, -1.0]) == "cardinal, because of the red crest (75 %), despite the red tail (-25 %)."
+        sentence_of([3.0, -1.0]) == "cardinal, because of the red crest (75 %), despite the lack of the red tail (-25 %)."
     )
     assert sentence_of([3.0, -0.01]) == "cardinal, because of the red crest (over 99 %)."
 
 
 def test_a_sentence_says_when_no_phrase_supports_the_class():
     assert (
-        sentence_of([-1.0, -3.0]) == "cardinal, though no phrase supports it, despite the red tail (-75 %)."
+        sentence_of([-1.0, -3.0]) == "cardinal, though no phrase supports it, despite the lack of the red tail (-75 %)."
     )
     assert sentence_of([0.0, 0.0]) == "cardinal, though no phrase supports it."
     assert "because of the red crest (under 1 %), despite" in sentence_of([0.001, -3.0])
@@ -54,7 +54,7 @@ def test_a_sentence_says_when_no_phrase_supports_the_class():
 
 def test_a_sentence_names_five_phrases_at_most_and_the_share_of_the_others():
     assert sentence_of([1.0] * 8, phrases=None).endswith("filter 4 (12 %) and 3 other phrases (38 %).")
-    assert sentence_of([1.0] * 6, phrases=None).endswith("filter 4 (17 %) and one other phrase (17 %).")
+    assert sentence_of([1.0] * 6, phrases=None).endswith("filter 4 (17 %) and 1 other phrase (17 %).")
     assert sentence_of([3.0] * 5 + [0.1], phrases=None).endswith("and filter 4 (20 %).")
 
 
@@ -79,7 +79,7 @@ def test_filters_without_phrases_go_by_their_names():
 def test_shares_of_all_phrases_come_to_one_and_keep_their_signs():
     explanations = fitted_explainer().explain(tiny_images(), 1)
 
-    of_phrases = shares(explanations)
+    of_phrases = explanations.shares
 
     assert_near(of_phrases.abs().sum(1), torch.ones(len(explanations)))
     assert torch.equal(of_phrases.sign(), explanations.contributions.sign())
@@ -89,7 +89,7 @@ def test_shares_of_all_phrases_come_to_one_and_keep_their_signs():
             assert abs(100 * row[k].item() - int(percent)) <= 0.5 + 1e-3
 
 
-def test_a_number_of_reasons_gives_the_plain_sentence():
+def test_as_many_phrases_are_named_as_are_asked_for():
     explanation = fitted_explainer().explain(tiny_images())[0]
 
-    assert "%" in explanation.sentence() and "%" not in explanation.sentence(supporting=2)
+    assert explanation.sentence(supporting=2, opposing=0).count(" %)") == 2

@@ -19,7 +19,7 @@ def test_an_explanation_shows_what_each_prototype_was_taken_from():
 
     evidence = model.explain(tiny_images())[0].top(1)[0]
 
-    (source,) = evidence.exemplars
+    (source,) = evidence.pictures
     assert source.split == "train" and dataset.train.labels[source.id] == source.label
     assert torch.equal(source.image, dataset.train.images[source.id])
     x0, y0, x1, y1 = source.box
@@ -33,7 +33,7 @@ def test_sources_survive_saving_and_loading(tmp_path):
     loaded = ek.load(ek.save(model, tmp_path / "model"))
 
     assert loaded.report == model.report and loaded.report.projected
-    for (source,), (expected,) in zip(loaded.units.exemplars, model.units.exemplars, strict=True):
+    for (source,), (expected,) in zip(loaded.units.pictures, model.units.pictures, strict=True):
         assert (source.id, source.cell, source.box) == (expected.id, expected.cell, expected.box)
         assert torch.equal(source.image, expected.image)
     state = tmp_path / "state.pt"
@@ -41,7 +41,7 @@ def test_sources_survive_saving_and_loading(tmp_path):
     network = small_network()
     network.load_state_dict(torch.load(state, weights_only=True))
     bound = ek.explainer("protopnet", network=network, classes=model.classes)
-    assert bound.size == (32, 32) and bound.units.exemplars[0][0].id == model.units.exemplars[0][0].id
+    assert bound.size == (32, 32) and bound.units.pictures[0][0].id == model.units.pictures[0][0].id
 
 
 def test_prototypes_that_are_no_patches_say_so():
@@ -54,7 +54,7 @@ def test_prototypes_that_are_no_patches_say_so():
     assert "not projected" in str(model.report)
     model.project(tiny_dataset())
     assert "(not projected)" not in model.explain(tiny_images())[0].sentence()
-    assert model.report.projected and model.units.exemplars
+    assert model.report.projected and model.units.pictures
 
 
 def test_networks_without_prototypes_are_refused():

@@ -12,7 +12,7 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import InputError, UnsupportedNetworkError
 from explainkit.testing import tiny_dataset, tiny_images
-from explainkit_racnn.explainer import RACNN, shares
+from explainkit_racnn.explainer import RACNN
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -71,7 +71,7 @@ def test_diagnostics_are_selected_with_their_images():
 def test_what_each_look_adds_is_the_sum_over_its_filters():
     explanations = fitted_explainer().explain(tiny_images())
 
-    by_scale = shares(explanations)
+    by_scale = explanations.parent_contributions
 
     channels = fitted_explainer().network.channels
     for scale in range(3):
@@ -80,8 +80,7 @@ def test_what_each_look_adds_is_the_sum_over_its_filters():
         assert explanations.units.names[scale * channels].startswith("filter 0 (")
     terms = explanations.contributions.abs().sum(1)
     assert_near(by_scale.sum(1) + explanations.base, explanations.explained_output, scale=terms)
-    with pytest.raises(InputError, match="by scale"):
-        shares(evolve(explanations, units=evolve(explanations.units, group=None), boxes=None))
+    assert list(explanations[0].parent_contributions) == ["whole image", "closer", "closest"]
 
 
 def test_a_loaded_explainer_says_the_same(tmp_path):

@@ -7,7 +7,6 @@ from racnn_networks import fitted_explainer, small_network
 
 import explainkit as ek
 from explainkit.testing import tiny_dataset, tiny_images
-from explainkit_racnn.explainer import shares
 from explainkit_racnn.renderer import draw
 
 
@@ -32,7 +31,7 @@ def test_drawing_shows_boxes_in_boxes_and_what_each_look_adds():
         assert drawn == pytest.approx(expected, abs=1e-3)
     assert len({frame.get_edgecolor() for frame in frames}) == 3
     texts = [text.get_text().strip() for axes in figure.axes for text in axes.texts]
-    for value in shares(explanations)[1].tolist():
+    for value in explanations[1].parent_contributions.values():
         assert f"{value:+.2f}" in texts
     titles = " ".join(axes.get_title() for axes in figure.axes)
     assert f"alone {explanations[1].diagnostics['p by closest']:.0%} sure" in titles

@@ -31,7 +31,7 @@ def test_the_papers_network_learns_from_gray_images_of_28_pixels():
     assert model.network.parametrizer.cells == 16 and model.network.channels == 1
     explanations = model.explain(whole_split(dataset, "test")).check_additivity()
     bounded = model.network.parametrizer(whole_split(dataset, "test").images)
-    assert bounded.abs().max() < 1 and explanations.units.exemplars[0][-1].image.shape == (3, 28, 28)
+    assert bounded.abs().max() < 1 and explanations.units.pictures[0][-1].image.shape == (3, 28, 28)
 
 
 @pytest.mark.parametrize(

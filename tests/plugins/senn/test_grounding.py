@@ -1,4 +1,4 @@
-"""Concepts by their scale, their exemplars and their drawings."""
+"""Concepts by their scale, their pictures and their drawings."""
 
 from itertools import product
 
@@ -77,7 +77,7 @@ def test_with_few_training_images_there_are_few_exemplars():
 
     model.fit(evolve(dataset, splits={**dataset.splits, "train": few}), device="cpu", progress=False)
 
-    assert [len(exemplars) for exemplars in model.units.exemplars] == [2 * 3 + STRIP] * 4
+    assert [len(pictures) for pictures in model.units.pictures] == [2 * 3 + STRIP] * 4
 
 
 def test_a_concept_is_drawn_from_little_to_much_of_it():
@@ -104,17 +104,17 @@ def test_a_dead_concept_is_no_division_by_zero():
     assert (network.grounds.std == 1).all() and network(tiny_images()).isfinite().all()
 
 
-def test_exemplars_say_what_they_are_and_survive_saving(tmp_path):
+def test_pictures_of_concepts_say_what_they_are_and_survive_saving(tmp_path):
     model = fitted_explainer()
 
     loaded = ek.load(ek.save(model, tmp_path / "model"))
 
-    splits = ["train"] * 5 + ["train, least of it"] * 5 + ["drawn"] * 5
-    for saved, exemplars in zip(model.units.exemplars, loaded.units.exemplars, strict=True):
-        assert [exemplar.split for exemplar in exemplars] == splits
-        for exemplar, expected in zip(exemplars, saved, strict=True):
-            assert (exemplar.id, exemplar.label) == (expected.id, expected.label)
-            assert torch.equal(exemplar.image, expected.image)
+    kinds = ["training"] * 5 + ["least"] * 5 + ["decoded"] * 5
+    for saved, pictures in zip(model.units.pictures, loaded.units.pictures, strict=True):
+        assert [picture.kind for picture in pictures] == kinds
+        for picture, expected in zip(pictures, saved, strict=True):
+            assert (picture.id, picture.label) == (expected.id, expected.label)
+            assert torch.equal(picture.image, expected.image)
     explanations, expected = loaded.explain(tiny_images()), model.explain(tiny_images())
     assert explanations[0].sentence() == expected[0].sentence()
     assert torch.equal(explanations.contributions, expected.contributions)

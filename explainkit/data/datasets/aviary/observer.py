@@ -27,6 +27,7 @@ from explainkit.explainers.inputs import spec_of_dataset
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explainers.task import Task
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights
+from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.units import Units
 from explainkit.protocols import Images, Logger
 from explainkit.training import Phase
@@ -156,7 +157,8 @@ class IdealObserver(InterpretableExplainer[Observer]):
 
     def describe_units(self, network: Observer) -> Units:
         """A unit a part."""
-        return Units(kind="part", names=PARTS, pooling="sum", phrases=PARTS)
+        phrasing = Phrasing(absent_scores=None)  # a score is what a part says of the species
+        return Units(kind="part", names=PARTS, pooling="sum", phrases=PARTS, phrasing=phrasing)
 
     def fit(
         self,
