@@ -326,7 +326,8 @@ class ClassExplanation:
         return ClassEvidence(
             unit=unit, kind=batch.units.kind, name=batch.units.names[unit],
             phrase=batch.units.phrases[unit] if batch.units.phrases else None,
-            score=score, is_absent=batch.units.is_absent(unit, score), contribution=self.contributions[unit].item(),
+            score=score, is_absent=batch.units.is_absent(unit, score),
+            contribution=self.contributions[unit].item(),
             std=batch.std[row, unit].item(), low=low, median=median, high=high,
             share=self.contributions[unit].item() / self.explained_output if self.explained_output else 0.0,
             sign_agreement=batch.sign_agreement[row, unit].item(),

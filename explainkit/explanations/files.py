@@ -223,9 +223,7 @@ def units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if units.pictures is not None:
         pictures = []
         for k, of_unit in enumerate(units.pictures):
-            pictures.append(
-                [asdict(item, filter=lambda field, _: field.name != "image") for item in of_unit]
-            )
+            pictures.append([asdict(item, filter=lambda field, _: field.name != "image") for item in of_unit])
             for i, item in enumerate(of_unit):
                 if item.image is not None:
                     tensors[f"units.picture.{k}.{i}"] = item.image

@@ -291,9 +291,7 @@ def _region_swap_sentence(counterfactual: Counterfactual) -> str:
     )
 
 
-def _because(
-    explanation: Explanation, reasons: Sequence[Evidence], total: float, scale: float | None
-) -> str:
+def _because(explanation: Explanation, reasons: Sequence[Evidence], total: float, scale: float | None) -> str:
     """The reasons, how much the first is of the whole, and what the others sum to where that is much."""
     units = explanation.batch.units
     named = sum(item.contribution for item in reasons)

@@ -139,6 +139,8 @@ class Units:
             return [0.0] * len(self)
         low, high = self.score_range
         reference = 0.0 if self.reference is None else self.reference.to(low)
-        farthest = high.amax(0) - reference if self.phrasing.absent_scores == "low" else reference - low.amin(0)
+        farthest = (
+            high.amax(0) - reference if self.phrasing.absent_scores == "low" else reference - low.amin(0)
+        )
         reach: list[float] = farthest.clamp(min=0).tolist()
         return reach

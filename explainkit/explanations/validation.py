@@ -243,6 +243,9 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
         remainder_map.ndim != 3 or len(remainder_map) != num_images or 0 in remainder_map.shape[1:]
     ):
         raise InputError(f"Expected remainder_map of ({num_images}, h, w); got {tuple(remainder_map.shape)}.")
+    affinity = explanations.units.class_affinity
+    if affinity is not None:
+        check_shape("units.class_affinity", affinity, (num_units, len(explanations.classes)))
     if maps is not None:
         if explanations.units.pooling == "none":
             raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")

@@ -99,7 +99,7 @@ def show_sum(explanation: Explanation, axes: Axes, count: int = 6) -> None:
     """The strongest units, all others, the base and what is left: bars that add up to the logit."""
     items = explanation.top(count)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
-    rows = [(legible(item.text), item.contribution) for item in items]
+    rows = [(_labeled(item), item.contribution) for item in items]
     if len(explanation.contributions) > len(items):
         rows.append((f"{len(explanation.contributions) - len(items)} others", others))
     if explanation.batch.additivity != "none":
@@ -136,8 +136,13 @@ def show_units(explanation: Explanation, axes: Sequence[Axes], items: Sequence[E
         if item.map is not None:
             axis.imshow(spotlight(explanation.image, item.map, side=128))
         color = FOR if item.contribution > 0 else AGAINST
-        title = f"{legible(item.text)}\n{item.contribution:+.2f}"
+        title = f"{_labeled(item)}\n{item.contribution:+.2f}"
         axis.set_title(title, fontsize=8, y=TITLE_Y, color=color, parse_math=False)
+
+
+def _labeled(item: Evidence) -> str:
+    """A unit's text, with a note where its phrase names what is absent."""
+    return f"{legible(item.text)}{' (absent)' if item.is_absent and item.phrase else ''}"
 
 
 def class_sheet(dataset: ImageDataset, each: int = 6) -> Figure:

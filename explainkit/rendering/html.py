@@ -21,6 +21,7 @@ from explainkit.explanations.counterfactuals import Counterfactual, Counterfactu
 from explainkit.explanations.sentences import percent
 from explainkit.explanations.serialization import write
 from explainkit.explanations.single import Evidence, Explanation
+from explainkit.explanations.units import UnitPicture
 from explainkit.rendering.figures import drawn
 from explainkit.rendering.pictures import (
     common_grid,
@@ -301,6 +302,7 @@ def _image_card(
         "explained_output": explanation.explained_output,
         "nonspatial": explanation.batch.nonspatial[explanation.index].item(),
         "kind": explanation.batch.units.kind,
+        "parents": explanation.parent_contributions,
         "more": len(explanation.contributions) - len(items),
         "items": [_unit_row(explanation, item, longest) for item in items],
         "sums": sums,
@@ -309,7 +311,7 @@ def _image_card(
 
 
 def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
-    picture = next((each for each in item.pictures if each.image is not None), None)
+    picture = _shown_picture(item)
     side = 112 if picture else 72
     from_one_cell = explanation.batch.units.pooling == "max"
     threshold = 0.85 if from_one_cell else 0.5
@@ -317,6 +319,7 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
         "text": item.text,
         "name": item.name,
         "fit": item.phrase_score,
+        "absent": item.is_absent and item.phrase is not None,
         "score": item.score,
         "weight": item.weight,
         "contribution": item.contribution,
@@ -328,6 +331,13 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
         if picture and picture.image is not None
         else None,
     }
+
+
+def _shown_picture(item: Evidence) -> UnitPicture | None:
+    """The first picture of a unit that is kept: of the kind with little of it where its score is low."""
+    pictures = [picture for picture in item.pictures if picture.image is not None]
+    wanted = "least" if item.score < 0 else "training"
+    return next((picture for picture in pictures if picture.kind == wanted), next(iter(pictures), None))
 
 
 def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) -> dict[str, Any]:
@@ -358,6 +368,7 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
             {
                 "text": item.text,
                 "name": item.name,
+                "absent": item.is_absent and item.phrase is not None,
                 "contribution": item.contribution,
                 "low": item.low,
                 "high": item.high,

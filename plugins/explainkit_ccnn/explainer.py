@@ -23,7 +23,6 @@ from explainkit.networks.backbones import grid_size
 from explainkit_ccnn.losses import guided_loss, head_loss
 from explainkit_ccnn.model import CCNNNetwork
 
-
 PHRASING = ek.Phrasing(
     measure="share", reasons=5, coverage=0.9, min_objection=0.01, noun="phrase", plural="phrases"
 )

@@ -194,9 +194,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         scales = tuple(scale_names(network.scales))
         names = [f"filter {k} ({scale})" for scale in scales for k in range(network.channels)]
         group = torch.arange(network.scales).repeat_interleave(network.channels)
-        return ek.Units(
-            kind="filter", names=names, pooling="mean", group=group, parent=group, parents=scales
-        )
+        return ek.Units(kind="filter", names=names, pooling="mean", group=group, parent=group, parents=scales)
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:
         """How sure each scale alone is of the target: whether a closer look helped."""

@@ -226,9 +226,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         pictures = None
         if (grounds.image[:, 0] >= 0).all():
             pictures = tuple(_concept_pictures(network, k) for k in range(count))
-        return ek.Units(
-            kind="concept", names=_numbered("concept", count), pooling="none", pictures=pictures
-        )
+        return ek.Units(kind="concept", names=_numbered("concept", count), pooling="none", pictures=pictures)
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:
         """How far the weights drift around each input."""

@@ -90,9 +90,7 @@ def test_pictures_are_those_of_the_images():
 
     for item in class_explanations["square 1"].top(4):
         for picture in item.pictures:
-            assert (
-                torch.equal(picture.image, dataset.train.images[picture.id]) and picture.split == "train"
-            )
+            assert torch.equal(picture.image, dataset.train.images[picture.id]) and picture.split == "train"
             assert dataset.train.labels[picture.id] == 1
     streamed = fitted_example("protopnet").explain_class(dataset.batches("test"))
     picture = streamed[0].top(1)[0].pictures[0]

@@ -39,14 +39,16 @@ def test_a_sentence_gives_shares_until_nine_tenths_are_covered():
 
 def test_a_sentence_names_the_strongest_phrase_against_the_class():
     assert (
-        sentence_of([3.0, -1.0]) == "cardinal, because of the red crest (75 %), despite the lack of the red tail (-25 %)."
+        sentence_of([3.0, -1.0])
+        == "cardinal, because of the red crest (75 %), despite the lack of the red tail (-25 %)."
     )
     assert sentence_of([3.0, -0.01]) == "cardinal, because of the red crest (over 99 %)."
 
 
 def test_a_sentence_says_when_no_phrase_supports_the_class():
     assert (
-        sentence_of([-1.0, -3.0]) == "cardinal, though no phrase supports it, despite the lack of the red tail (-75 %)."
+        sentence_of([-1.0, -3.0])
+        == "cardinal, though no phrase supports it, despite the lack of the red tail (-75 %)."
     )
     assert sentence_of([0.0, 0.0]) == "cardinal, though no phrase supports it."
     assert "because of the red crest (under 1 %), despite" in sentence_of([0.001, -3.0])

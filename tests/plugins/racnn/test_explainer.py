@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from attrs import evolve
 from plugin_cases import assert_near, uniform
 from racnn_networks import fitted_explainer, small_network
 from torch import nn
