@@ -263,9 +263,7 @@ def _numbered(kind: str, count: int) -> tuple[str, ...]:
 
 
 def _concept_pictures(network: SENNNetwork, concept: int) -> tuple[ek.UnitPicture, ...]:
-    """What shows concept number `concept`: images with most of it, with least, then pictures decoded from
-    little to much of it.
-    """
+    """Images with most and with least of concept number `concept`; decoded ones, from little to much."""
     grounds = network.grounds
     best = slice(concept * 2 * BEST, (concept + 1) * 2 * BEST)
     drawn = slice(concept * STRIP, (concept + 1) * STRIP)
