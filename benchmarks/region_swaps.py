@@ -32,8 +32,8 @@ from explainkit.data.datasets.aviary import interventions
 from explainkit.data.datasets.aviary.dataset import Aviary
 from explainkit.data.types import Batch
 from explainkit.explainers.state import undisturbed
-from explainkit.explanations.counterfactuals import RegionSwaps
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.edits import RegionSwaps
 from explainkit.questions.goals import Goals
 from explainkit.questions.region_swap import MOST, _RegionSwapSearch, gather_distractors
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from explainkit.data.datasets.aviary.dataset import Aviary
 from explainkit.explainers.state import undisturbed
-from explainkit.explanations.counterfactuals import ScoreEdits
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.edits import ScoreEdits
 from explainkit.questions.score_edits import edit_scores
 
 MARGIN = 0.01

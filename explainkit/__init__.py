@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
     from explainkit.explanations.decisions import Decision
     from explainkit.explanations.decomposition import Decomposition, PerImageWeights
+    from explainkit.explanations.edits import ImageEdits, ScoreEdits
     from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
+    from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
     from explainkit.questions.naming import Names, name_units
     from explainkit.rendering.html import report
     from explainkit.training.phases import Phase, Repeat
@@ -51,6 +53,8 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Comparison": "comparison",
     "Counterfactual": "explanations.counterfactuals",
     "Counterfactuals": "explanations.counterfactuals",
+    "CounterfactualMethod": "questions.counterfactual_methods",
+    "CounterfactualQuestion": "questions.counterfactual_methods",
     "Decision": "explanations.decisions",
     "Decomposition": "explanations.decomposition",
     "Evidence": "explanations.single",
@@ -58,6 +62,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
     "ImageDataset": "data.types",
+    "ImageEdits": "explanations.edits",
     "InputSpec": "explainers.inputs",
     "InterpretableExplainer": "explainers.interpretable",
     "Names": "questions.naming",
@@ -68,6 +73,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
     "Sample": "data.types",
+    "ScoreEdits": "explanations.edits",
     "Step": "training.steps",
     "Task": "explainers.task",
     "UnitPicture": "explanations.units",
@@ -88,6 +94,8 @@ __all__ = [
     "ClassExplanations",
     "Comparison",
     "Counterfactual",
+    "CounterfactualMethod",
+    "CounterfactualQuestion",
     "Counterfactuals",
     "Decision",
     "Decomposition",
@@ -97,6 +105,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "ImageDataset",
+    "ImageEdits",
     "InputError",
     "InputSpec",
     "InterpretableExplainer",
@@ -110,6 +119,7 @@ __all__ = [
     "Provenance",
     "Repeat",
     "Sample",
+    "ScoreEdits",
     "Step",
     "Task",
     "UnitPicture",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from explainkit.data.types import ImageDataset
-    from explainkit.explainers.interpretable import InterpretableExplainer
+    from explainkit.explainers.interface import Explainer
 
 METRICS = (
     "shapley-correlation",
@@ -85,7 +85,7 @@ def demo(*, out: Path = Path("runs/demo"), images: int = 6, measured: int = 40, 
     print(f"page: {page.resolve()}")
 
 
-def _trained(name: str, dataset: ImageDataset, out: Path, seed: int) -> InterpretableExplainer[Any]:
+def _trained(name: str, dataset: ImageDataset, out: Path, seed: int) -> Explainer:
     """The explainer `name`, trained now, or by an earlier demo with this seed and these classes."""
     import explainkit as ek
     from explainkit.errors import ExplainKitError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, options_of, plain, scores_of
+from explainkit.cli.options import class_of, image_files, load_explainer, options_of, plain, scores_of
 
 if TYPE_CHECKING:
     from explainkit.data.types import ImageDataset
@@ -22,6 +22,8 @@ def explain(
     question: Literal["image", "class", "counterfactual"] = "image",
     target: str | None = None,
     foil: str | None = None,
+    method: Annotated[list[str] | None, Parameter(negative="")] = None,
+    network: Path | None = None,
     set_unit: Annotated[list[str] | None, Parameter(name="--set-unit", negative="")] = None,
     dataset: str | None = None,
     dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
@@ -47,6 +49,11 @@ def explain(
         Class to explain, by name or index; the prediction, or each label that holds, unless given.
     foil
         Explain the margin over this class instead.
+    method
+        How to find what would change a decision, as score-edit or region-swap; may be given again. All that
+        the model has unless given.
+    network
+        Folder of the saved explainer whose network a post-hoc method has learned about.
     set_unit
         Set the score of a unit by hand, as NAME=VALUE or NAME=off; may be given again. What is said is then
         what the model would say.
@@ -69,7 +76,7 @@ def explain(
     """
     import explainkit as ek
 
-    explainer = ek.load(model, device=device)
+    explainer = load_explainer(model, network, device)
     chosen, image_dataset = class_of(target), _question_dataset(question, dataset, dataset_option)
     if question == "class":
         assert image_dataset is not None
@@ -83,7 +90,7 @@ def explain(
     files = image_files(images)
     explanations: Any
     if question == "counterfactual":
-        explanations = explainer.counterfactual(files, chosen, distractors=image_dataset)
+        explanations = explainer.counterfactual(files, chosen, method, distractors=image_dataset)
     else:
         explanations = explainer.explain(files, chosen, foils=class_of(foil))
         if set_unit:

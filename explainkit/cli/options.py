@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from explainkit.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from explainkit.explainers.interface import Explainer
 
 
@@ -94,6 +96,17 @@ def plain(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
 
 
+def load_explainer(folder: Path, network: Path | Explainer | None, device: torch.device | str) -> Explainer:
+    """The saved explainer in `folder`; a method that learned about a network needs that beside it."""
+    import explainkit as ek
+    from explainkit.explanations.serialization import read_json
+
+    if network is None or not read_json(folder / "explainer.json").get("bound"):
+        return ek.load(folder, device=device)
+    explained = ek.load(network, device=device) if isinstance(network, Path) else network
+    return ek.load(folder, device=device, network=explained.network)
+
+
 def post_hoc(model: Explainer, names: Sequence[str] | None) -> list[Explainer]:
     """The explainers to put beside `model`: by name, made from its network; or saved in folders of their own.
 
@@ -105,7 +118,7 @@ def post_hoc(model: Explainer, names: Sequence[str] | None) -> list[Explainer]:
     if names is None:
         names = [name for name in USUAL if name in offers("explainers")]
     return [
-        ek.load(name, device=model.device)
+        load_explainer(Path(name), model, model.device)
         if (Path(name) / "explainer.json").is_file()
         else ek.explainer(name, network=model.network, classes=model.classes)
         for name in names

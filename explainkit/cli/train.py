@@ -17,6 +17,7 @@ def train(
     dataset: str = "aviary",
     out: Path = Path("model"),
     preset: str | None = None,
+    network: Path | None = None,
     seed: int = 0,
     device: str = "auto",
     logger: str = "csv",
@@ -24,7 +25,7 @@ def train(
     option: Annotated[list[str] | None, Parameter(name="--option", negative="")] = None,
     dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
 ) -> None:
-    """Train an interpretable explainer and save it to a folder.
+    """Train an interpretable architecture, or a method that learns about a network, and save it to a folder.
 
     Parameters
     ----------
@@ -36,6 +37,9 @@ def train(
         Folder for the model and its log.csv.
     preset
         A named set of settings, such as small or paper.
+    network
+        Folder of a saved explainer, for a method that learns about the network of another. The data set has
+        then a class for each concept, such as --dataset folder --dataset-option path=concepts.
     seed
         Of first weights, order and augmentation.
     device
@@ -58,13 +62,13 @@ def train(
     import explainkit as ek
     from explainkit import registry
     from explainkit.errors import InputError
-    from explainkit.explainers.interpretable import InterpretableExplainer
     from explainkit.explainers.saving import check_folder
     from explainkit.training.checkpoints import FILE
 
+    if network is not None:
+        _learn_about(network, explainer, preset, dataset, out, seed, device, option, dataset_option)
+        return
     model = ek.explainer(explainer, preset=preset, **options_of(option))
-    if not isinstance(model, InterpretableExplainer):
-        raise InputError(f"Expected an explainer that learns; {explainer!r} explains networks of others.")
     image_dataset = ek.dataset(dataset, **options_of(dataset_option))
     check_folder(out)
     beside = out.with_name(f"{out.name}-log")
@@ -84,4 +88,32 @@ def train(
     ek.save(model, out)
     checkpoint.unlink(missing_ok=True)
     print(jsonlib.dumps(model.evaluate(image_dataset, ["validation", "test"]), indent=1))
+    print(f"saved to {out}")
+
+
+def _learn_about(
+    network: Path,
+    explainer: str,
+    preset: str | None,
+    dataset: str,
+    out: Path,
+    seed: int,
+    device: str,
+    option: list[str] | None,
+    dataset_option: list[str] | None,
+) -> None:
+    """Let a post-hoc method learn about the network of the saved explainer in the folder `network`."""
+    import explainkit as ek
+    from explainkit.explainers.posthoc import PostHocExplainer
+    from explainkit.explainers.saving import check_folder
+
+    explained = ek.load(network, device="cpu" if device == "auto" else device)
+    model = ek.explainer(
+        explainer, preset=preset, network=explained.network, classes=explained.classes, **options_of(option)
+    )
+    if not isinstance(model, PostHocExplainer):
+        raise ek.InputError(f"Expected a method that learns about a network; {explainer!r} trains its own.")
+    check_folder(out)
+    model.fit(ek.dataset(dataset, **options_of(dataset_option)), seed=seed)
+    ek.save(model, out)
     print(f"saved to {out}")

@@ -13,8 +13,8 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.data.types import Batch, ImageDataset
+from explainkit.explainers.card import Question
 from explainkit.explainers.interface import Explainer
-from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.counterfactuals import Counterfactuals
@@ -78,15 +78,22 @@ class Comparison:
 
     @cached_property
     def class_explanations(self) -> dict[str, ClassExplanations]:
-        """What the classes shown are to each architecture, over the training images of `distractors`."""
+        """What the classes shown are to each explainer with a vocabulary, over images of `distractors`.
+
+        Methods whose units are pixels of each image have none.
+        """
         if self.distractors is None:
             return {}
         targets = next(iter(self.explanations.values())).targets.unique().tolist()
-        return {name: model.explain_class(self.distractors, targets) for name, model in self._architectures()}
+        return {
+            name: model.explain_class(self.distractors, targets)
+            for name, model in self._answering("class")
+            if model.units is not None
+        }
 
     @cached_property
     def counterfactuals(self) -> dict[str, Counterfactuals]:
-        """What would make each image its runner-up, to each architecture, with regions of `distractors`."""
+        """What would make each image its runner-up, by explainers that answer it, with `distractors`."""
         if self.distractors is None:
             return {}
         first = next(iter(self.explanations.values()))
@@ -95,15 +102,16 @@ class Comparison:
             runners_up = first.logits.scatter(1, first.targets[:, None], -torch.inf).argmax(1)
         return {
             name: model.counterfactual(self.batch, runners_up, distractors=self.distractors)
-            for name, model in self._architectures()
+            for name, model in self._answering("counterfactual")
         }
 
-    def _architectures(self) -> list[tuple[str, InterpretableExplainer[Any]]]:
-        """The interpretable explainers: the others answer neither question."""
+    def _answering(self, question: Question) -> list[tuple[str, Explainer]]:
+        """The explainers that answer a question, but for those that failed."""
         return [
-            (name, model) for name, model in self.explainers.items()
-            if name in self.explanations and isinstance(model, InterpretableExplainer)
-        ]  # fmt: skip
+            (name, model)
+            for name, model in self.explainers.items()
+            if question in model.card.answers and name not in self.failures
+        ]
 
     @cached_property
     def metrics(self) -> MetricTable:

@@ -74,6 +74,8 @@ def compare(
     explainer_by_name = distinct_names(explainers)
     explanations, failures = {}, {}
     for name, explainer in explainer_by_name.items():
+        if "image" not in explainer.card.answers and distractors is not None:
+            continue  # it tells of classes alone
         try:
             explanations[name] = explainer.explain(batch, targets, foils=foils)
         except ExplainKitError as error:

@@ -1,13 +1,47 @@
-"""What an explainer is and claims."""
+"""What an explainer is, claims, answers and learns from."""
 
-from attrs import frozen
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, get_args
+
+from attrs import Attribute, field, frozen
+
+from explainkit.errors import InputError
 from explainkit.explanations.decomposition import Additivity
+
+if TYPE_CHECKING:
+    from explainkit.explainers.interface import Explainer
+
+Question = Literal["image", "class", "counterfactual"]
+"""Why a decision was made, what a class is to the model, what would change a decision."""
+
+LearnsFrom = Literal["training images", "concept examples"]
+"""A data set with labels; or images of each of several concepts."""
+
+DEFAULT_ANSWERS: dict[Additivity, tuple[Question, ...]] = {
+    "exact": ("image", "class", "counterfactual"),
+    "approximate": ("image", "class"),
+    "none": ("image",),
+}
+"""The questions that an explainer answers by what it claims, unless its card says otherwise."""
+
+
+def _is_text(_: object, attribute: Attribute[str], value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"Expected {attribute.name} of a card as a text; got {value!r}.")
+
+
+def _answers_of(answers: object) -> frozenset[str] | None:
+    if answers is None:
+        return None
+    if isinstance(answers, str) or not isinstance(answers, (tuple, list, set, frozenset)):
+        raise InputError(f"Expected answers of a card as a set of {get_args(Question)}; got {answers!r}.")
+    return frozenset(answers)
 
 
 @frozen(kw_only=True)
 class Card:
-    """What an explainer is and claims; the conformance kit holds it to this.
+    """What an explainer is, claims, answers and learns from; the conformance kit holds it to this.
 
     Attributes
     ----------
@@ -17,9 +51,61 @@ class Card:
         Whether contributions add up to the logit.
     unit_kind : str
         What its units are: ``"filters"``, ``"prototypes"``, ``"concepts"``, ``"parts"``, ``"pixels"`` …
+    answers : frozenset of {"image", "class", "counterfactual"}
+        The questions that it answers. ``None`` is replaced by `DEFAULT_ANSWERS` of its additivity.
+        Evidence of a method that answers ``{"class"}`` alone has a meaning only in the mean over a class.
+    learns_from : {"training images", "concept examples"} or None
+        What `fit` takes; ``None`` for a method that learns nothing.
+
+    Raises
+    ------
+    InputError
+        For a part that is empty or unknown.
     """
 
-    title: str
-    citation: str
+    title: str = field(validator=_is_text)
+    citation: str = field(validator=_is_text)
     additivity: Additivity
-    unit_kind: str
+    unit_kind: str = field(validator=_is_text)
+    answers: frozenset[Question] = field(default=None, converter=_answers_of)
+    learns_from: LearnsFrom | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.additivity not in get_args(Additivity):
+            raise InputError(
+                f"Expected additivity of {self.title} as one of {get_args(Additivity)}; got "
+                f"{self.additivity!r}."
+            )
+        if self.answers is None:
+            object.__setattr__(self, "answers", frozenset(DEFAULT_ANSWERS[self.additivity]))
+        if not self.answers or not self.answers <= set(get_args(Question)):
+            raise InputError(
+                f"Expected answers of {self.title} among {get_args(Question)}; got {sorted(self.answers)}."
+            )
+        if self.learns_from not in (*get_args(LearnsFrom), None):
+            raise InputError(
+                f"Expected learns_from of {self.title} as one of {get_args(LearnsFrom)}, or None; got "
+                f"{self.learns_from!r}."
+            )
+
+
+def check_card(explainer: type[Explainer]) -> None:
+    """Refuse a class of explainers without a card, where it is defined.
+
+    Abstract ones need none, nor those whose names begin with an underscore, which are bases of others.
+
+    Raises
+    ------
+    InputError
+    """
+    members = (getattr(explainer, name, None) for name in dir(explainer))
+    if explainer.__name__.startswith("_") or any(
+        getattr(member, "__isabstractmethod__", False) for member in members
+    ):
+        return
+    card = getattr(explainer, "card", None)
+    if not isinstance(card, Card):
+        raise InputError(
+            f"Expected {explainer.__name__}.card as an explainkit.Card(title=…, citation=…, additivity=…, "
+            f"unit_kind=…); got {card!r}."
+        )

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
-from explainkit.explainers.card import Card
+from explainkit.explainers.card import Card, Question, check_card
 from explainkit.explainers.decisions import decide, stated_decision
 from explainkit.explainers.explaining import Maps, explain_batches, explain_images
 from explainkit.explainers.identity import name_of, versions_of
 from explainkit.explainers.inputs import InputSpec, spec_for_network
-from explainkit.explainers.isolation import running
+from explainkit.explainers.isolation import isolated, running
 from explainkit.explainers.settings import check_settings, settings_of
 from explainkit.explainers.state import NetworkDigest
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.decisions import Decision, Rule
 from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.units import Units
 from explainkit.networks.precision import reference_tensor
 from explainkit.networks.shadows import owner_of
 from explainkit.protocols import Images, Targets
@@ -32,20 +33,41 @@ from explainkit.training.evaluation import evaluate
 
 if TYPE_CHECKING:
     from explainkit.explanations.class_level import ClassExplanations
-    from explainkit.explanations.counterfactuals import Counterfactuals, Norm
+    from explainkit.explanations.counterfactuals import Counterfactuals
 
 
 BATCH_SIZE = 256
 """How many images are explained at once by default."""
+
+NO_ANSWER: Mapping[Question, str] = {
+    "image": (
+        "Expected an explainer of single images; what {title} says has a meaning only in the mean over a "
+        "class. Call explain_class(dataset)."
+    ),
+    "class": (
+        "Expected an explainer whose contributions have a meaning in the mean over images; those of {title} "
+        "add up to nothing. Explain single images."
+    ),
+    "counterfactual": (
+        "Expected an architecture that explains itself; {title} attributes a decision after it was made: "
+        "there are no scores that the decision is made by, and so none to change."
+    ),
+}
 
 
 @define(eq=False, kw_only=True)
 class Explainer(ABC):
     """Classifies images and says why.
 
+    A class of explainers has a `card`, which is checked where the class is defined.
+
     Attributes
     ----------
     classes : tuple of str
+    units : Units or None
+        Its vocabulary; ``None`` before it is known, and where every image has units of its own, as pixels.
+    bound : bool
+        Whether the network was trained elsewhere and came by `from_network`.
     input_spec : InputSpec
         What its network takes.
     decision : Decision
@@ -66,10 +88,17 @@ class Explainer(ABC):
     classes: tuple[str, ...] = field(default=(), init=False)
     input_spec: InputSpec = field(factory=InputSpec, init=False)
     decision: Decision = field(factory=Decision, init=False)
+    units: Units | None = field(default=None, init=False, repr=False)
+    bound: bool = field(default=False, init=False)
     _given_decision: Decision | str | None = field(default=None, init=False, repr=False)
     _network: nn.Module | None = field(default=None, init=False, repr=False)
     _seed: int | None = field(default=None, init=False, repr=False)
     _augment: Mapping[str, str] = field(factory=dict, init=False, repr=False)
+    _training_dataset: ImageDataset | None = field(default=None, init=False, repr=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_card(cls)
 
     def __attrs_post_init__(self) -> None:
         check_settings(self)
@@ -87,6 +116,16 @@ class Explainer(ABC):
     def device(self) -> torch.device:
         """Where the network is."""
         return reference_tensor(self.network).device
+
+    def check_answers(self, question: Question) -> None:
+        """Refuse a question that this explainer does not answer; see `Card.answers`.
+
+        Raises
+        ------
+        InputError
+        """
+        if question not in self.card.answers:
+            raise InputError(NO_ANSWER[question].format(title=self.card.title))
 
     def check_precision(self) -> None:
         """Refuse a network in a precision that this explainer cannot explain.
@@ -227,6 +266,7 @@ class Explainer(ABC):
         NotFittedError
             Where there is no network yet.
         """
+        self.check_answers("image")
         return explain_images(self, images, targets, foils, maps, batch_size)
 
     def explain_stream(
@@ -284,25 +324,58 @@ class Explainer(ABC):
 
         return explain_class(self, dataset, classes, batch_size=batch_size)
 
-    @abstractmethod
+    def counterfactual_methods(self) -> tuple[str, ...]:
+        """Names of the methods that `counterfactual` can use for this explainer, third-party ones too."""
+        from explainkit.questions.counterfactual_methods import supported_methods
+
+        return tuple(supported_methods(self))
+
     def counterfactual(
         self,
         images: Images,
         targets: Targets | None = None,
+        method: str | Sequence[str] | None = None,
         *,
         distractors: ImageDataset | Batch | None = None,
-        norm: Norm = "l0",
-        margin: float = 0.01,
-        prove: bool = False,
         batch_size: int = BATCH_SIZE,
+        **settings: Any,
     ) -> Counterfactuals:
-        """What would make each image its target; see `InterpretableExplainer.counterfactual`.
+        """What would make each image its target: in the evidence, exactly; in the image, as the network says.
+
+        Parameters
+        ----------
+        images
+            As `explain` takes them.
+        targets
+            Classes by name or index; by default the runners-up.
+        method : str, sequence of str or None
+            One of `counterfactual_methods`, or several; all of them unless given.
+        distractors : ImageDataset, Batch or None
+            Images with labels, for methods that look at some: the training images of an ImageDataset. What
+            `fit` learned from unless given; after `load` it must be.
+        batch_size : int
+            How many images are explained at once.
+        **settings
+            The methods' own: of ``"score-edit"`` `norm`, `margin` and `prove`, see
+            `explainkit.questions.counterfactual_search.ScoreEdit`.
 
         Raises
         ------
         InputError
-            For post-hoc methods, which have no scores that a decision is made by.
+            For an explainer that has no such method; without distractors, where a method needs them; for
+            distractors of images of another size; for a setting out of range.
+        UnknownNameError
+            For a class, a method or a setting that there is not.
         """
+        from explainkit.questions.counterfactual_methods import search_counterfactuals
+
+        self.check_answers("counterfactual")
+        source = self._training_dataset if distractors is None else distractors
+        with isolated(self) as explainer:
+            return search_counterfactuals(
+                explainer, images, targets, method, distractors=source, batch_size=batch_size,
+                settings=settings,
+            )  # fmt: skip
 
     def predict(self, images: Images, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Logits (N, C)."""
@@ -350,6 +423,10 @@ class Explainer(ABC):
         like = reference_tensor(self.network)
         inputs = self.input_spec.read(images).detach().to(device=like.device, dtype=like.dtype)
         return inputs.clone() if inputs.is_inference() else inputs
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """What `save` keeps of what was learned, by name."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """What the explainer was made with, by name."""

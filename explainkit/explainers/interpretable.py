@@ -20,7 +20,6 @@ from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.isolation import isolated
 from explainkit.explainers.task import Task
 from explainkit.explanations.batch import Explanations
-from explainkit.explanations.counterfactuals import Counterfactuals, Norm
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.interventions import UnitScore
 from explainkit.explanations.units import Units
@@ -46,9 +45,6 @@ class InterpretableExplainer(Explainer, Generic[Network]):
 
     Attributes
     ----------
-    bound : bool
-        Whether the network was trained elsewhere and came by `from_network`.
-    units : Units or None
     history : list of Epoch
     """
 
@@ -59,10 +55,16 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     supports_labels: ClassVar[bool] = True
     """Whether an image may have several labels, or none, in training."""
 
-    bound: bool = field(default=False, init=False)
-    units: Units | None = field(default=None, init=False, repr=False)
     history: list[Epoch] = field(factory=list, init=False, repr=False)
-    _training_dataset: ImageDataset | None = field(default=None, init=False, repr=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        card = getattr(cls, "card", None)
+        if card is not None and card.learns_from != "training images":
+            raise InputError(
+                f"Expected learns_from='training images' on the card of {cls.__name__}, which builds and "
+                f"trains its network; got {card.learns_from!r}."
+            )
 
     @abstractmethod
     def build(self, task: Task) -> Network:
@@ -169,62 +171,6 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         network = normalize_inside(network, self.input_spec)
         self._adopt(network, self.classes, self.input_spec)
 
-    def counterfactual(
-        self,
-        images: Images,
-        targets: Targets | None = None,
-        *,
-        distractors: ImageDataset | Batch | None = None,
-        norm: Norm = "l0",
-        margin: float = 0.01,
-        prove: bool = False,
-        batch_size: int = BATCH_SIZE,
-    ) -> Counterfactuals:
-        """What would make each image its target: in the evidence, exactly; in the image, as the network says.
-
-        Parameters
-        ----------
-        images
-            As `explain` takes them.
-        targets
-            Classes by name or index; by default the runners-up.
-        distractors : ImageDataset, Batch or None
-            Images with labels, whose regions are swapped in: the training images of an ImageDataset. What
-            `fit` learned from unless given; after `load` it must be.
-        norm : {"l0", "l1", "l2"}
-            What an edit of the evidence has least of: changed scores, the sum of changes, or of their
-            squares.
-        margin : float
-            By how much the target shall be ahead by its evidence, in logits.
-        prove : bool
-            Whether to prove, for norm ``"l0"``, that no edit of the evidence changes fewer scores, and to
-            find one that does where the search has not: by a mixed-integer program for each image whose edit
-            is larger than its bound.
-        batch_size : int
-            How many images are explained at once.
-
-        Raises
-        ------
-        InputError
-            Without distractors; for distractors of images of another size; for another norm or margin.
-        UnknownNameError
-            For a class that the network does not know.
-        """
-        from explainkit.questions.counterfactual_search import search_counterfactuals
-
-        source = self._training_dataset if distractors is None else distractors
-        with isolated(self) as explainer:
-            return search_counterfactuals(
-                explainer,
-                images,
-                targets,
-                distractors=source,
-                norm=norm,
-                margin=margin,
-                prove=prove,
-                batch_size=batch_size,
-            )
-
     def intervene(
         self,
         images: Images,
@@ -282,6 +228,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             raise InputError(f"Expected the network's {len(network_units)} units; got {len(units)}.")
         self.units = units or network_units
         return self
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The network's state."""
+        return dict(self.network.state_dict())
 
     def explain_batch(self, images: Tensor, targets: Tensor | None, foils: Tensor | None) -> Explanations:
         """One `decompose`, and the algebra."""

@@ -20,6 +20,7 @@ from explainkit.explainers.identity import name_of
 from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explainers.posthoc import PostHocExplainer
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.files import (
     check_kinds,
@@ -45,7 +46,7 @@ from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
     "explainer": str, "settings": dict, "classes": list, "input": dict, "decision": dict, "seed": int | None,
-    "augment": dict, "bound": bool, "units": dict,
+    "augment": dict, "bound": bool, "network": str | None, "units": dict,
 }  # fmt: skip
 
 
@@ -62,18 +63,20 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
     NotFittedError
         Before `fit`.
     """
-    if not isinstance(explainer, InterpretableExplainer):
+    if explainer.card.learns_from is None:
         raise InputError(
             f"{explainer.card.title} has learned nothing: save its network, and call from_network again."
         )
     folder = check_folder(folder)
-    network, units = explainer.network, explainer.units
+    explainer.network  # refuses what has none, in words  # noqa: B018
+    units = explainer.units
     if units is None:
-        raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(dataset).")
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+        raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(…).")
+    tensors = {f"state.{name}": value for name, value in explainer.saved_state().items()}
     unit_facts, unit_tensors = units_to_json(units)
     weights = pack(tensors | unit_tensors, {})
     name = name_of(type(explainer))
+    is_posthoc = isinstance(explainer, PostHocExplainer)
     facts = {
         "schema": f"explainkit.explainer/{SCHEMA}",
         "explainer": name,
@@ -84,9 +87,10 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "seed": explainer._seed,
         "augment": explainer._augment,
         "bound": explainer.bound,
+        "network": explainer.provenance().model_digest if is_posthoc else None,
         "units": unit_facts,
         "versions": explainer.provenance().versions,
-        "history": [asdict(epoch) for epoch in explainer.history],
+        "history": [asdict(epoch) for epoch in getattr(explainer, "history", ())],
         "digest": hashlib.sha256(weights).hexdigest(),
     }
     with new_folder(folder) as part:
@@ -117,18 +121,21 @@ def check_folder(folder: str | Path) -> Path:
 
 def load(
     folder: str | Path, *, device: torch.device | str = "cpu", network: nn.Module | None = None
-) -> InterpretableExplainer[Any]:
+) -> Explainer:
     """The explainer that `save` wrote to `folder`, on `device`.
 
     Parameters
     ----------
     network : nn.Module or None
-        For an explainer made by `from_network`: a network of the same form, to take the weights.
+        For an architecture made by `from_network`: a network of the same form, to take the weights. For a
+        post-hoc method: the network that it learned about.
 
     Raises
     ------
     FormatError
         For a folder that is damaged, foreign, or of another schema version.
+    UnsupportedNetworkError
+        For a post-hoc method beside another network than it learned about.
     UnknownNameError
         Where no installed plugin offers the explainer's name.
     """
@@ -146,8 +153,8 @@ def load(
         units = units_from_json(facts["units"], tensors)
     if facts["bound"] and network is None:
         raise InputError(
-            f"{str(folder)!r} holds an explainer made by from_network: give a network of the same form, "
-            "load(folder, network=…)."
+            f"{str(folder)!r} holds an explainer made by from_network: give its network, or one of the same "
+            "form, load(folder, network=…)."
         )
     message = f"{str(folder)!r} does not fit the network of {facts['explainer']!r}"
     with as_format_error(message):
@@ -162,26 +169,28 @@ def _restore_explainer(
     tensors: Mapping[str, Tensor],
     units: Units,
     network: nn.Module | None,
-) -> InterpretableExplainer[Any]:
+) -> Explainer:
     """The explainer that `facts` describe, built anew or made of `network`."""
     name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
     spec, decision = InputSpec(**with_tuples(facts["input"])), Decision(**facts["decision"])
-    state = {
-        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
-    }
-    # refuses what only from_network takes, such as a size
-    explainer: Explainer = explainer_by_name(name, **settings)
-    if network is not None:
+    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
+    explainer: Explainer
+    if network is None:
+        explainer = explainer_by_name(name, **settings)
+    else:
         explainer = explainer_by_name(
             name, network=network, classes=classes, decision=decision, **spec.arguments, **settings
         )
-    if not isinstance(explainer, InterpretableExplainer):
+    if explainer.card.learns_from is None:
         raise FormatError(f"expected an explainer that learns; got {name!r}")
     explainer.decision = decision
-    if network is None:
-        return explainer.load_state(state, classes, spec, units)
-    explainer.network.load_state_dict(state)
-    explainer.units, explainer.input_spec = units, spec
+    if isinstance(explainer, PostHocExplainer):
+        explainer.load_learned(state, units, facts["network"] or "")
+    elif isinstance(explainer, InterpretableExplainer) and network is None:
+        explainer.load_state(state, classes, spec, units)
+    else:
+        explainer.network.load_state_dict(state)
+        explainer.units, explainer.input_spec = units, spec
     return explainer
 
 

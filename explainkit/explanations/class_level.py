@@ -144,7 +144,7 @@ class ClassExplanations:
     examples : Examples
         Images of the class with the largest score of the unit.
     units : Units
-    additivity : {"exact", "approximate"}
+    additivity : {"exact", "approximate", "none"}
         Whether the contributions to one image add up to its logit.
     provenance : Provenance
     """
@@ -198,8 +198,10 @@ class ClassExplanations:
         return self.logits.gather(1, self.index[:, None])[:, 0]
 
     @property
-    def residual(self) -> Tensor:
-        """What the mean sums leave unexplained, (M,)."""
+    def residual(self) -> Tensor | None:
+        """What the mean sums leave unexplained, (M,); ``None`` where no sum is claimed."""
+        if self.additivity == "none":
+            return None
         return self.explained_output - self.base - self.contributions.sum(1)
 
     def check_additivity(self) -> ClassExplanations:
@@ -209,10 +211,15 @@ class ClassExplanations:
         ------
         AdditivityError
             Naming the class where it fails, and both sides of the sum.
+        InputError
+            Where no sum is claimed, so that there is nothing to check.
         """
+        residual = self.residual
+        if residual is None:
+            raise InputError(f"{self.provenance.explainer} claims no sum: there is nothing to check.")
         scale = torch.maximum(self.logits.abs().amax(1), self.contributions.abs().sum(1))
-        for row in (~(self.residual.abs() <= 1e-4 * scale)).nonzero()[:, 0].tolist():
-            output, gap = self.explained_output[row].item(), self.residual[row].item()
+        for row in (~(residual.abs() <= 1e-4 * scale)).nonzero()[:, 0].tolist():
+            output, gap = self.explained_output[row].item(), residual[row].item()
             name = self.classes[int(self.index[row])]
             raise AdditivityError(
                 f"{name}: base and mean contributions come to {output - gap:.6g}, "
@@ -298,8 +305,10 @@ class ClassExplanation:
         )
 
     @property
-    def residual(self) -> float:
-        """What the sum leaves unexplained."""
+    def residual(self) -> float | None:
+        """What the sum leaves unexplained; ``None`` where no sum is claimed."""
+        if self.batch.additivity == "none":
+            return None
         return self.explained_output - self.base - self.contributions.sum().item()
 
     @property

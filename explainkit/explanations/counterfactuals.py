@@ -1,133 +1,23 @@
-"""Counterfactual explanations as values: edits of the scores, and edits of the image that were tried."""
+"""Counterfactual explanations as values: what edits, by what methods, would make each image its target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.display import figure, markup
-from explainkit.explanations.sentences import counterfactual_sentence
+from explainkit.explanations.edit_sentences import counterfactual_sentence, edit_sentence
+from explainkit.explanations.edits import Change, Edit, ImageEdits, ScoreEdits
 from explainkit.explanations.single import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-Norm = Literal["l0", "l1", "l2"]
-"""What an edit has least of: changed scores, the sum of their changes, or of their squares."""
-
-
-@frozen(eq=False, kw_only=True)
-class ScoreEdits:
-    """For N images, what would have to change in the evidence.
-
-    Attributes
-    ----------
-    before, after : Tensor, (N, K)
-        Scores; equal where an edit is not feasible.
-    gains : Tensor, (N, K)
-        By how much each change closes the gap between the predicted class and the target, in logits.
-    logits : Tensor, (N, C)
-        With the edited scores.
-    feasible : Tensor, (N,), bool
-        Whether plausible scores exist with which the target wins; verified where true, proved where false
-        if `exact`.
-    exact : Tensor, (N,), bool
-        Whether it is proved that no edit within the ranges costs less; or that there is none.
-    lower_bound : Tensor, (N,), int64
-        Scores that must change at least.
-    norm : {"l0", "l1", "l2"}
-    """
-
-    before: Tensor = field(repr=False)
-    after: Tensor = field(repr=False)
-    gains: Tensor = field(repr=False)
-    logits: Tensor = field(repr=False)
-    feasible: Tensor
-    exact: Tensor
-    lower_bound: Tensor
-    norm: Norm
-
-    @property
-    def size(self) -> Tensor:
-        """How many scores change, (N,)."""
-        return (self.after != self.before).sum(1)
-
-
-@frozen(eq=False, kw_only=True)
-class RegionSwaps:
-    """For N images, the regions that were swapped in and what the network then said.
-
-    Attributes
-    ----------
-    images : Tensor, (N, 3, H, W)
-        With the swapped regions; as they were where no swap succeeds.
-    regions : Tensor, (N, h, w), bool
-        Which cells were swapped.
-    success : Tensor, (N,), bool
-        Whether the network says the target: it was asked.
-    logits : Tensor, (N, C)
-        Of `images`.
-    exemplars : Tensor, (N,)
-        Ids in the distractors; -1 where nothing was swapped.
-    sources : Tensor, (N, 3, H, W)
-        The distractors' images, as they were laid over: shifted and mirrored.
-    shifts : Tensor, (N, 2)
-        Down and right, in cells.
-    mirrored : Tensor, (N,), bool
-    predicted_size : Tensor, (N,)
-        How many cells the evidence alone said would do.
-    num_forwards : int
-        Images that the network was asked about.
-    """
-
-    images: Tensor = field(repr=False)
-    regions: Tensor = field(repr=False)
-    success: Tensor
-    logits: Tensor = field(repr=False)
-    exemplars: Tensor
-    sources: Tensor = field(repr=False)
-    shifts: Tensor = field(repr=False)
-    mirrored: Tensor = field(repr=False)
-    predicted_size: Tensor
-    num_forwards: int
-
-    @property
-    def size(self) -> Tensor:
-        """How many cells were swapped, (N,)."""
-        return self.regions.flatten(1).sum(1)
-
-
-@frozen(kw_only=True)
-class Change:
-    """One score that would have to change.
-
-    ``gain`` is by how much that closes the gap between the predicted class and the target, in logits; below 0
-    where the change is there for another class. `is_absent` says that what the unit stands for is not there
-    before nor after.
-    """
-
-    unit: int
-    kind: str
-    name: str
-    phrase: str | None
-    before: float
-    after: float
-    gain: float
-    is_absent: bool = False
-
-    @property
-    def text(self) -> str:
-        """The unit's phrase, or its name where it has none."""
-        return self.phrase or self.name
-
-
-Edits = TypedDict("Edits", {"score-edit": ScoreEdits, "region-swap": RegionSwaps})
-"""Edits by the method that found them."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -138,23 +28,21 @@ class Counterfactuals:
     ----------
     explanations : Explanations
         Of the images as they are, for the targets.
-    edits : mapping of str to ScoreEdits or RegionSwaps
+    edits : mapping of str to ScoreEdits or ImageEdits
         By method: ``"score-edit"``, what would have to change in the evidence; ``"region-swap"``, what was
-        changed in the image, and what the network then said.
+        changed in the image, and what the network then said; and those of plugins.
     wanted : Tensor or None, (N,), bool
         Of labels: whether the target shall hold, or no longer do; ``None`` for classes.
     """
 
     explanations: Explanations = field(repr=False)
-    edits: Edits
+    edits: Mapping[str, ScoreEdits | ImageEdits]
     wanted: Tensor | None = None
 
     def __repr__(self) -> str:
-        num_feasible, num_successes = int(self.edits["score-edit"].feasible.sum()), int(self.success.sum())
-        return (
-            f"<{len(self)} counterfactuals by {self.explanations.provenance.explainer}: "
-            f"{num_feasible} feasible in the evidence, {num_successes} in the image>"
-        )
+        counts = [f"{int(self._success_of(name).sum())} by {name}" for name in self.edits]
+        explainer = self.explanations.provenance.explainer
+        return f"<{len(self)} counterfactuals by {explainer}: {', '.join(counts)}>"
 
     @property
     def images(self) -> Tensor:
@@ -178,8 +66,30 @@ class Counterfactuals:
 
     @property
     def success(self) -> Tensor:
-        """Whether the network really says the target once regions are swapped, (N,)."""
-        return self.edits["region-swap"].success
+        """Whether an edit makes each image its target, (N,), bool.
+
+        As the network itself says of an edited image; where only scores were edited, as those say.
+        """
+        asked = self.image_edits or self.score_edits
+        return torch.stack([self._success_of(name) for name in asked]).any(0)
+
+    @property
+    def score_edits(self) -> dict[str, ScoreEdits]:
+        """Those of the evidence, by method."""
+        return {name: edits for name, edits in self.edits.items() if isinstance(edits, ScoreEdits)}
+
+    @property
+    def image_edits(self) -> dict[str, ImageEdits]:
+        """Those of the image, by method."""
+        return {name: edits for name, edits in self.edits.items() if isinstance(edits, ImageEdits)}
+
+    def _success_of(self, method: str) -> Tensor:
+        success = self.edits[method].success
+        if success is None:
+            raise InputError(
+                f"Expected edits by {method!r} of which the network was asked; got some unasked."
+            )
+        return success
 
     def __len__(self) -> int:
         return len(self.explanations)
@@ -238,19 +148,28 @@ class Counterfactual:
         return name if holds else self.batch.explanations.decision.absent(name)
 
     @property
+    def edits(self) -> dict[str, Edit]:
+        """The edit by each method."""
+        return {name: self._edit(name) for name in self.batch.edits}
+
+    @property
     def feasible(self) -> bool:
-        """Whether plausible scores exist with which the target wins."""
-        return bool(self.batch.edits["score-edit"].feasible[self.index])
+        """Whether plausible scores were found with which the target wins."""
+        return any(bool(edits.feasible[self.index]) for edits in self.batch.score_edits.values())
 
     @property
     def success(self) -> bool:
-        """Whether the network really says the target once regions are swapped."""
+        """Whether an edit makes it the target: `Counterfactuals.success`."""
         return bool(self.batch.success[self.index])
 
     @property
     def changes(self) -> list[Change]:
-        """The scores that would have to change, the largest gain first."""
-        edits, units = self.batch.edits["score-edit"], self.batch.explanations.units
+        """The scores that would have to change by the first method that edits scores; see `changes_by`."""
+        return next((self.changes_by(name) for name in self.batch.score_edits), [])
+
+    def changes_by(self, method: str) -> list[Change]:
+        """The scores that `method` would change, the largest gain first."""
+        edits, units = self.batch.score_edits[method], self.batch.explanations.units
         before, after, gains = edits.before[self.index], edits.after[self.index], edits.gains[self.index]
         changed = (before != after).nonzero()[:, 0]
         order = changed[gains[changed].argsort(descending=True, stable=True)]
@@ -259,43 +178,57 @@ class Counterfactual:
                 unit=unit, kind=units.kind, name=units.names[unit],
                 phrase=units.phrases[unit] if units.phrases else None, before=before[unit].item(),
                 after=after[unit].item(), gain=gains[unit].item(),
-                is_absent=units.is_absent(unit, max(before[unit].item(), after[unit].item())),
+                is_absent=all(units.is_absent(unit, scores[unit].item()) for scores in (before, after)),
             )
             for unit in order.tolist()
         ]  # fmt: skip
 
     @property
-    def regions(self) -> int:
-        """How many regions were swapped."""
-        return int(self.batch.edits["region-swap"].size[self.index])
-
-    @property
     def image(self) -> Tensor:
-        """With the swapped regions, (3, H, W)."""
-        return self.batch.edits["region-swap"].images[self.index]
+        """As the first method that succeeds in the image has made it, (3, H, W); as it is where none does."""
+        for edits in self.batch.image_edits.values():
+            if edits.success is not None and edits.success[self.index]:
+                return edits.images[self.index]
+        return self.batch.images[self.index]
 
     def sentence(self) -> str:
-        """Both answers in words, failures too."""
+        """What each method found in words, failures too."""
         return counterfactual_sentence(self)
 
     def figure(self, size: float = 3.0) -> Figure:
-        """A matplotlib figure: before, what is swapped, after, and the scores that would have to change."""
+        """A matplotlib figure: before, what is edited, after, and the scores that would have to change."""
         return figure(self, size)
 
     def facts(self) -> dict[str, Any]:
         """Everything about it, as JSON values."""
-        edits, swaps, row = self.batch.edits["score-edit"], self.batch.edits["region-swap"], self.index
         return {
             "predicted": self.predicted_name, "target": self.target_name, "sentence": self.sentence(),
-            "feasible": self.feasible, "exact": bool(edits.exact[row]), "size": int(edits.size[row]),
-            "lower_bound": int(edits.lower_bound[row]), "norm": edits.norm,
-            "changes": [
-                {name: getattr(item, name) for name in ("unit", "name", "phrase", "before", "after", "gain")}
-                for item in self.changes
-            ],
-            "success": self.success, "regions": swaps.regions[row].nonzero().tolist(),
-            "exemplar": int(swaps.exemplars[row]), "shift": swaps.shifts[row].tolist(),
-            "mirrored": bool(swaps.mirrored[row]),
+            "success": self.success, "edits": [self._edit_facts(name) for name in self.batch.edits],
+        }  # fmt: skip
+
+    def _edit(self, method: str) -> Edit:
+        edits, row = self.batch.edits[method], self.index
+        is_scores = isinstance(edits, ScoreEdits)
+        return Edit(
+            method=method, kind=edits.kind,
+            before=edits.before[row] if isinstance(edits, ScoreEdits) else self.batch.images[row],
+            after=edits.after[row] if isinstance(edits, ScoreEdits) else edits.images[row],
+            success=bool(self.batch._success_of(method)[row]), size=int(edits.size[row]),
+            unit="column" if not is_scores and self.batch.images.ndim == 2 else edits.unit,
+            lower_bound=None if edits.lower_bound is None else int(edits.lower_bound[row]),
+            verified_by=edits.verified_by, sentence=edit_sentence(self, method),
+        )  # fmt: skip
+
+    def _edit_facts(self, method: str) -> dict[str, Any]:
+        edits, edit, row = self.batch.edits[method], self._edit(method), self.index
+        names = ("method", "kind", "success", "size", "unit", "lower_bound", "verified_by", "sentence")
+        facts = {name: getattr(edit, name) for name in names}
+        if isinstance(edits, ImageEdits):
+            return facts | edits.facts_of(row)
+        columns = ("unit", "name", "phrase", "before", "after", "gain")
+        return facts | {
+            "exact": bool(edits.exact[row]), "norm": edits.norm,
+            "changes": [{name: getattr(item, name) for name in columns} for item in self.changes_by(method)],
         }  # fmt: skip
 
     def _repr_html_(self) -> str:

@@ -16,7 +16,6 @@ from explainkit.errors import InputError
 
 if TYPE_CHECKING:
     from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
-    from explainkit.explanations.counterfactuals import Change, Counterfactual
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import Units
 
@@ -34,9 +33,6 @@ MANY = 0.5
 
 USUALLY = 0.75
 """The share of images from which on something is "usually" so."""
-
-MAX_CHANGES = 4
-"""Changes of scores that a sentence lists."""
 
 Item = TypeVar("Item", "Evidence", "ClassEvidence")
 
@@ -234,7 +230,8 @@ def class_sentence(explanation: ClassExplanation) -> str:
     foil = f" rather than {explanation.foil_name}" if explanation.foil is not None else ""
     subject = f"{capital(explanation.name)}{foil}, on average over {counted(explanation.count, 'image')}"
     if not reasons:
-        return f"{subject}. For it: nothing; its base is {signed(explanation.base)}."
+        base = "" if explanation.batch.additivity == "none" else f"; its base is {signed(explanation.base)}"
+        return f"{subject}. For it: nothing{base}."
     shared = repeated([item.text for item in (*reasons, *objections)])
     parts = [_class_reason(explanation, item, item.text in shared) for item in reasons]
     left = total - sum(item.contribution for item in reasons)
@@ -248,47 +245,6 @@ def class_sentence(explanation: ClassExplanation) -> str:
         f" Against it: {_class_reason(explanation, item, item.text in shared)}." for item in objections
     )
     return f"{subject}. For it: {supporting}.{opposing}"
-
-
-def counterfactual_sentence(counterfactual: Counterfactual) -> str:
-    """`Counterfactual.sentence`."""
-    if counterfactual.already:
-        return f"It is {counterfactual.target_name} already."
-    return f"{_score_edit_sentence(counterfactual)} {_region_swap_sentence(counterfactual)}"
-
-
-def _score_edit_sentence(counterfactual: Counterfactual) -> str:
-    edits, row = counterfactual.batch.edits["score-edit"], counterfactual.index
-    name, changes = counterfactual.target_name, counterfactual.changes
-    if not counterfactual.feasible and not edits.exact[row]:
-        return f"No scores within what is plausible for {name} were found that would make it {name}."
-    if not counterfactual.feasible:
-        return f"No scores within what is plausible for {name} would make it {name}."
-    shared = repeated([item.text for item in changes[:MAX_CHANGES]])
-    parts = [_score_change(item, item.text in shared) for item in changes[:MAX_CHANGES]]
-    if len(changes) > MAX_CHANGES:
-        parts.append(f"{counted(len(changes) - MAX_CHANGES, 'other score')} changed")
-    least, count = int(edits.lower_bound[row]), counted(len(changes), "score")
-    if edits.norm != "l0":
-        proof = f"the least change, of {count}" if edits.exact[row] else f"a change of {count}"
-    elif edits.exact[row]:
-        proof = f"{count}, and no fewer would do"
-    else:
-        proof = f"{count}; at least {least} would be needed"
-    return f"By its evidence it would be {name} if {listed(parts)} ({proof})."
-
-
-def _region_swap_sentence(counterfactual: Counterfactual) -> str:
-    swaps, row = counterfactual.batch.edits["region-swap"], counterfactual.index
-    name, is_tabular = counterfactual.target_name, counterfactual.batch.explanations.is_tabular
-    region, source = ("column", "row") if is_tabular else ("region", "image")
-    if not counterfactual.success:
-        return f"No swap that was tried, of up to half of its {region}s for those of {name}, made it so."
-    mirrored = "the mirrored " if bool(swaps.mirrored[row]) else ""
-    return (
-        f"With {counterfactual.regions} of its {swaps.regions[row].numel()} {region}s taken from "
-        f"{mirrored}{source} {int(swaps.exemplars[row])} of the bank, which is {name}, the network says so."
-    )
 
 
 def _because(explanation: Explanation, reasons: Sequence[Evidence], total: float, scale: float | None) -> str:
@@ -338,14 +294,6 @@ def _class_reason(explanation: ClassExplanation, item: ClassEvidence, shared: bo
             facts.append(f"of that sign in only {percent(item.sign_agreement)}")
     name = called(item.name, item.phrase, shared=shared, missing=item.is_absent)
     return f"{name} ({', '.join(facts)})"
-
-
-def _score_change(item: Change, shared: bool) -> str:
-    """How a score would change; a phrase is left out where it is absent before and after."""
-    verb = "rose" if item.after > item.before else "fell"
-    before, after = apart(item.before, item.after)
-    phrase = None if item.is_absent else item.phrase
-    return f"{called(item.name, phrase, shared=shared)} {verb} from {before} to {after}"
 
 
 def _telling(reasons: list[Item], total: float) -> list[Item]:

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from explainkit.errors import InputError
-from explainkit.explainers.posthoc import PostHocExplainer
 from explainkit.explanations.spatial import resize
 from explainkit.metrics.context import ExplainerOutput
 from explainkit.metrics.results import metric
@@ -20,7 +19,7 @@ def units_to_95_percent(output: ExplainerOutput) -> Tensor:
     The effective size of an explanation; compare Nauta et al., ACM Computing Surveys 55 (13s), 2023,
     arXiv:2201.08164, under compactness.
     """
-    if isinstance(output.context.explainer, PostHocExplainer) or output.explanations.units.kind == "pixels":
+    if output.explanations.units.kind == "pixels":
         raise InputError("Its units are the pixels for and the pixels against: there are always two.")
     return units_to_reach(output.explanations.contributions)
 

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from explainkit.data.types import Batch, Batches, ImageDataset
 from explainkit.errors import InputError
+from explainkit.explainers.explaining import explain_images
+from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations, Examples
 from explainkit.explanations.colors import as_rgb
 from explainkit.explanations.spatial import is_localized
 from explainkit.explanations.validation import class_index
-from explainkit.protocols import Explainer, Split
+from explainkit.protocols import Split
 from explainkit.questions.quantiles import Quantiles
 
 SHARES = (0.05, 0.5, 0.95)
@@ -42,11 +44,7 @@ def explain_class(
     batch_size: int,
 ) -> ClassExplanations:
     """`Explainer.explain_class`."""
-    if explainer.card.additivity == "none":
-        raise InputError(
-            f"Expected an explainer whose contributions are logits; those of {explainer.card.title} add up "
-            "to nothing, so that their mean over images has no meaning. Explain single images."
-        )
+    explainer.check_answers("class")
     if explainer.decision.rule == "identity":
         raise InputError(
             "Expected a network that decides between classes or labels; with decision 'identity' its outputs "
@@ -66,7 +64,7 @@ def explain_class(
             if not len(rows):
                 continue
             images = explainer.input_spec.from_unit(batch.images[rows.to(batch.images.device)])
-            explanations = explainer.explain(images, labels, batch_size=batch_size)
+            explanations = explain_images(explainer, images, labels, None, "all", batch_size)
             tally = tally or _Tally(explanations, is_explained)
             tally.add(explanations, labels, batch.ids.cpu()[rows])
         if tally is None:

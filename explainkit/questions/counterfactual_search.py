@@ -1,4 +1,4 @@
-"""What change would flip the decision: in the scores, and in the image."""
+"""What change of the scores would flip the decision."""
 
 from __future__ import annotations
 
@@ -7,74 +7,65 @@ from functools import partial
 from typing import Any, get_args
 
 import torch
-from attrs import evolve
+from attrs import define, evolve
 from torch import Tensor
 
-from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
-from explainkit.explanations.batch import Explanations
-from explainkit.explanations.counterfactuals import Counterfactuals, Norm, ScoreEdits
+from explainkit.explainers.interface import Explainer
+from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.decomposition import Decomposition, RescoreFn
-from explainkit.protocols import Images, InterpretableExplainer, Targets
-from explainkit.questions.goals import Goals, default_goals, goals_for
-from explainkit.questions.region_swap import swap_regions
+from explainkit.explanations.edits import Norm, ScoreEdits
+from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
+from explainkit.questions.goals import Goals
 from explainkit.questions.score_edits import edit_scores
 
 
-def search_counterfactuals(
-    explainer: InterpretableExplainer,
-    images: Images,
-    targets: Targets | None = None,
-    *,
-    distractors: ImageDataset | Batch | None = None,
-    norm: Norm = "l0",
-    margin: float = 0.01,
-    prove: bool = False,
-    batch_size: int,
-) -> Counterfactuals:
-    """`InterpretableExplainer.counterfactual`."""
-    if norm not in get_args(Norm):
-        raise InputError(f"Expected norm as one of {get_args(Norm)}; got {norm!r}.")
-    if not 0 <= margin < float("inf"):
-        raise InputError(f"Expected a margin of at least 0, in logits; got {margin}.")
-    if batch_size < 1:
-        raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
-    if distractors is None:
-        raise InputError(
-            "Expected training images to swap regions with: a model keeps none after load or from_network. "
-            "Give them, counterfactual(images, targets, distractors=dataset)."
-        )
-    explainer.network  # refuses what is not fitted, in words  # noqa: B018
-    decision = explainer.decision
-    if decision.rule == "identity":
-        raise InputError(
-            "Expected a network that decides something; with decision 'identity' its outputs are numbers, "
-            "and none can be flipped."
-        )
-    if isinstance(distractors, ImageDataset):
-        explainer.check_classes(distractors)
-    with torch.inference_mode(False):
-        inputs = explainer.read_images(images)
-        if targets is None:
-            goals = default_goals(decision, explainer.predict(inputs, batch_size=batch_size))
-        else:
-            goals = goals_for(decision, targets, explainer.classes, len(inputs)).to(inputs.device)
-        explanations = explainer.explain(inputs, goals.targets, batch_size=batch_size)
-        decomposition = explanations.decomposition
-        assert decomposition is not None
-        edit = edit_scores if decision.is_exclusive else partial(_edit_label_scores, goals.to("cpu"))
-        score_edits = edit(
+@define(eq=False, kw_only=True)
+class ScoreEdit(CounterfactualMethod):
+    """The least change of the scores that a decision is made by, within what is plausible for the target.
+
+    Parameters
+    ----------
+    norm : {"l0", "l1", "l2"}
+        What an edit has least of: changed scores, the sum of changes, or of their squares.
+    margin : float
+        By how much the target shall be ahead by its evidence, in logits.
+    prove : bool
+        Whether to prove, for norm ``"l0"``, that no edit changes fewer scores, and to find one that does
+        where the search has not: by a mixed-integer program for each image whose edit is larger than its
+        bound.
+
+    Raises
+    ------
+    InputError
+        For another norm or margin.
+    """
+
+    norm: Norm = "l0"
+    margin: float = 0.01
+    prove: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise InputError(f"Expected norm as one of {get_args(Norm)}; got {self.norm!r}.")
+        if not 0 <= self.margin < float("inf"):
+            raise InputError(f"Expected a margin of at least 0, in logits; got {self.margin}.")
+
+    @classmethod
+    def supports(cls, explainer: Explainer) -> bool:
+        """Architectures that know which scores are plausible."""
+        return super().supports(explainer) and isinstance(explainer, InterpretableExplainer)
+
+    def search(self, question: CounterfactualQuestion) -> ScoreEdits:
+        """The least edits of the scores, verified by the sum, or by the head where scores are coupled."""
+        goals, explanations, decomposition = question.goals, question.explanations, question.decomposition
+        is_exclusive = goals.decision.is_exclusive
+        edit = edit_scores if is_exclusive else partial(_edit_label_scores, goals.to("cpu"))
+        return edit(
             explanations.logits.cpu(), goals.targets.cpu(), explanations.scores.cpu(),
-            _weight_fn(decomposition), *_plausible_range(explainer, explanations, goals, distractors),
-            norm=norm, margin=margin, prove=prove, rescore=_rescore_fn(decomposition),
+            _weight_fn(decomposition), *_plausible_range(question),
+            norm=self.norm, margin=self.margin, prove=self.prove, rescore=_rescore_fn(decomposition),
         )  # fmt: skip
-        swaps = swap_regions(explainer, inputs, decomposition, goals, distractors)
-        unit = explainer.input_spec.to_unit
-        swaps = evolve(swaps, images=unit(swaps.images), sources=unit(swaps.sources))
-    return Counterfactuals(
-        explanations=explanations, edits={"score-edit": score_edits, "region-swap": swaps},
-        wanted=None if decision.is_exclusive else goals.wanted,
-    )  # fmt: skip
 
 
 def _edit_label_scores(
@@ -131,17 +122,18 @@ def _weight_fn(decomposition: Decomposition) -> Callable[[Tensor], Tensor]:
     return weight_fn
 
 
-def _plausible_range(
-    explainer: InterpretableExplainer,
-    explanations: Explanations,
-    goals: Goals,
-    distractors: ImageDataset | Batch,
-) -> tuple[Tensor, Tensor]:
+def _plausible_range(question: CounterfactualQuestion) -> tuple[Tensor, Tensor]:
     """Ends of what is plausible for each image's goal, (N, K) each."""
-    ranges = explanations.units.score_range
+    explanations, ranges = question.explanations, question.explanations.units.score_range
     if ranges is None:
-        ranges = explainer.score_ranges(distractors)
-    low, high = ranges.cpu()[:, goals.kind.cpu()].to(explanations.scores.dtype)
+        if question.distractors is None:
+            raise InputError(
+                "Expected training images to learn from which scores are plausible; the model keeps none. "
+                "Give them, counterfactual(images, targets, distractors=dataset)."
+            )
+        assert isinstance(question.explainer, InterpretableExplainer)
+        ranges = question.explainer.score_ranges(question.distractors)
+    low, high = ranges.cpu()[:, question.goals.kind.cpu()].to(explanations.scores.dtype)
     return low, high
 
 

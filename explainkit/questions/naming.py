@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from attrs import evolve, field, frozen
@@ -18,7 +17,6 @@ from explainkit.data.captions.phrases import extract_phrases, tokenize
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
-from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.display import markup
 from explainkit.explanations.spatial import paste, resize
@@ -134,7 +132,8 @@ def name_units(
     InputError
         For data that have neither parts nor captions, and for less than an image or two folds.
     """
-    if not isinstance(explainer, InterpretableExplainer):
+    explainer.network  # refuses what is not fitted, in words  # noqa: B018
+    if explainer.units is None or "image" not in explainer.card.answers:
         kind = explainer.card.unit_kind
         return Names(
             explainer=explainer.card.title,
@@ -150,7 +149,7 @@ def name_units(
 
 
 def _name_each_unit(
-    explainer: InterpretableExplainer[Any],
+    explainer: Explainer,
     dataset: ImageDataset,
     split: str,
     images: int,
@@ -221,7 +220,7 @@ class Concepts:
     grid: tuple[int, int]
 
 
-def _explain_strongest(explainer: InterpretableExplainer[Any], batch: Batch) -> Explanations:
+def _explain_strongest(explainer: Explainer, batch: Batch) -> Explanations:
     """One explanation an image, whose scores and maps are the same for every target."""
     is_exclusive = explainer.decision.is_exclusive
     targets = None if is_exclusive else explainer.decision.strongest(explainer.predict(batch))

@@ -13,20 +13,23 @@ taken back. All cells are from one image under one shift, so that neighbors fit.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
-from attrs import frozen
+from attrs import define, frozen
 from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
+from explainkit.explainers.interface import Explainer
 from explainkit.explainers.state import undisturbed
-from explainkit.explanations.counterfactuals import RegionSwaps
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, concat
+from explainkit.explanations.edits import RegionSwaps
 from explainkit.explanations.spatial import saliency_grid
 from explainkit.explanations.units import Units
-from explainkit.protocols import InterpretableExplainer
+from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
 from explainkit.questions.goals import Goals
 from explainkit.questions.swap_cells import cells_of
 
@@ -62,7 +65,7 @@ class Distractors:
 
 
 def swap_regions(
-    explainer: InterpretableExplainer,
+    explainer: Explainer,
     images: Tensor,
     decomposition: Decomposition,
     goals: Goals,
@@ -90,18 +93,16 @@ def swap_regions(
             ).run()
             for rows in torch.arange(len(images), device=images.device).split(16)
         ]
-    columns = (
+    names = (
         "images", "regions", "success", "logits", "exemplars", "sources", "shifts", "mirrored",
         "predicted_size",
     )  # fmt: skip
-    return RegionSwaps(
-        **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in columns},
-        num_forwards=sum(batch.num_forwards for batch in batches),
-    )
+    columns: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    return RegionSwaps(**columns, num_forwards=sum(batch.num_forwards for batch in batches))
 
 
 def gather_distractors(
-    explainer: InterpretableExplainer, source: ImageDataset | Batch, goals: Goals, like: Tensor
+    explainer: Explainer, source: ImageDataset | Batch, goals: Goals, like: Tensor
 ) -> Distractors:
     """The first correctly classified images of each goal's kind, and those of their mirrors that are, too.
 
@@ -172,12 +173,26 @@ def _rank_within_class(class_row: Tensor, is_counted: Tensor) -> Tensor:
     return (member.cumsum(0) - 1).gather(1, class_row[:, None])[:, 0]
 
 
+@define(eq=False, kw_only=True)
+class RegionSwap(CounterfactualMethod):
+    """Regions of images of the target, swapped in until the network says it; columns of rows likewise."""
+
+    needs_distractors: ClassVar[bool] = True
+
+    def search(self, question: CounterfactualQuestion) -> RegionSwaps:
+        """The smallest swap that was found for each image, of which the network was asked."""
+        assert question.distractors is not None
+        return swap_regions(
+            question.explainer, question.images, question.decomposition, question.goals, question.distractors
+        )
+
+
 class _RegionSwapSearch:
     """One search over a few images, all candidates at once."""
 
     def __init__(
         self,
-        explainer: InterpretableExplainer,
+        explainer: Explainer,
         units: Units,
         images: Tensor,
         decomposition: Decomposition,

@@ -22,8 +22,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from explainkit.explanations.counterfactuals import Norm, ScoreEdits
 from explainkit.explanations.decomposition import RescoreFn
+from explainkit.explanations.edits import Norm, ScoreEdits
 from explainkit.questions.edit_problem import Gaps, fewest_moves_per_class
 from explainkit.questions.edit_programs import (
     SOLVED,
@@ -113,6 +113,7 @@ def edit_scores(
     return ScoreEdits(
         before=scores, after=_apply_moves(scores, moved), gains=gains.to(scores.dtype),
         logits=logits_after.to(logits.dtype), feasible=feasible, exact=exact, lower_bound=bound, norm=norm,
+        verified_by="algebra" if rescore is None else "head",
     )  # fmt: skip
 
 

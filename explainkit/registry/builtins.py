@@ -120,3 +120,20 @@ def explainkit_commands() -> list[Offer]:
             "explainkit.cli.doctor:doctor",
         ),
     ]
+
+
+@hookimpl
+def explainkit_counterfactual_methods() -> list[Offer]:
+    """In the evidence, and in the image."""
+    return [
+        Offer(
+            "score-edit",
+            "The least change of the scores, within what is plausible",
+            "explainkit.questions.counterfactual_search:ScoreEdit",
+        ),
+        Offer(
+            "region-swap",
+            "Regions of images of the target, swapped in until the network says it",
+            "explainkit.questions.region_swap:RegionSwap",
+        ),
+    ]

@@ -65,7 +65,7 @@ def explainer(
     if network is None:
         if classes is not None:
             raise InputError("Expected classes=… only beside network=…; fit(dataset) learns them.")
-        if not hasattr(factory, "fit"):
+        if not hasattr(factory, "build"):
             raise InputError(f"Expected network=…: {name!r} explains a network that is trained already.")
         return _call_checked(name, factory, factory, values)
     if not hasattr(factory, "from_network"):

@@ -27,7 +27,9 @@ from explainkit.version import __version__
 
 GROUP = "explainkit"
 HOST = "explainkit-sdk"
-KINDS = ("explainers", "backbones", "datasets", "metrics", "loggers", "commands")
+KINDS = (
+    "explainers", "backbones", "datasets", "metrics", "loggers", "commands", "counterfactual_methods",
+)  # fmt: skip
 HOOKS = {f"explainkit_{kind}": kind for kind in KINDS}
 
 Key = tuple[str, str]

@@ -96,3 +96,9 @@ def explainkit_loggers() -> list[Offer]:
 def explainkit_commands() -> list[Offer]:
     """Commands of ``explainkit``: targets are functions with annotated parameters, as Cyclopts reads them."""
     return []
+
+
+@hookspec
+def explainkit_counterfactual_methods() -> list[Offer]:
+    """Ways to find what would change a decision: targets are subclasses of `CounterfactualMethod`."""
+    return []

@@ -50,9 +50,11 @@ def show_class(class_explanation: ClassExplanation, items: list[ClassEvidence], 
     axes.spines[["top", "right", "left"]].set_visible(False)
     foil = f" rather than {legible(class_explanation.foil_name)}" if class_explanation.foil_name else ""
     what = "margin" if class_explanation.foil_name else "logit"
+    of_mean = f"mean {what} {class_explanation.explained_output:.2f}"
+    if class_explanation.batch.additivity == "none":
+        of_mean = "means, not in logits,"
     axes.set_title(
-        f"{legible(class_explanation.name)}{foil}\nmean {what} {class_explanation.explained_output:.2f} over "
-        f"{class_explanation.count} images",
+        f"{legible(class_explanation.name)}{foil}\n{of_mean} over {class_explanation.count} images",
         fontsize=9,
         parse_math=False,
     )

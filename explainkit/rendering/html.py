@@ -360,7 +360,7 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
         "accuracy": class_explanation.accuracy,
         "linear_r2": class_explanation.linear_r2,
         "explained_output": class_explanation.explained_output,
-        "base": class_explanation.base + class_explanation.residual,
+        "base": class_explanation.base + (class_explanation.residual or 0.0),
         "decides": class_explanation.batch.decisive_rate is not None and class_explanation.foil is None,
         "more": len(class_explanation.contributions) - len(items),
         "others": class_explanation.contributions.sum().item() - sum(item.contribution for item in items),
@@ -386,23 +386,38 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
 
 
 def _counterfactual_card(counterfactual: Counterfactual, name: str, count: int = 6) -> dict[str, Any]:
-    """The card of one explainer for what would change one decision."""
-    changes, swaps = counterfactual.changes, counterfactual.batch.edits["region-swap"]
-    regions = swaps.regions[counterfactual.index]
-    card: dict[str, Any] = {
+    """The card of one explainer for what would change one decision: a part for each method."""
+    batch, is_tabular = counterfactual.batch, counterfactual.batch.explanations.is_tabular
+    return {
         "explainer": name,
         "predicted": counterfactual.predicted_name,
         "target": counterfactual.target_name,
         "sentence": counterfactual.sentence(),
         "success": counterfactual.success,
-        "kind": counterfactual.batch.explanations.units.kind,
-        "changes": changes[:count],
-        "more": len(changes) - len(changes[:count]),
-        "before": None,
+        "is_asked": bool(batch.image_edits),
+        "kind": batch.explanations.units.kind,
+        "before": None if is_tabular else data_uri(pixels(counterfactual.explanation.image, 160)),
+        "images": [_edited_image(counterfactual, method) for method in batch.image_edits if not is_tabular],
+        "scores": [
+            {"method": method, "changes": changes[:count], "more": len(changes) - len(changes[:count])}
+            for method in batch.score_edits
+            if (changes := counterfactual.changes_by(method))
+        ],
     }
-    if not counterfactual.batch.explanations.is_tabular:
-        card["before"] = data_uri(pixels(counterfactual.explanation.image, 160))
-        if counterfactual.success:
-            card["source"] = data_uri(outlined(swaps.sources[counterfactual.index], regions))
-            card["after"] = data_uri(outlined(counterfactual.image, regions))
-    return card
+
+
+def _edited_image(counterfactual: Counterfactual, method: str) -> dict[str, Any]:
+    """The image as one method has edited it, and where that is from; nothing where it found no edit."""
+    edits, row = counterfactual.batch.image_edits[method], counterfactual.index
+    if edits.success is None or not edits.success[row]:
+        return {"method": method, "after": None, "source": None}
+    regions = None if edits.regions is None else edits.regions[row]
+
+    def drawn_edit(image: Tensor) -> str:
+        return data_uri(pixels(image, 160) if regions is None else outlined(image, regions))
+
+    return {
+        "method": method,
+        "after": drawn_edit(edits.images[row]),
+        "source": None if edits.sources is None else drawn_edit(edits.sources[row]),
+    }

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from explainkit.errors import ConformanceError
 from explainkit.explainers.interface import Explainer
+from explainkit.testing.counterfactual_checks import check_counterfactuals
 from explainkit.testing.examples import tiny_images
 from explainkit.testing.image_checks import (
     check_additivity,
@@ -25,8 +26,8 @@ from explainkit.testing.image_checks import (
 )
 from explainkit.testing.question_checks import (
     check_class_explanations,
-    check_counterfactuals,
     check_interventions,
+    check_learned,
     check_unit_names,
 )
 
@@ -46,10 +47,14 @@ CHECKS: tuple[Check, ...] = (
     check_constant_images,
     check_rendering,
     check_class_explanations,
+    check_learned,
     check_counterfactuals,
     check_interventions,
     check_unit_names,
 )
+
+CLASS_CHECKS: tuple[Check, ...] = (check_class_explanations, check_learned, check_counterfactuals)
+"""What explainers are held to that answer for classes alone."""
 
 
 def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
@@ -65,7 +70,7 @@ def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
     ConformanceError
         At the first check that fails, with its name.
     """
-    for check in CHECKS:
+    for check in CHECKS if "image" in explainer.card.answers else CLASS_CHECKS:
         try:
             check(explainer, tiny_images() if images is None else images)
         except ConformanceError as error:

@@ -15,6 +15,7 @@ from explainkit.data.types import (
 )
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explainers.posthoc import PostHocExplainer
 from explainkit.registry.catalog import explainer as explainer_by_name
 
 _ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "last")
@@ -63,7 +64,8 @@ def tiny_images() -> Tensor:
 def fitted_example(name: str) -> Explainer:
     """The registered explainer called `name`, with its preset ``"tiny"`` if it has one, for `tiny_dataset`.
 
-    One that learns is fitted; a post-hoc one is made from a network with ReLU modules and a linear end.
+    One that learns is fitted; a post-hoc one is made from a network with ReLU modules and a linear end. What
+    learns from concept examples learns the classes of the data set as concepts.
     """
     factory = registry.find("explainers", name)
     preset = "tiny" if "tiny" in getattr(factory, "presets", {}) else None
@@ -76,4 +78,7 @@ def fitted_example(name: str) -> Explainer:
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
     ).eval()  # fmt: skip
-    return explainer_by_name(name, preset=preset, network=network, classes=tiny_dataset().classes)
+    posthoc = explainer_by_name(name, preset=preset, network=network, classes=tiny_dataset().classes)
+    if isinstance(posthoc, PostHocExplainer) and posthoc.card.learns_from is not None:
+        posthoc.fit(tiny_dataset())
+    return posthoc

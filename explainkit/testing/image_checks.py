@@ -13,7 +13,6 @@ from torch import Tensor
 
 from explainkit.errors import ConformanceError, ExplainKitError, InputError, UnknownNameError
 from explainkit.explainers.interface import Explainer
-from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.batch import Explanations
 from explainkit.testing.assertions import check, is_close, magnitude, provenance_fields, spoiled, unchanged
 
@@ -192,7 +191,7 @@ def check_save_load(explainer: Explainer, images: Tensor) -> None:
             "the same additivity and classes",
         )
         check(provenance_fields(loaded) == provenance_fields(explanations), "the same provenance")
-        if isinstance(explainer, InterpretableExplainer) and not explainer.bound:
+        if explainer.card.learns_from is not None and not explainer.bound:
             reloaded = load(save(explainer, Path(folder) / "explainer"), device=explainer.device)
             same = reloaded.explain(images)
             check(

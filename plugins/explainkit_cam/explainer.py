@@ -49,6 +49,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         citation="Zhou, Khosla, Lapedriza, Oliva, Torralba; CVPR 2016; arXiv:1512.04150",
         additivity="exact",
         unit_kind="filters",
+        learns_from="training images",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},

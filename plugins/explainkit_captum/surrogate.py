@@ -26,7 +26,7 @@ def _is_distance(_: object, __: "attrs.Attribute[str]", value: str) -> None:
 
 
 @define(eq=False, kw_only=True)
-class Surrogate(PatchMethod):
+class _Surrogate(PatchMethod):
     """A linear model of the logit, fitted anew for each image on patches that are there or not.
 
     Captum goes through the images one by one; each starts from the same `seed`, so that what is said of one
@@ -79,7 +79,7 @@ class Surrogate(PatchMethod):
 
 
 @define(eq=False, kw_only=True)
-class KernelShap(Surrogate):
+class KernelShap(_Surrogate):
     """Shapley values of the patches, as the weights of a linear model.
 
     The images with all patches and with none count so much that it adds up to the logit less that of the
@@ -103,7 +103,7 @@ class KernelShap(Surrogate):
 
 
 @define(eq=False, kw_only=True)
-class Lime(Surrogate):
+class Lime(_Surrogate):
     """The weights of a sparse linear model that holds near the image.
 
     Parameters

@@ -79,6 +79,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         citation="Wickramanayake, Hsu, Lee; IJCNN 2021; arXiv:2101.03919",
         additivity="exact",
         unit_kind="phrases",
+        learns_from="training images",
     )
     supports_labels: ClassVar[bool] = False
     network_type: ClassVar[type[CCNNNetwork]] = CCNNNetwork

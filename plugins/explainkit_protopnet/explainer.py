@@ -70,6 +70,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         citation="Chen, Li, Tao, Barnett, Su, Rudin; NeurIPS 2019; arXiv:1806.10574",
         additivity="exact",
         unit_kind="prototypes",
+        learns_from="training images",
     )
     supports_labels: ClassVar[bool] = False
     network_type: ClassVar[type[ProtoPNetNetwork]] = ProtoPNetNetwork

@@ -67,6 +67,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         citation="Fu, Zheng, Mei; CVPR 2017, pages 4438-4446",
         additivity="exact",
         unit_kind="filters",
+        learns_from="training images",
     )
     network_type: ClassVar[type[RACNNNetwork]] = RACNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -73,6 +73,7 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
         citation="Alvarez-Melis, Jaakkola; NeurIPS 2018; arXiv:1806.07538",
         additivity="exact",
         unit_kind="concepts",
+        learns_from="training images",
     )
     network_type: ClassVar[type[SENNNetwork]] = SENNNetwork
     supports_tables: ClassVar[bool] = True

@@ -40,7 +40,11 @@ class Headless(nn.Module):
 @define(eq=False, kw_only=True)
 class Colors(ek.InterpretableExplainer[nn.Module]):
     card: ClassVar[ek.Card] = ek.Card(
-        title="Mean colors", citation="none", additivity="exact", unit_kind="colors"
+        title="Mean colors",
+        citation="none",
+        additivity="exact",
+        unit_kind="colors",
+        learns_from="training images",
     )
 
     def build(self, task):

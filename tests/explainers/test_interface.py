@@ -231,7 +231,7 @@ def test_the_network_is_left_as_it_was():
 class Careless(ek.PostHocExplainer):
     """Leaves gradients on the network, and draws random numbers."""
 
-    card = ek.Card(title="Careless", citation="", additivity="none", unit_kind="pixels")
+    card = ek.Card(title="Careless", citation="made for tests", additivity="none", unit_kind="pixels")
 
     def explain_batch(self, images, targets, foils):
         torch.rand(1)

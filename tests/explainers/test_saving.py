@@ -322,7 +322,7 @@ def test_nothing_is_unpickled(saved, tmp_path, monkeypatch, part):
 
 def test_only_what_has_learned_can_be_saved(tmp_path):
     class Guess(ek.PostHocExplainer):
-        card = ek.Card(title="Guess", citation="", additivity="none", unit_kind="pixels")
+        card = ek.Card(title="Guess", citation="made for tests", additivity="none", unit_kind="pixels")
 
         def explain_batch(self, images, targets, foils):
             raise NotImplementedError

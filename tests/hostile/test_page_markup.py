@@ -182,7 +182,7 @@ def test_a_fragment_in_a_notebook_is_as_safe(browser, overheard, tmp_path):
 
 def test_a_third_party_failure_with_markup_is_shown_on_the_page(browser, overheard, tmp_path):
     class Failing(ek.PostHocExplainer):
-        card = ek.Card(title="Failing", citation="", additivity="none", unit_kind="pixels")
+        card = ek.Card(title="Failing", citation="made for tests", additivity="none", unit_kind="pixels")
 
         def explain_batch(self, images, targets, against):
             raise ek.InputError(NAMES[0])

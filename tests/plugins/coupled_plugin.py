@@ -87,7 +87,11 @@ def close_gates(network: CoupledNetwork, step: ek.Step) -> None:
 @define(eq=False, kw_only=True)
 class Coupled(ek.InterpretableExplainer[CoupledNetwork]):
     card: ClassVar[ek.Card] = ek.Card(
-        title="Coupled", citation="a fixture", additivity="exact", unit_kind="filters"
+        title="Coupled",
+        citation="a fixture",
+        additivity="exact",
+        unit_kind="filters",
+        learns_from="training images",
     )
     network_type: ClassVar[type[CoupledNetwork]] = CoupledNetwork
 

@@ -10,7 +10,8 @@ from counterfactual_cases import MARGIN, counterfactual_case, each_explainer
 from toys import Cells, labeled, noise, toy, wine
 
 from explainkit.explanations.counterfactuals import Counterfactuals
-from explainkit.explanations.sentences import MAX_CHANGES, apart
+from explainkit.explanations.edit_sentences import MAX_CHANGES
+from explainkit.explanations.sentences import apart
 
 
 def narrow_range_counterfactuals(width=0.4):
@@ -106,8 +107,12 @@ def test_facts_are_json_and_the_values(name):
 
     for item in [*counterfactuals, *unchanged]:
         facts = json.loads(json.dumps(item.facts(), allow_nan=False))
-        assert facts["size"] == len(item.changes) == len(facts["changes"])
-        assert facts["success"] == item.success and len(facts["regions"]) == item.regions
+        scores, swap = facts["edits"]
+        assert (scores["method"], swap["method"]) == ("score-edit", "region-swap")
+        assert scores["size"] == len(item.changes) == len(scores["changes"])
+        assert facts["success"] == swap["success"] == item.success
+        assert len(swap["regions"]) == swap["size"] == item.edits["region-swap"].size
+        assert (scores["verified_by"], swap["verified_by"]) == ("algebra", "network")
         assert facts["sentence"] == item.sentence() and facts["target"] == item.target_name
         assert item.predicted_name == explainer.classes[int(counterfactuals.predictions[item.index])]
 

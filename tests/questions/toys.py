@@ -71,7 +71,9 @@ class Varying(nn.Module):
 class Toy(ek.InterpretableExplainer):
     """An explainer of either; `reference` is the score that says nothing."""
 
-    card = ek.Card(title="Toy", citation="none", additivity="exact", unit_kind="filters")
+    card = ek.Card(
+        title="Toy", citation="none", additivity="exact", unit_kind="filters", learns_from="training images"
+    )
     reference: float = field(default=0.0)
 
     def build(self, task):

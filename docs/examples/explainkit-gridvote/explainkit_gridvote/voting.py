@@ -56,6 +56,7 @@ class GridVote(ek.InterpretableExplainer[GridVoteNetwork]):
         citation="after BagNet: Brendel & Bethge; ICLR 2019; arXiv:1904.00760",
         additivity="exact",
         unit_kind="cells",
+        learns_from="training images",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": {}, "digits": {"backbone": "tiny"}}
 

@@ -131,6 +131,7 @@ class IdealObserver(InterpretableExplainer[Observer]):
         citation="The nearest species of aviary, by the number of parts in common",
         additivity="exact",
         unit_kind="parts",
+        learns_from="training images",
     )
 
     @classmethod
