@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.decisions import Decision
     from explainkit.explanations.decomposition import Decomposition, PerImageWeights
     from explainkit.explanations.edits import ImageEdits, ScoreEdits
+    from explainkit.explanations.factored_maps import FactoredMaps
     from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
@@ -61,6 +62,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Explainer": "explainers.interface",
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
+    "FactoredMaps": "explanations.factored_maps",
     "ImageDataset": "data.types",
     "ImageEdits": "explanations.edits",
     "InputSpec": "explainers.inputs",
@@ -104,6 +106,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Explanations",
+    "FactoredMaps",
     "ImageDataset",
     "ImageEdits",
     "InputError",

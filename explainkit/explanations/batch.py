@@ -16,6 +16,7 @@ from explainkit.explanations.concatenation import PER_IMAGE, checked_parts, conc
 from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition
 from explainkit.explanations.display import markup
+from explainkit.explanations.factored_maps import UnitMaps
 from explainkit.explanations.files import load_explanations, save_explanations
 from explainkit.explanations.interventions import UnitScore, intervene
 from explainkit.explanations.kept_maps import keep_strongest_maps, without_maps
@@ -64,8 +65,9 @@ class Explanations:
     additivity : {"exact", "approximate", "none"}
         Whether contributions add up to the logit.
     provenance : Provenance
-    maps : Tensor or None, (N, K, h, w) or (N, k, h, w)
-        Never negative; of `map_units` alone where that is given.
+    maps : Tensor, FactoredMaps or None, (N, K, h, w) or (N, k, h, w)
+        Never negative; of `map_units` alone where that is given. Factored where the network gives them so:
+        ``dense_maps(maps)`` is the tensor.
     boxes : Tensor or None, (N, G, 4)
         Where the maps of each group lie, in pixels of the image; ``None`` for the whole image.
     foils : Tensor or None, (N,)
@@ -103,7 +105,7 @@ class Explanations:
     images: Tensor = field(repr=False)
     additivity: Additivity
     provenance: Provenance = field(repr=False)
-    maps: Tensor | None = field(default=None, repr=False)
+    maps: UnitMaps | None = field(default=None, repr=False)
     boxes: Tensor | None = field(default=None, repr=False)
     foils: Tensor | None = None
     decomposition: Decomposition | None = field(default=None, repr=False)
@@ -203,7 +205,7 @@ class Explanations:
         if rows.ndim == 0:  # an integer of numpy's or torch's
             return self[int(rows)]
         columns: dict[str, Any] = {
-            name: value[rows] for name in PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+            name: value[rows] for name in PER_IMAGE if (value := getattr(self, name)) is not None
         }
         columns["diagnostics"] = {name: value[rows] for name, value in self.diagnostics.items()}
         if self.ids is not None:
@@ -269,7 +271,7 @@ class Explanations:
             group = group[self.map_units]
         saliency = saliency_grid(
             contributions, self.maps, self.units.pooling, size, image_size=image_size, boxes=self.boxes,
-            group=group,
+            group=group, map_units=self.map_units,
         )  # fmt: skip
         return saliency if self.remainder_map is None else saliency + resize(self.remainder_map, size)
 
@@ -338,7 +340,7 @@ class Explanations:
     def to(self, device: torch.device | str) -> Explanations:
         """The same with tensors on `device`; the decomposition of all classes stays behind."""
         columns: dict[str, Any] = {
-            name: value.to(device) for name in PER_IMAGE if isinstance(value := getattr(self, name), Tensor)
+            name: value.to(device) for name in PER_IMAGE if (value := getattr(self, name)) is not None
         }
         columns["diagnostics"] = {name: value.to(device) for name, value in self.diagnostics.items()}
         return evolve(self, **columns, units=self.units.to(device), decomposition=None)
@@ -364,7 +366,7 @@ class Explanations:
             How many of the strongest units of each image keep their maps; the others are kept as one
             distributed sum. ``None``: all of them.
         dtype : torch.dtype
-            Of the maps alone; every sum still holds.
+            Of the maps alone; every sum still holds. Factors of maps are saved as they are.
         """
         return save_explanations(self, Path(path), maps=maps, dtype=dtype)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from explainkit.errors import InputError
 from explainkit.explanations.decomposition import concat
+from explainkit.explanations.factored_maps import concat_maps
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
@@ -29,8 +30,10 @@ def concatenate(batches: Sequence[Explanations]) -> Explanations:
     columns: dict[str, Any] = {
         name: torch.cat([getattr(batch, name) for batch in batches])
         for name in PER_IMAGE
-        if isinstance(getattr(batches[0], name), Tensor)
+        if isinstance(getattr(batches[0], name), Tensor) and name != "maps"
     }
+    if batches[0].maps is not None:
+        columns["maps"] = concat_maps([batch.maps for batch in batches if batch.maps is not None])
     columns["diagnostics"] = {
         name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in batches[0].diagnostics
     }

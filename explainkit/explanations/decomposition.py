@@ -12,12 +12,17 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from explainkit.explanations.factored_maps import UnitMaps
+
 Additivity = Literal["exact", "approximate", "none"]
 """Whether contributions add up to the logit: by construction, up to a residual shown, or not at all."""
 
 Pooling = Literal["mean", "sum", "max", "coupled", "none"]
 """How a map became its score. ``coupled``: the score was read at the map's places, but is no pooling of it
 (attention); ``none``: the unit has no place."""
+
+Poolings = Pooling | tuple[Pooling, ...]
+"""One for all units, or one for each of K."""
 
 WeightFn = Callable[[Tensor, Tensor], Tensor]
 """(rows (M,), targets (M,)) to weights (M, K): what units are worth to that class in that image.
@@ -58,7 +63,7 @@ class Decomposition:
     weights : Tensor (C, K), or callable
         What one unit of score is worth to a class; where that depends on the image, a function
         ``(rows (M,), targets (M,)) -> (M, K)``, so that nothing of size N x C x K need exist.
-    maps : Tensor or None, (N, K, h, w)
+    maps : Tensor, FactoredMaps or None, (N, K, h, w)
         Where the score came from, at the network's own resolution; never negative.
     boxes : Tensor or None, (N, G, 4)
         x0, y0, x1, y1 in pixels of the image: where the maps of group g lie. ``None``: the whole image.
@@ -73,7 +78,7 @@ class Decomposition:
     bias: Tensor
     scores: Tensor
     weights: Tensor | WeightFn = field(repr=False)
-    maps: Tensor | None = field(default=None, repr=False)
+    maps: UnitMaps | None = field(default=None, repr=False)
     boxes: Tensor | None = field(default=None, repr=False)
     extras: Mapping[str, Tensor] = field(factory=dict, repr=False)
     rescore: RescoreFn | None = field(default=None, repr=False)
@@ -138,7 +143,7 @@ class Decomposition:
         )
 
 
-def concat(decompositions: Sequence[Decomposition], maps: Tensor | None) -> Decomposition:
+def concat(decompositions: Sequence[Decomposition], maps: UnitMaps | None) -> Decomposition:
     """Decompositions by one network, one after the other; `maps` are theirs, joined already."""
     first = decompositions[0]
     counts = tuple(len(item.logits) for item in decompositions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -14,6 +15,7 @@ from torch import Tensor
 from explainkit.errors import FormatError, InputError
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
+from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Digest, Provenance
 from explainkit.explanations.serialization import (
@@ -50,7 +52,7 @@ PROVENANCE: Mapping[str, type | UnionType] = {
 }  # fmt: skip
 
 UNITS: Mapping[str, type | UnionType] = {
-    "kind": str, "names": list, "pooling": str, "phrases": list | None, "pictures": list | None,
+    "kind": str, "names": list, "pooling": str | list, "phrases": list | None, "pictures": list | None,
     "parents": list | None, "phrasing": dict,
 }  # fmt: skip
 
@@ -162,6 +164,9 @@ def _check_results(explanations: Explanations, size: int) -> None:
     for grid in (explanations.maps, explanations.remainder_map):
         if grid is not None:
             work += grid.shape[-2] * height + grid.shape[-1] * width
+    if isinstance(explanations.maps, FactoredMaps):
+        pairs = explanations.maps.attention.shape[1] * explanations.maps.features.shape[1]
+        work += math.prod(explanations.maps.shape) + len(explanations) * max(1, groups) * pairs
     if work > LARGEST_WORK + WORK_PER_BYTE * size:
         raise InputError(f"expected maps that can be shown; these of {size:,} bytes would take {work:,}")
 
@@ -182,8 +187,14 @@ def _weight_fn(weights: Tensor) -> Tensor | WeightFn:
     return weights if weights.ndim == 2 else PerImageWeights(weights)
 
 
-def _pack_maps(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Maps in `dtype`, each as shares of its peak, so that its range is no matter."""
+def _pack_maps(maps: UnitMaps, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Maps in `dtype`, each as shares of its peak, so that its range is no matter.
+
+    Factors are kept as they are: where one is faint the other may not be, and a rounded product has another
+    best cell.
+    """
+    if isinstance(maps, FactoredMaps):
+        return {f"maps.{name}": getattr(maps, name) for name in FACTORS}
     if dtype == maps.dtype:
         return {"maps": maps}
     peak = maps.flatten(2).amax(2)
@@ -194,7 +205,9 @@ def _pack_maps(maps: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     return {"maps": flat.view_as(maps), "maps.peak": peak}
 
 
-def _unpack_maps(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor | None:
+def _unpack_maps(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> UnitMaps | None:
+    if "maps.attention" in tensors:
+        return FactoredMaps(**{name: tensors[f"maps.{name}"] for name in FACTORS})
     if "maps" not in tensors or "maps.peak" not in tensors:
         return tensors.get("maps")
     maps, peak = tensors["maps"], tensors["maps.peak"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import evolve
 
+from explainkit.explanations.factored_maps import take_units
 from explainkit.explanations.spatial import distribute_sum
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def keep_strongest_maps(explanations: Explanations, count: int) -> Explanations:
     if explanations.map_units is not None:
         return _keep_fewer(explanations, count)
     chosen = explanations.top(count).unit
-    index = chosen[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-    strongest = _with_maps(explanations, maps=maps.gather(1, index), map_units=chosen)
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    strongest = _with_maps(explanations, maps=maps[rows, chosen], map_units=chosen)
     if explanations.boxes is None:
         is_chosen = torch.zeros_like(explanations.contributions, dtype=torch.bool).scatter(1, chosen, True)
         others = explanations.contributions.masked_fill(is_chosen, 0)
@@ -42,8 +43,8 @@ def _keep_fewer(explanations: Explanations, count: int) -> Explanations:
     assert explanations.maps is not None and explanations.map_units is not None
     whole = explanations.saliency()
     fewer = _with_maps(
-        explanations, maps=explanations.maps[:, :count], map_units=explanations.map_units[:, :count],
-        remainder_map=None,
+        explanations, maps=take_units(explanations.maps, slice(count)),
+        map_units=explanations.map_units[:, :count], remainder_map=None,
     )  # fmt: skip
     return evolve(fewer, remainder_map=whole - fewer.saliency())
 

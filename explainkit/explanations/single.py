@@ -193,7 +193,7 @@ class Explanation:
     def _map(self, unit: int) -> Tensor | None:
         """The unit's map over the whole image: on the network's grid, or by pixels where it has a box."""
         maps, map_units, boxes = self.batch.maps, self.batch.map_units, self.batch.boxes
-        if maps is None or self.batch.units.pooling == "none":
+        if maps is None or self.batch.units.pooling_of(unit) == "none":
             return None
         slot = unit
         if map_units is not None:
@@ -201,7 +201,7 @@ class Explanation:
             if not len(slots):
                 return None
             slot = int(slots[0, 0])
-        unit_map = maps[self.index, slot]
+        unit_map: Tensor = maps[self.index, slot]
         if boxes is None:
             return unit_map
         group = 0 if self.batch.units.group is None else int(self.batch.units.group[unit])

@@ -18,41 +18,88 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainkit.explanations.decomposition import Pooling
+from explainkit.explanations.decomposition import Pooling, Poolings
+from explainkit.explanations.factored_maps import FactoredMaps, UnitMaps, dense_maps, map_blocks, take_units
 
 FAINTEST = 1e-30
 """A map whose peak is at most this counts as zero: dividing by it would leave the range of float32."""
 
 
-def is_localized(maps: Tensor) -> Tensor:
+def is_localized(maps: UnitMaps) -> Tensor:
     """Which units have a place at all, (N, K): those whose map (N, K, h, w) is not zero everywhere."""
+    if isinstance(maps, FactoredMaps):
+        return maps.has_peak_above(FAINTEST)
     return maps.flatten(2).amax(2) > FAINTEST
 
 
-def distribute(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
+def best_cells(maps: UnitMaps) -> Tensor:
+    """The largest cell of each map (N, K, h, w), counted along rows, (N, K); of equal ones the first."""
+    return torch.cat([block.flatten(2).argmax(2) for _, block in map_blocks(maps)], 1)
+
+
+def is_pooled_by(poolings: Sequence[Pooling], *names: Pooling) -> Tensor:
+    """Which of K units are pooled by one of `names`, (K,)."""
+    return torch.tensor([pooling in names for pooling in poolings], dtype=torch.bool)
+
+
+def distribute(
+    contributions: Tensor, maps: UnitMaps, pooling: Poolings, map_units: Tensor | None = None
+) -> Tensor:
     """Spread each contribution over its own map, cell by cell: (N, K, h, w), summing to the contribution.
 
     In proportion to the map for ``mean``, ``sum`` and ``coupled``; onto the best cell alone for ``max``,
     since all the evidence came from there. Units with a map of zeros have no place and receive nothing.
+
+    Parameters
+    ----------
+    map_units : Tensor or None, (N, k)
+        Which units the maps (N, k, h, w) belong to, where `pooling` is one for each of all units.
     """
-    return contributions[:, :, None, None] * distribution(maps, pooling)
+    return contributions[:, :, None, None] * distribution(maps, pooling, map_units)
 
 
-def distribute_sum(contributions: Tensor, maps: Tensor, pooling: Pooling) -> Tensor:
+def distribute_sum(
+    contributions: Tensor, maps: UnitMaps, pooling: Poolings, map_units: Tensor | None = None
+) -> Tensor:
     """`distribute`, summed over units without building them: (N, h, w).
 
     Contributions (N, G, K) give (N, G, h, w).
     """
-    if pooling == "max":
-        return torch.einsum("n...k,nkhw->n...hw", contributions, distribution(maps, pooling))
-    mass, has_place = maps.flatten(2).sum(2), is_localized(maps)
+    if isinstance(pooling, str):
+        return _add_peaks(contributions, maps) if pooling == "max" else _add_shares(contributions, maps)
+    from_best = _is_from_best_cell(pooling, map_units, maps.device)  # (K,) or (N, k)
+    units = (from_best if from_best.ndim == 1 else from_best.any(0)).nonzero()[:, 0]
+    mask = from_best[:, None] if from_best.ndim == 2 and contributions.ndim == 3 else from_best
+    peaks = _add_peaks((contributions * mask)[..., units], take_units(maps, units))
+    return _add_shares(contributions * ~mask, maps) + peaks
+
+
+def _add_shares(contributions: Tensor, maps: UnitMaps) -> Tensor:
+    """Contributions (N, ..., K) in proportion to their maps, summed over units: (N, ..., h, w)."""
+    has_place = is_localized(maps)
+    mass = maps.masses() if isinstance(maps, FactoredMaps) else maps.flatten(2).sum(2)
     per_mass = torch.where(has_place, 1 / mass.where(has_place, torch.ones_like(mass)), 0)  # (N, K)
     scaled = contributions * (per_mass if contributions.ndim == 2 else per_mass[:, None])
+    if isinstance(maps, FactoredMaps):
+        return maps.weighted_sum(scaled)
     return torch.einsum("n...k,nkhw->n...hw", scaled, maps)
 
 
-def distribution(maps: Tensor, pooling: Pooling) -> Tensor:
+def _add_peaks(contributions: Tensor, maps: UnitMaps) -> Tensor:
+    """Contributions (N, ..., K) on the best cells of their maps, summed over units: (N, ..., h, w)."""
+    sums = [
+        torch.einsum("n...k,nkhw->n...hw", contributions[..., units], distribution(block, "max"))
+        for units, block in map_blocks(maps)
+    ]
+    return sum(sums[1:], sums[0])
+
+
+def distribution(maps: UnitMaps, pooling: Poolings, map_units: Tensor | None = None) -> Tensor:
     """Each map (N, K, h, w) as shares of its unit's contribution, summing to 1, or 0 without a place."""
+    maps = dense_maps(maps)
+    if not isinstance(pooling, str):
+        from_best = _is_from_best_cell(pooling, map_units, maps.device)[..., None, None]
+        return torch.where(from_best, distribution(maps, "max"), distribution(maps, "sum"))
     flat, has_place = maps.flatten(2), is_localized(maps)[:, :, None]
     if pooling == "max":
         best = flat.argmax(2, keepdim=True)
@@ -61,6 +108,12 @@ def distribution(maps: Tensor, pooling: Pooling) -> Tensor:
         mass = flat.sum(2, keepdim=True)
         share = torch.where(has_place, flat / mass.where(has_place, torch.ones_like(mass)), 0)
     return share.view_as(maps)
+
+
+def _is_from_best_cell(poolings: Sequence[Pooling], map_units: Tensor | None, device: torch.device) -> Tensor:
+    """Which maps give all of their contribution to one cell, (K,); or (N, k), those of `map_units`."""
+    is_max = is_pooled_by(poolings, "max").to(device)
+    return is_max if map_units is None else is_max[map_units]
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -89,13 +142,14 @@ def paste(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence
 
 def saliency_grid(
     contributions: Tensor,
-    maps: Tensor,
-    pooling: Pooling,
+    maps: UnitMaps,
+    pooling: Poolings,
     size: Sequence[int],
     *,
     image_size: Sequence[int],
     boxes: Tensor | None = None,
     group: Tensor | None = None,
+    map_units: Tensor | None = None,
 ) -> Tensor:
     """Contributions (N, K) distributed over their maps (N, K, h, w), summed over units, on a grid: (N, H, W).
 
@@ -107,12 +161,14 @@ def saliency_grid(
         Where the maps of each group lie in an image of `image_size`.
     group : Tensor or None, (K,) or (N, K)
         The units' groups, 0 unless given.
+    map_units : Tensor or None, (N, k)
+        As in `distribute`.
     """
     if boxes is None:
-        return resize(distribute_sum(contributions, maps, pooling), size)
+        return resize(distribute_sum(contributions, maps, pooling, map_units), size)
     member = torch.zeros_like(contributions, dtype=torch.long) + (0 if group is None else group)
     within = member[:, None] == torch.arange(boxes.shape[1], device=member.device)[:, None]  # (N, G, K)
-    distributed = distribute_sum(contributions[:, None] * within, maps, pooling)
+    distributed = distribute_sum(contributions[:, None] * within, maps, pooling, map_units)
     return paste(distributed, boxes.to(distributed.dtype), image_size, size)
 
 

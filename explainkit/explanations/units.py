@@ -9,9 +9,9 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from explainkit.explanations.decomposition import Pooling
+from explainkit.explanations.decomposition import Pooling, Poolings
 from explainkit.explanations.phrasing import Phrasing
-from explainkit.explanations.validation import as_names, check_picture, check_units
+from explainkit.explanations.validation import as_names, as_poolings, check_picture, check_units
 
 UNIT_TENSORS = ("group", "parent", "class_affinity", "reference", "score_range", "phrase_scores")
 """The fields of `Units` that are tensors, or None."""
@@ -67,8 +67,9 @@ class Units:
     kind : str
         One word: ``"filter"``, ``"prototype"``, ``"concept"``, ``"pixels"`` …
     names : tuple of str, K
-    pooling : {"mean", "sum", "max", "coupled", "none"}
-        How a unit's map became its score.
+    pooling : {"mean", "sum", "max", "coupled", "none"}, or a tuple of K of them
+        How a unit's map became its score: one for all units, or one for each. K equal ones become one. The
+        maps of units with ``"none"`` among others are zero.
     group : Tensor or None, (K,)
         Index into the G boxes of an explanation: which scale or part the unit belongs to.
     parent : Tensor or None, (K,)
@@ -93,7 +94,7 @@ class Units:
 
     kind: str
     names: tuple[str, ...] = field(converter=as_names, repr=lambda names: f"<{len(names)} names>")
-    pooling: Pooling
+    pooling: Poolings = field(converter=as_poolings)
     group: Tensor | None = field(default=None, repr=False)
     parent: Tensor | None = field(default=None, repr=False)
     parents: tuple[str, ...] | None = field(default=None, repr=False)
@@ -107,9 +108,20 @@ class Units:
 
     def __attrs_post_init__(self) -> None:
         check_units(self)
+        if isinstance(self.pooling, tuple) and len(set(self.pooling)) == 1:
+            object.__setattr__(self, "pooling", self.pooling[0])
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """How the map of each unit became its score, K."""
+        return self.pooling if isinstance(self.pooling, tuple) else (self.pooling,) * len(self)
+
+    def pooling_of(self, unit: int) -> Pooling:
+        """How the map of unit number `unit` became its score."""
+        return self.pooling[unit] if isinstance(self.pooling, tuple) else self.pooling
 
     def to(self, device: torch.device | str) -> Units:
         """The same vocabulary with its tensors on `device`."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from explainkit.errors import InputError, UnknownNameError
 from explainkit.explanations.decomposition import Additivity, Pooling
+from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps, take_units
+from explainkit.explanations.spatial import is_localized, is_pooled_by
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
@@ -60,6 +62,11 @@ def check_indices(name: str, values: Tensor | None, count: int) -> None:
 def as_names(values: Iterable[str]) -> tuple[str, ...]:
     """Names as a tuple: the converter of every field that holds some."""
     return tuple(values)
+
+
+def as_poolings(values: Any) -> Any:
+    """One pooling as it is, several as a tuple."""
+    return tuple(values) if isinstance(values, list) else values
 
 
 def as_floats(values: Iterable[float] | None) -> tuple[float, ...] | None:
@@ -234,8 +241,10 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
     maps, boxes, map_units = explanations.maps, explanations.boxes, explanations.map_units
     remainder_map = explanations.remainder_map
     precision = torch.promote_types(explanations.scores.dtype, explanations.weights.dtype)
-    if maps is not None and maps.dtype != precision:
-        raise InputError(f"Expected maps of {precision}, as scores and weights; got {maps.dtype}.")
+    if maps is not None:
+        for kind in [factor.dtype for factor in _factors(maps)]:
+            if kind != precision:
+                raise InputError(f"Expected maps of {precision}, as scores and weights; got {kind}.")
     if map_units is not None and (map_units.ndim != 2 or len(map_units) != num_images):
         raise InputError(f"Expected map_units of ({num_images}, k); got {tuple(map_units.shape)}.")
     check_indices("map_units", map_units, num_units)
@@ -249,15 +258,21 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
     if maps is not None:
         if explanations.units.pooling == "none":
             raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")
+        if isinstance(maps, FactoredMaps):
+            _check_factors(maps, num_images, map_units)
         mapped = num_units if map_units is None else map_units.shape[1]
-        if maps.ndim != 4 or maps.shape[:2] != (num_images, mapped) or 0 in maps.shape[2:]:
+        if len(maps.shape) != 4 or maps.shape[:2] != (num_images, mapped) or 0 in maps.shape[2:]:
             raise InputError(f"Expected maps of ({num_images}, {mapped}, h, w); got {tuple(maps.shape)}.")
-        if maps.numel():
-            low, high = maps.aminmax()  # one pass; NaN comes out as both
+        for factor in _factors(maps):
+            if not factor.numel():
+                continue
+            low, high = factor.aminmax()  # one pass; NaN comes out as both
             if not high.isfinite():
-                check_finite({"maps": maps})
+                check_finite({"maps": factor})
             if low < 0:
                 raise InputError(f"Expected maps that are never negative; got {low.item():.3g}.")
+        _check_products(maps)
+        _check_placeless(explanations.units, maps, map_units)
     if boxes is not None:
         if boxes.ndim != 3 or boxes.shape[0] != num_images or boxes.shape[2] != 4:
             raise InputError(f"Expected boxes of ({num_images}, G, 4); got {tuple(boxes.shape)}.")
@@ -269,13 +284,67 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
         check_indices("units.group", explanations.units.group, boxes.shape[1])
 
 
+def _factors(maps: UnitMaps) -> tuple[Tensor, ...]:
+    """The tensors that maps are made of, themselves or their factors."""
+    return (maps.attention, maps.features) if isinstance(maps, FactoredMaps) else (maps,)
+
+
+def _check_factors(maps: FactoredMaps, num_images: int, map_units: Tensor | None) -> None:
+    """Refuse factors that do not make maps."""
+    if map_units is not None:
+        raise InputError("Expected a tensor of the maps of map_units; got factored maps. Call dense_maps.")
+    attention, features = maps.attention.shape, maps.features.shape
+    for shape in (attention, features):
+        if len(shape) != 4 or shape[0] != num_images or shape[2:] != features[2:] or 0 in shape[1:]:
+            raise InputError(
+                f"Expected maps of attention ({num_images}, P, h, w) and features ({num_images}, D, h, w); "
+                f"got {tuple(attention)} and {tuple(features)}."
+            )
+    for name, index, count in (("part", maps.part, attention[1]), ("channel", maps.channel, features[1])):
+        check_shape(f"maps.{name}", index, (maps.part.numel(),))
+        check_indices(f"maps.{name}", index, count)
+    devices = {getattr(maps, name).device for name in FACTORS}
+    if len(devices) > 1:
+        raise InputError(f"Expected the factors of maps on one device; got {sorted(map(str, devices))}.")
+
+
+def _check_products(maps: UnitMaps) -> None:
+    """Refuse factors whose products may overflow."""
+    if not isinstance(maps, FactoredMaps) or not len(maps):
+        return
+    attention, features = (factor.flatten(2).amax(2) for factor in _factors(maps))
+    if not (attention[:, maps.part] * features[:, maps.channel]).isfinite().all():
+        raise InputError("Expected finite maps; the products of their factors' peaks are not.")
+
+
+def _check_placeless(units: Units, maps: UnitMaps, map_units: Tensor | None) -> None:
+    """Refuse a map of a unit that has no place."""
+    if "none" not in units.poolings:
+        return
+    is_placeless = is_pooled_by(units.poolings, "none").to(maps.device)
+    if map_units is not None:
+        is_placeless = is_placeless[map_units]  # (N, k)
+    columns = (is_placeless if map_units is None else is_placeless.any(0)).nonzero()[:, 0]
+    has_map = is_localized(take_units(maps, columns)) & is_placeless[..., columns]
+    if has_map.any():
+        row, column = has_map.nonzero()[0].tolist()
+        unit = columns[column] if map_units is None else map_units[row, columns[column]]
+        raise InputError(
+            f"Expected maps of zeros for units with pooling 'none', which have no place; got one of "
+            f"{units.names[unit]!r}."
+        )
+
+
 def check_units(units: Units) -> None:
     """Refuse units whose columns disagree, naming the field."""
     count = len(units)
     if not all(isinstance(word, str) for word in (units.kind, *units.names)):
         raise InputError("Expected units.kind and units.names as words.")
-    if units.pooling not in get_args(Pooling):
-        raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {units.pooling!r}.")
+    if isinstance(units.pooling, tuple) and len(units.pooling) != count:
+        raise InputError(f"Expected units.pooling for {count} units; got {len(units.pooling)}.")
+    for pooling in units.pooling if isinstance(units.pooling, tuple) else (units.pooling,):
+        if pooling not in get_args(Pooling):
+            raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {pooling!r}.")
     for name in ("phrases", "pictures"):
         value = getattr(units, name)
         if value is not None and len(value) != count:

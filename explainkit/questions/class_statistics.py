@@ -14,7 +14,7 @@ from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations, Examples
 from explainkit.explanations.colors import as_rgb
-from explainkit.explanations.spatial import is_localized
+from explainkit.explanations.spatial import best_cells, is_localized
 from explainkit.explanations.validation import class_index
 from explainkit.protocols import Split
 from explainkit.questions.quantiles import Quantiles
@@ -336,7 +336,7 @@ def _best_cells(explanations: Explanations) -> tuple[Tensor, Tensor]:
     if explanations.maps is None:
         return torch.zeros(n, k, dtype=torch.long), whole.long().expand(n, k, 4)
     h, w = explanations.maps.shape[2:]
-    cell = explanations.maps.detach().flatten(2).argmax(2).cpu()
+    cell = best_cells(explanations.maps.detach()).cpu()
     frame = whole.expand(n, k, 4)
     if explanations.boxes is not None:
         unit_group = explanations.units.group

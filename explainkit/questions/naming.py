@@ -19,6 +19,7 @@ from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.display import markup
+from explainkit.explanations.factored_maps import map_blocks
 from explainkit.explanations.spatial import paste, resize
 from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
 
@@ -322,15 +323,20 @@ def _maps(explanations: Explanations, grid: tuple[int, int]) -> Tensor:
     scores = explanations.scores.detach().float().cpu()
     if grid == (1, 1) or explanations.maps is None:
         return scores[..., None, None]
-    maps = explanations.maps.detach().float().cpu()
+    blocks = map_blocks(explanations.maps.detach())
+    return torch.cat([_on_grid(explanations, units, maps.float().cpu(), grid) for units, maps in blocks], 1)
+
+
+def _on_grid(explanations: Explanations, units: slice, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The maps (N, k, h, w) of `units` on a grid over the image."""
     if explanations.boxes is None:
         cells = maps.shape[2] * maps.shape[3] / (grid[0] * grid[1])
         return resize(maps, grid) / cells if cells < 1 else resize(maps, grid)
-    n, k = scores.shape
+    n, k = maps.shape[:2]
     group = (
         torch.zeros(k, dtype=torch.long)
         if explanations.units.group is None
-        else explanations.units.group.cpu()
+        else explanations.units.group.cpu()[units]
     )
     boxes = explanations.boxes.detach().float().cpu()[:, group].flatten(0, 1)[:, None]
     laid = paste(maps.flatten(0, 1)[:, None], boxes, explanations.images.shape[-2:], grid)

@@ -27,7 +27,8 @@ from explainkit.explainers.state import undisturbed
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, concat
 from explainkit.explanations.edits import RegionSwaps
-from explainkit.explanations.spatial import saliency_grid
+from explainkit.explanations.factored_maps import concat_maps
+from explainkit.explanations.spatial import is_pooled_by, saliency_grid
 from explainkit.explanations.units import Units
 from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
 from explainkit.questions.goals import Goals
@@ -154,7 +155,7 @@ def gather_distractors(
     decompose = explainer.network.decompose
     decompositions = [decompose(chunk) for chunk in distractor_images.flatten(0, 1).split(256)]  # type: ignore[operator]
     all_maps = [item.maps for item in decompositions if item.maps is not None]
-    decomposition = concat(decompositions, torch.cat(all_maps) if all_maps else None)
+    decomposition = concat(decompositions, concat_maps(all_maps) if all_maps else None)
     is_right = _is_kind(decision, decomposition.logits.cpu(), kinds.repeat_interleave(height))
     return Distractors(
         row=row, images=distractor_images, decomposition=decomposition,
@@ -282,8 +283,9 @@ class _RegionSwapSearch:
             return None
         weights = goals.weights(decomposition, foils)
         reference, scores = self.units.reference, decomposition.scores
-        if reference is not None and pooling not in ("mean", "sum"):  # of sums it cancels
-            scores = scores - reference.to(scores)
+        if reference is not None:  # of means and sums it cancels
+            cancels = is_pooled_by(self.units.poolings, "mean", "sum").to(scores.device)
+            scores = scores - reference.to(scores).masked_fill(cancels, 0)
         return saliency_grid(
             weights * scores, maps, pooling, self.grid, image_size=size, boxes=decomposition.boxes,
             group=self.units.group,

@@ -313,7 +313,7 @@ def _image_card(
 def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[str, Any]:
     picture = _shown_picture(item)
     side = 112 if picture else 72
-    from_one_cell = explanation.batch.units.pooling == "max"
+    from_one_cell = explanation.batch.units.pooling_of(item.unit) == "max"
     threshold = 0.85 if from_one_cell else 0.5
     return {
         "text": item.text,
