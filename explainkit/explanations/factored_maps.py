@@ -117,7 +117,8 @@ class FactoredMaps:
 
     def masses(self) -> Tensor:
         """The sum of each map over its cells, (N, K)."""
-        of_pairs = torch.einsum("nphw,ndhw->npd", self.attention, self.features)
+        with no_autocast(self.device):
+            of_pairs = torch.einsum("nphw,ndhw->npd", self.attention, self.features)
         return of_pairs[:, self.part, self.channel]
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
@@ -125,10 +126,10 @@ class FactoredMaps:
         parts, channels = self.attention.shape[1], self.features.shape[1]
         pairs = weights.new_zeros(*weights.shape[:-1], parts * channels)
         of_pairs = pairs.index_add(-1, self.part * channels + self.channel, weights)
-        of_parts = torch.einsum(
-            "n...pd,ndhw->n...phw", of_pairs.unflatten(-1, (parts, channels)), self.features
-        )
-        return torch.einsum("n...phw,nphw->n...hw", of_parts, self.attention)
+        by_part = of_pairs.unflatten(-1, (parts, channels))
+        with no_autocast(self.device):
+            of_parts = torch.einsum("n...pd,ndhw->n...phw", by_part, self.features)
+            return torch.einsum("n...phw,nphw->n...hw", of_parts, self.attention)
 
     def has_peak_above(self, level: float) -> Tensor:
         """Which maps have a cell above `level`, (N, K): those with masses near it are built to see."""
@@ -179,6 +180,11 @@ def concat_maps(parts: Sequence[UnitMaps]) -> UnitMaps:
         part=first.part,
         channel=first.channel,
     )
+
+
+def no_autocast(device: torch.device) -> torch.autocast:
+    """A context in which sums keep the precision of their terms, whatever the caller's autocast is."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _is_alike(one: FactoredMaps, other: FactoredMaps) -> bool:

@@ -19,7 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.explanations.decomposition import Pooling, Poolings
-from explainkit.explanations.factored_maps import FactoredMaps, UnitMaps, dense_maps, map_blocks, take_units
+from explainkit.explanations.factored_maps import (
+    FactoredMaps,
+    UnitMaps,
+    dense_maps,
+    map_blocks,
+    no_autocast,
+    take_units,
+)
 
 FAINTEST = 1e-30
 """A map whose peak is at most this counts as zero: dividing by it would leave the range of float32."""
@@ -82,15 +89,17 @@ def _add_shares(contributions: Tensor, maps: UnitMaps) -> Tensor:
     scaled = contributions * (per_mass if contributions.ndim == 2 else per_mass[:, None])
     if isinstance(maps, FactoredMaps):
         return maps.weighted_sum(scaled)
-    return torch.einsum("n...k,nkhw->n...hw", scaled, maps)
+    with no_autocast(maps.device):
+        return torch.einsum("n...k,nkhw->n...hw", scaled, maps)
 
 
 def _add_peaks(contributions: Tensor, maps: UnitMaps) -> Tensor:
     """Contributions (N, ..., K) on the best cells of their maps, summed over units: (N, ..., h, w)."""
-    sums = [
-        torch.einsum("n...k,nkhw->n...hw", contributions[..., units], distribution(block, "max"))
-        for units, block in map_blocks(maps)
-    ]
+    with no_autocast(maps.device):
+        sums = [
+            torch.einsum("n...k,nkhw->n...hw", contributions[..., units], distribution(block, "max"))
+            for units, block in map_blocks(maps)
+        ]
     return sum(sums[1:], sums[0])
 
 
@@ -126,7 +135,8 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
         return maps
     rows = _resize_matrix(maps.shape[-2], size[0], maps)
     columns = _resize_matrix(maps.shape[-1], size[1], maps)
-    return rows @ maps @ columns.T
+    with no_autocast(maps.device):
+        return rows @ maps @ columns.T
 
 
 def paste(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -137,7 +147,8 @@ def paste(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence
     fine = resize(maps, [max(cells, pixels) for cells, pixels in zip(maps.shape[-2:], size, strict=True)])
     rows = _paste_matrix(boxes[..., 1], boxes[..., 3], fine.shape[-2], image_size[0], size[0])  # (N, G, H, h)
     columns = _paste_matrix(boxes[..., 0], boxes[..., 2], fine.shape[-1], image_size[1], size[1])
-    return (rows @ fine @ columns.mT).sum(1)
+    with no_autocast(maps.device):
+        return (rows @ fine @ columns.mT).sum(1)
 
 
 def saliency_grid(

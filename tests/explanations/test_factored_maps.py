@@ -288,3 +288,14 @@ def test_no_tensor_of_all_maps_is_ever_made(pooling):
 
     all_maps = number * count * side * side * 8
     assert maps.features.untyped_storage().nbytes() <= recorded.largest <= all_maps / 3
+
+
+def test_faint_factors_keep_their_places_under_the_callers_autocast():
+    maps = make_factored(2, 3, 2, [0, 1, 1, 0], [0, 1, 0, 1])
+    maps = evolve(maps, attention=maps.attention.float() * 1e-12, features=maps.features.float())
+    expected = is_localized(maps), distribute_sum(torch.ones(2, 4), maps, "sum")
+
+    with torch.autocast("cpu", torch.float16):
+        given = is_localized(maps), distribute_sum(torch.ones(2, 4), maps, "sum")
+
+    assert expected[0].any() and torch.equal(given[0], expected[0]) and torch.equal(given[1], expected[1])

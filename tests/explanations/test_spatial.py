@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from explanation_cases import drawn, make_explanations
+from attrs import evolve
+from explanation_cases import drawn, make_explanations, make_units
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -233,3 +234,18 @@ def test_pasting_is_differentiable():
     paste(maps, torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]).double(), (4, 4), (4, 4)).sum().backward()
 
     torch.testing.assert_close(maps.grad, torch.ones_like(maps))
+
+
+@pytest.mark.parametrize("pooling", [*PROPORTIONAL, "max"])
+@pytest.mark.parametrize("boxes", [None, torch.tensor([[[2.0, 1, 13, 15]]]).double().expand(4, -1, -1)])
+def test_saliency_keeps_its_precision_under_the_callers_autocast(pooling, boxes):
+    explanations = make_explanations(units=make_units(pooling=pooling), boxes=boxes)
+    numbers = {name: getattr(explanations, name) for name in ("logits", "base", "scores", "weights", "maps")}
+    explanations = evolve(explanations, decomposition=None, **{key: v.float() for key, v in numbers.items()})
+
+    with torch.autocast("cpu", torch.bfloat16):
+        saliency, kept = explanations.saliency(), explanations.keep_maps(2)
+
+    assert saliency.dtype == kept.remainder_map.dtype == torch.float32
+    assert torch.equal(saliency, explanations.saliency())
+    assert torch.equal(kept.remainder_map, explanations.keep_maps(2).remainder_map)
