@@ -70,7 +70,11 @@ def attended_loss(network: AttendedNetwork, batch: ek.Batch, step: ek.Step) -> d
 @define(eq=False, kw_only=True)
 class Attended(ek.InterpretableExplainer[AttendedNetwork]):
     card: ClassVar[ek.Card] = ek.Card(
-        title="Attended", citation="a fixture", additivity="exact", unit_kind="parts"
+        title="Attended",
+        citation="a fixture",
+        additivity="exact",
+        unit_kind="parts",
+        learns_from="training images",
     )
     network_type: ClassVar[type[AttendedNetwork]] = AttendedNetwork
 
