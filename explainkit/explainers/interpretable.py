@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
 from attrs import define, evolve, field
@@ -18,12 +17,14 @@ from explainkit.explainers.identity import count_classes
 from explainkit.explainers.inputs import InputSpec, normalize_inside, spec_of_dataset
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.isolation import isolated
+from explainkit.explainers.settings import without_weights_setting
 from explainkit.explainers.task import Task
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.interventions import UnitScore
 from explainkit.explanations.units import Units
 from explainkit.networks.memory import build_for
+from explainkit.networks.unit_mask import switch_units, unit_mask_of
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
 from explainkit.training import Epoch, Phase, Repeat, Trainer
@@ -196,6 +197,38 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         """
         return self.explain(images, targets, foils=foils, batch_size=batch_size).intervene(scores)
 
+    @property
+    def disabled_units(self) -> tuple[str, ...]:
+        """The names of the units that are switched off in the network."""
+        mask, names = unit_mask_of(self.network), self._units_on(self.device).names
+        return () if mask is None else tuple(names[unit] for unit in (~mask).nonzero()[:, 0].tolist())
+
+    def disable_units(self, units: Sequence[int | str] | int | str) -> Self:
+        """Switch units off in the network, besides those that are, until `enable_units`; saved with it.
+
+        Each has its reference for a score, so that all logits are those of `intervene` with ``"off"``.
+
+        Parameters
+        ----------
+        units
+            By number, name or phrase: one, or several.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            For networks without a ``unit_mask``, as those of others.
+        UnknownNameError, InputError
+            For a unit that there is not; then none is switched.
+        """
+        switch_units(self.network, self._units_on(self.device), units, is_enabled=False)
+        return self
+
+    def enable_units(self, units: Sequence[int | str] | int | str | None = None) -> Self:
+        """Switch units on again, all of them unless given; see `disable_units`."""
+        known = self._units_on(self.device)
+        switch_units(self.network, known, range(len(known)) if units is None else units, is_enabled=True)
+        return self
+
     def load_state(
         self,
         state: Mapping[str, Tensor],
@@ -216,7 +249,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         size = spec.shape or (64, 64)
         self._check_input_kind(size, "what was saved")
         task = Task(classes=classes, size=size, channels=spec.channels, units=units)
-        with torch.random.fork_rng(), _without_weights_setting(self):
+        with torch.random.fork_rng(), without_weights_setting(self):
             network = build_for(lambda: self._build_network(task), state)
         for name, value in network.state_dict().items():
             saved = state.get(name, value)
@@ -315,17 +348,3 @@ class InterpretableExplainer(Explainer, Generic[Network]):
             units = units.to(device)
         self.units = units
         return units
-
-
-@contextmanager
-def _without_weights_setting(explainer: InterpretableExplainer[Any]) -> Iterator[None]:
-    """`explainer` without the name of trained weights, where it has a setting for one."""
-    weights = getattr(explainer, "weights", None)
-    if weights is None:
-        yield
-        return
-    explainer.weights = None  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        explainer.weights = weights  # type: ignore[attr-defined]

@@ -51,6 +51,18 @@ class PostHocExplainer(Explainer):
                 f"its card says {card.learns_from!r}."
             )
 
+    def disable_units(self, units: Sequence[int | str] | int | str) -> Self:
+        """Refused: there are no scores that the decision is made by.
+
+        Raises
+        ------
+        InputError
+        """
+        raise InputError(
+            f"Expected an architecture that decides by its units; {self.card.title} attributes a decision "
+            "after it was made: there are no units that could be switched off."
+        )
+
     def fit(self, examples: Examples, *, seed: int = 0) -> Self:
         """Learn about the network from `examples`, and return this explainer.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -44,3 +46,17 @@ def settings_of(explainer: Explainer) -> dict[str, Any]:
         and "is_part" not in item.metadata
         and not isinstance(getattr(explainer, item.name), nn.Module)
     }
+
+
+@contextmanager
+def without_weights_setting(explainer: Explainer) -> Iterator[None]:
+    """`explainer` without the name of trained weights, where it has a setting for one."""
+    weights = getattr(explainer, "weights", None)
+    if weights is None:
+        yield
+        return
+    explainer.weights = None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        explainer.weights = weights  # type: ignore[attr-defined]

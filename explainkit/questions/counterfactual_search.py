@@ -15,6 +15,7 @@ from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.decomposition import Decomposition, RescoreFn
 from explainkit.explanations.edits import Norm, ScoreEdits
+from explainkit.networks.unit_mask import unit_mask_of
 from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
 from explainkit.questions.goals import Goals
 from explainkit.questions.score_edits import edit_scores
@@ -133,7 +134,11 @@ def _plausible_range(question: CounterfactualQuestion) -> tuple[Tensor, Tensor]:
             )
         assert isinstance(question.explainer, InterpretableExplainer)
         ranges = question.explainer.score_ranges(question.distractors)
-    low, high = ranges.cpu()[:, question.goals.kind.cpu()].to(explanations.scores.dtype)
+    ranges = ranges.cpu()[:, question.goals.kind.cpu()].to(explanations.scores.dtype)
+    mask = unit_mask_of(question.explainer.network)
+    if mask is not None:  # a unit that is off has its score and no other
+        ranges = torch.where(mask.cpu(), ranges, explanations.scores.cpu())
+    low, high = ranges
     return low, high
 
 

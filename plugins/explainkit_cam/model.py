@@ -1,5 +1,6 @@
 """The network: a backbone, the mean of each filter, one linear layer."""
 
+import torch
 from torch import Tensor, nn
 
 from explainkit.explanations.decomposition import Decomposition
@@ -24,6 +25,8 @@ class CAMNetwork(nn.Module):
         backbone's own are pooled.
     """
 
+    unit_mask: Tensor
+
     def __init__(
         self, backbone: Backbone, classes: int, dropout: float = 0.0, filters: int | None = None
     ) -> None:
@@ -36,20 +39,26 @@ class CAMNetwork(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(filters or backbone.channels, classes)
+        self.register_buffer("unit_mask", torch.ones(self.head.in_features, dtype=torch.bool))
 
     def decompose(self, images: Tensor) -> Decomposition:
         """The filters' maps (N, K, h, w), their means, and what each is worth."""
-        return pooled(full_precision(self.further(self.backbone(images))), self.head, self.dropout)
+        maps = full_precision(self.further(self.backbone(images)))
+        return pooled(maps, self.head, self.dropout, self.unit_mask)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""
         return self.decompose(images).logits
 
 
-def pooled(maps: Tensor, head: nn.Linear, dropout: nn.Module | None = None) -> Decomposition:
-    """What global average pooling and `head` make of maps (N, K, h, w)."""
+def pooled(
+    maps: Tensor, head: nn.Linear, dropout: nn.Module | None = None, unit_mask: Tensor | None = None
+) -> Decomposition:
+    """What global average pooling and `head` make of maps (N, K, h, w), without the units that are off."""
     with disable_autocast(maps.device):
         scores = maps.mean((2, 3))
+        if unit_mask is not None:
+            scores = torch.where(unit_mask, scores, 0.0)
         logits = head(scores if dropout is None else dropout(scores))
     bias = head.bias if head.bias is not None else logits.new_zeros(logits.shape[1])
     return Decomposition(logits=logits, bias=bias, scores=scores, weights=head.weight, maps=maps)

@@ -54,6 +54,7 @@ class CCNNNetwork(nn.Module):
     of_classes: Tensor
     vectors: Tensor
     alike: Tensor
+    unit_mask: Tensor
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class CCNNNetwork(nn.Module):
             self.head.weight.copy_(init_head_weight * of_classes.T)
         self.visual = nn.Parameter(0.1 * torch.randn(cells, embedding_dim))
         self.textual = nn.Parameter(0.1 * torch.randn(vectors.shape[1], embedding_dim))
+        self.register_buffer("unit_mask", torch.ones(phrases, dtype=torch.bool))
         self.register_buffer("of_classes", of_classes.clone())
         self.register_buffer("vectors", vectors.clone())
         self.register_buffer("alike", torch.full((phrases,), -1) if alike is None else alike.clone())
@@ -84,7 +86,7 @@ class CCNNNetwork(nn.Module):
         """The map of each phrase, its mean, and the logits."""
         maps = full_precision(self.concepts(self.backbone(images)).relu())
         with disable_autocast(maps.device):
-            scores = self.dropout(maps).mean((2, 3))
+            scores = torch.where(self.unit_mask, self.dropout(maps).mean((2, 3)), 0.0)
             logits = self.head(scores)
         return CCNNOutputs(logits=logits, scores=scores, maps=maps)
 

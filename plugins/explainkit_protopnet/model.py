@@ -98,6 +98,7 @@ class ProtoPNetNetwork(nn.Module):
     owner: Tensor
     projected: Tensor
     accuracies: Tensor
+    unit_mask: Tensor
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class ProtoPNetNetwork(nn.Module):
         self.register_buffer("owner", torch.arange(classes).repeat_interleave(prototypes_per_class))
         self.register_buffer("projected", torch.tensor(False))
         self.register_buffer("accuracies", torch.full((3,), -1.0))
+        self.register_buffer("unit_mask", torch.ones(len(self.owner), dtype=torch.bool))
         self.sources = Sources(len(self.owner))
         self.start = nn.Linear(backbone.channels, classes) if start else None
         with torch.no_grad():
@@ -152,6 +154,7 @@ class ProtoPNetNetwork(nn.Module):
             distances = distances_at(patches, best, self.prototypes)
             scores = similarity(distances, self.epsilon)
             maps = self._maps(rough, best, scores).unflatten(2, latent.shape[2:])
+            scores = torch.where(self.unit_mask, scores, 0.0)
             logits = self.head(scores)
         return ProtoPNetOutputs(logits=logits, distances=distances, scores=scores, maps=maps)
 
@@ -175,7 +178,7 @@ class ProtoPNetNetwork(nn.Module):
         self.prototypes = nn.Parameter(self.prototypes.detach()[chosen])
         weight = self.head.weight.detach()[:, chosen]
         self.head.in_features, self.head.weight = weight.shape[1], nn.Parameter(weight.contiguous())
-        self.owner = self.owner[chosen]
+        self.owner, self.unit_mask = self.owner[chosen], self.unit_mask[chosen]
         self.sources.keep_prototypes(chosen)
 
     def _maps(self, rough: Tensor, best: Tensor, scores: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ class RACNNNetwork(nn.Module):
     """
 
     fused: Tensor
+    unit_mask: Tensor
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class RACNNNetwork(nn.Module):
         )
         self.fusion = nn.Linear(scales * self.channels, classes)
         self.register_buffer("fused", torch.tensor(False))
+        self.register_buffer("unit_mask", torch.ones(scales * self.channels, dtype=torch.bool))
         self.crop_size, self.gradient, self.scales = crop_size, gradient, scales
         self.max_half_size = max_half_size
 
@@ -138,7 +140,7 @@ class RACNNNetwork(nn.Module):
                 crops = F.adaptive_avg_pool2d(images, self.crop_size)
             features.append(full_precision(self.backbones[scale](crops)))
             with disable_autocast(images.device):
-                logits.append(self.heads[scale](features[-1].mean((2, 3))))
+                logits.append(self.heads[scale](self._enabled(features[-1].mean((2, 3)), scale)))
             squares.append(square)
         return RACNNOutputs(
             by_scale=torch.stack(logits), features=tuple(features), proposed=tuple(proposed),
@@ -148,8 +150,7 @@ class RACNNNetwork(nn.Module):
     def decompose(self, images: Tensor, scales: int | None = None) -> Decomposition:
         """A unit a scale and filter: its mean activation, in its scale's box; `scales` as in `outputs`."""
         outputs = self.outputs(images, scales)
-        pooled, lengths = self._descriptors(outputs)
-        scores = (pooled / lengths).flatten(1)
+        scores, lengths = self._scores(outputs)
         weights, bias = self._fused_head(len(outputs.features))
         with disable_autocast(scores.device):
             logits = F.linear(scores, weights, bias)
@@ -166,15 +167,20 @@ class RACNNNetwork(nn.Module):
 
     def logits_of(self, outputs: RACNNOutputs) -> Tensor:
         """Logits (N, C): by the head over all scales once fused, before that the mean of the scales."""
-        pooled, lengths = self._descriptors(outputs)
-        with disable_autocast(pooled.device):
-            return F.linear((pooled / lengths).flatten(1), *self._fused_head(len(outputs.features)))
+        scores, _ = self._scores(outputs)
+        with disable_autocast(scores.device):
+            return F.linear(scores, *self._fused_head(len(outputs.features)))
 
-    def _descriptors(self, outputs: RACNNOutputs) -> tuple[Tensor, Tensor]:
-        """Pooled features (N, S, D), and their divisors (N, S, 1): their lengths once fused, else 1."""
-        pooled = torch.stack([grid.mean((2, 3)) for grid in outputs.features], 1)
+    def _scores(self, outputs: RACNNOutputs) -> tuple[Tensor, Tensor]:
+        """Pooled features (N, S D) over their divisors (N, S, 1): their lengths once fused, else 1."""
+        pooled = torch.stack([grid.mean((2, 3)) for grid in outputs.features], 1)  # (N, S, D)
         lengths = pooled.norm(dim=2, keepdim=True).clamp(min=1e-6)
-        return pooled, torch.where(self.fused, lengths, torch.ones_like(lengths))
+        lengths = torch.where(self.fused, lengths, torch.ones_like(lengths))
+        return self._enabled(pooled / lengths, slice(len(outputs.features))).flatten(1), lengths
+
+    def _enabled(self, values: Tensor, scales: int | slice) -> Tensor:
+        """Values (N, D) of one of the `scales`, or (N, S, D) of several, 0 for units that are off."""
+        return torch.where(self.unit_mask.unflatten(0, (self.scales, -1))[scales], values, 0.0)
 
     def _fused_head(self, scales: int) -> tuple[Tensor, Tensor]:
         """Weights (C, S D) and bias (C,) of `scales` scales: one head for all once fused, else the mean."""

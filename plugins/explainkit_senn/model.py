@@ -195,6 +195,8 @@ class SENNNetwork(nn.Module):
         norms are at rest (`fold_batch_norms`): one of them keeps no statistics.
     """
 
+    unit_mask: Tensor
+
     def __init__(
         self,
         conceptizer: Conceptizer,
@@ -218,6 +220,7 @@ class SENNNetwork(nn.Module):
         self.preprocess = preprocess or nn.Identity()
         self.conceptizer, self.parametrizer = conceptizer, parametrizer
         self.grounds = Grounds(concepts, size)
+        self.register_buffer("unit_mask", torch.ones(concepts, dtype=torch.bool))
         self.input_size = tuple(size)
         self.classes, self.channels, self.constant = classes, channels, constant
         self.robustness_fraction = robustness_fraction
@@ -269,6 +272,7 @@ class SENNNetwork(nn.Module):
     def concepts_of(self, inputs: Tensor) -> Tensor:
         """(N, K) of preprocessed inputs, of deviation 1 on training data; and a 1, if one is constant."""
         concepts = full_precision(self.conceptizer.encode(self.conceptizer_inputs(inputs))) / self.grounds.std
+        concepts = torch.where(self.unit_mask, concepts, 0.0)
         return torch.cat([concepts, torch.ones_like(concepts[:, :1])], 1) if self.constant else concepts
 
     def weights_of(self, inputs: Tensor) -> Tensor:

@@ -23,6 +23,9 @@ FOLDER = Path(__file__).parent
 ARCHITECTURES = ("cam", "ccnn", "protopnet", "ra-cnn", "senn")
 METHODS = tuple(name for name in registry.offers("explainers") if name.startswith("captum/"))
 
+ADDED = "unit_mask"
+"""A buffer that networks have since: all units are enabled."""
+
 
 PROCESSOR = ("model name", "cpu family", "model", "stepping", "cache size", "flags")
 VARIABLES = ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE")
@@ -52,7 +55,9 @@ def digest(tensor):
 
 def weights_of(explainer):
     """A network's state by position: names may change."""
-    return {f"{index:03}": value for index, value in enumerate(explainer.network.state_dict().values())}
+    state = explainer.network.state_dict()
+    values = [value for name, value in state.items() if name != ADDED]
+    return {f"{index:03}": value for index, value in enumerate(values)}
 
 
 def trained(name):
@@ -63,10 +68,10 @@ def trained(name):
 def with_weights(name, weights):
     """The architecture's tiny network with given weights, and its units read off them."""
     explainer = copy.deepcopy(fitted_example(name))
-    names = list(explainer.network.state_dict())
+    names = [name for name in explainer.network.state_dict() if name != ADDED]
     prefix = f"{name}/"
     values = [value for key, value in sorted(weights.items()) if key.startswith(prefix)]
-    state = dict(zip(names, values, strict=True))
+    state = dict(zip(names, values, strict=True)) | {ADDED: explainer.network.unit_mask}
     explainer.load_state(state, explainer.classes, explainer.input_spec, None)
     if name == "senn":
         explainer.with_instability = True
