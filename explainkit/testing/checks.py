@@ -26,6 +26,7 @@ from explainkit.testing.image_checks import (
 )
 from explainkit.testing.question_checks import (
     check_class_explanations,
+    check_disabled_units,
     check_interventions,
     check_learned,
     check_unit_names,
@@ -50,6 +51,7 @@ CHECKS: tuple[Check, ...] = (
     check_learned,
     check_counterfactuals,
     check_interventions,
+    check_disabled_units,
     check_unit_names,
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +17,11 @@ from explainkit.data.types import (
     ImageDataset,
 )
 from explainkit.explainers.interface import Explainer
+from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explainers.posthoc import PostHocExplainer
 from explainkit.explainers.saving import load, save
+from explainkit.explanations.batch import Explanations
+from explainkit.networks.unit_mask import unit_mask_of
 from explainkit.testing.assertions import check, check_refused, is_close
 
 
@@ -126,6 +131,54 @@ def check_interventions(explainer: Explainer, images: Tensor) -> None:
             torch.equal(off.contributions[:, others], explanations.contributions[:, others]),
             "all other contributions as they were",
         )
+
+
+def check_disabled_units(explainer: Explainer, images: Tensor) -> None:
+    """A disabled unit adds nothing to any logit, saved and loaded too; or disabling is refused in words."""
+    if not isinstance(explainer, InterpretableExplainer) or unit_mask_of(explainer.network) is None:
+        disable = getattr(explainer, "disable_units", None)
+        if disable is not None:
+            check_refused("to switch off units", lambda: disable(0))
+        return
+    network = explainer.network
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    logits = explainer.predict(images)
+    before = explainer.explain(images, explainer.decision.strongest(logits))
+    strongest = before.units.names[int(before.contributions.abs().sum(0).argmax())]
+    expected = before.intervene({strongest: "off"})
+    try:
+        explainer.disable_units(strongest)
+        check(strongest in explainer.disabled_units, "a disabled unit that is listed")
+        _check_disabled(explainer, images, expected, strongest)
+        changed = [
+            name for name, value in network.state_dict().items()
+            if not torch.equal(value, state[name]) and name.rpartition(".")[2] != "unit_mask"
+        ]  # fmt: skip
+        check(not changed, f"a network that is otherwise as it was; changed are {changed}")
+    finally:
+        explainer.enable_units(strongest)
+    check(strongest not in explainer.disabled_units, "a unit that is enabled again")
+    check(torch.equal(explainer.predict(images), logits), "the same logits once it is enabled again")
+
+
+def _check_disabled(
+    explainer: InterpretableExplainer[Any], images: Tensor, expected: Explanations, unit: str
+) -> None:
+    """Hold the network without `unit`, and as it is loaded, to the logits that are `expected`."""
+    logits = explainer.predict(images)
+    check(is_close(logits, expected.logits), "logits of forward that are those with the unit off")
+    after = explainer.explain(images, expected.targets)
+    check(is_close(after.logits, expected.logits), "logits of decompose that are those with the unit off")
+    check(not after.contributions[:, after.units.names.index(unit)].any(), "no contribution of that unit")
+    if explainer.card.additivity == "exact":
+        after.check_additivity()
+    if explainer.bound:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(save(explainer, Path(folder) / "explainer"), device=explainer.device)
+    check(torch.equal(loaded.predict(images), logits), "the same logits without the unit from the folder")
+    disabled = loaded.disabled_units if isinstance(loaded, InterpretableExplainer) else ()
+    check(disabled == explainer.disabled_units, "the same disabled units from the folder")
 
 
 def check_unit_names(explainer: Explainer, images: Tensor) -> None:

@@ -43,10 +43,11 @@ class CoupledNetwork(nn.Module):
         self.gate = nn.Parameter(torch.full((backbone.channels,), 0.9))
         self.head = nn.Linear(backbone.channels, classes)
         self.training_head = nn.Linear(backbone.channels, classes)
+        self.register_buffer("unit_mask", torch.ones(backbone.channels, dtype=torch.bool))
 
     def outputs(self, images: Tensor) -> CoupledOutputs:
         maps = full_precision(self.backbone(images)) * self.gate[:, None, None]
-        pooled = maps.mean((2, 3))
+        pooled = torch.where(self.unit_mask, maps.mean((2, 3)), 0.0)
         length = pooled.norm(dim=1, keepdim=True).clamp(min=1e-6)
         scores = pooled / length
         with disable_autocast(scores.device):

@@ -63,3 +63,17 @@ def test_its_counterfactuals_claim_what_the_network_says_and_no_more(coupled):
     assert not edits.exact.any() and (edits.lower_bound == 1).all()
     for item in counterfactuals:
         assert "no fewer would do" not in item.sentence() and "would make it square" not in item.sentence()
+
+
+def test_a_disabled_unit_is_gone_before_the_others_are_brought_to_length_1(coupled):
+    images = tiny_images()
+    network, before = coupled.network, coupled.explain(images)
+    unit = int(before.contributions.abs().sum(0).argmax())
+    pooled = before.scores.clone()
+    pooled[:, unit] = 0
+    expected = network.head(pooled / pooled.norm(dim=1, keepdim=True))
+
+    logits = coupled.disable_units(unit).predict(images)
+
+    assert_near(logits, expected.detach())
+    assert_near(before.intervene({unit: "off"}).logits, logits)
