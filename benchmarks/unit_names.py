@@ -35,7 +35,7 @@ def measure_names(models: Models, dataset: Aviary, images: int) -> None:
         poorer = [best[quarter * (len(best) - 1) // 4] for quarter in (2, 3, 4)]
         named_models.append((title, best[:5], poorer))
     batches = [dataset.validation.batch(ids) for ids in torch.arange(images).split(64)]
-    concepts = naming._find_concepts(batches, dataset, True)
+    concepts = naming.find_concepts(batches, dataset, True)
     noise = torch.rand(images, 96, 8, 8, generator=torch.Generator().manual_seed(0))
     for title, maps in (
         ("the true masks", concepts.masks.float()),
@@ -68,7 +68,7 @@ def describe(name: naming.Name) -> str:
 def measure_truth(models: Models, dataset: Aviary) -> None:
     """Print how often phrases that are given as reasons are true of the image."""
     batches = [dataset.test.batch(ids) for ids in torch.arange(500).split(50)]
-    concepts = naming._find_concepts(batches, dataset, True)
+    concepts = naming.find_concepts(batches, dataset, True)
     print_header(
         "model", "phrases of 500 images", "of a score below 0", "true of the image",
         "where the score is above 0", "true of any image",

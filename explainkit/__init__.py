@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.decomposition import Decomposition, PerImageWeights
     from explainkit.explanations.edits import ImageEdits, ScoreEdits
     from explainkit.explanations.factored_maps import FactoredMaps
+    from explainkit.explanations.intervention_curve import InterventionCurve
     from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.single import Evidence, Explanation
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
+    from explainkit.questions.intervention_curves import correction_curve, unit_curve
     from explainkit.questions.naming import Names, name_units
+    from explainkit.questions.true_scores import concept_truth
     from explainkit.rendering.html import report
     from explainkit.training.phases import Phase, Repeat
     from explainkit.training.steps import Step
@@ -67,6 +70,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "ImageEdits": "explanations.edits",
     "InputSpec": "explainers.inputs",
     "InterpretableExplainer": "explainers.interpretable",
+    "InterventionCurve": "explanations.intervention_curve",
     "Names": "questions.naming",
     "PerImageWeights": "explanations.decomposition",
     "Phase": "training.phases",
@@ -81,11 +85,14 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "UnitPicture": "explanations.units",
     "Units": "explanations.units",
     "compare": "comparison",
+    "concept_truth": "questions.true_scores",
+    "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
     "load": "explainers.saving",
     "name_units": "questions.naming",
     "report": "rendering.html",
     "save": "explainers.saving",
+    "unit_curve": "questions.intervention_curves",
 }
 
 __all__ = [
@@ -112,6 +119,7 @@ __all__ = [
     "InputError",
     "InputSpec",
     "InterpretableExplainer",
+    "InterventionCurve",
     "Names",
     "Offer",
     "PerImageWeights",
@@ -130,6 +138,8 @@ __all__ = [
     "__version__",
     "backbone",
     "compare",
+    "concept_truth",
+    "correction_curve",
     "dataset",
     "evaluate_explanations",
     "explainer",
@@ -139,6 +149,7 @@ __all__ = [
     "plugins",
     "report",
     "save",
+    "unit_curve",
 ]
 
 

@@ -17,6 +17,7 @@ def evaluate(
     others: Annotated[list[str] | None, Parameter(name="--with", negative="")] = None,
     images: int = 50,
     seed: int = 0,
+    curve: Annotated[bool, Parameter(negative="")] = False,
     json: Path | None = None,
     device: str = "cpu",
 ) -> None:
@@ -36,6 +37,8 @@ def evaluate(
         How many images the explanations are measured on.
     seed
         Of the random rows, of ties and of the intervals.
+    curve
+        Also print the accuracy as units are switched off one after the other.
     json
         Also write all numbers to this file.
     device
@@ -65,5 +68,7 @@ def evaluate(
         [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
     )
     print(table.table())
+    if curve:
+        print(ek.unit_curve(explainer, image_dataset, images=images, seed=seed).table())
     if json is not None:
         write(json, table.to_json().encode())

@@ -164,7 +164,7 @@ def _name_each_unit(
     ]
     first = _explain_strongest(explainer, dataset.split(split).batch(torch.zeros(1, dtype=torch.long)))
     localized = first.maps is not None and first.units.pooling != "none"
-    concepts = _find_concepts(batches, dataset, localized)
+    concepts = find_concepts(batches, dataset, localized)
     maps = torch.cat([_maps(_explain_strongest(explainer, batch), concepts.grid) for batch in batches])
     scored = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
     units = explainer.units
@@ -228,7 +228,7 @@ def _explain_strongest(explainer: Explainer, batch: Batch) -> Explanations:
     return explainer.explain(batch, targets)
 
 
-def _find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
+def find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
     """Parts, and attributes of parts; where there are no masks, what captions say of whole images."""
     with_masks = batches[0].masks is not None and len(dataset.parts) > 0
     if not with_masks and batches[0].captions is None:

@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 
 from explainkit.explanations.class_level import ClassExplanation
 from explainkit.explanations.counterfactuals import Counterfactual
+from explainkit.explanations.intervention_curve import InterventionCurve
 from explainkit.explanations.single import Explanation
 from explainkit.rendering.class_figures import draw_class
 from explainkit.rendering.counterfactual_figures import draw_counterfactual
+from explainkit.rendering.curve_figures import draw_curve
 from explainkit.rendering.figures import draw
 from explainkit.rendering.html import (
     Fact,
@@ -27,10 +29,12 @@ from explainkit.rendering.html import (
 __all__ = ["Fact", "TableView", "figure", "markup", "report"]
 
 
-def figure(value: Explanation | ClassExplanation | Counterfactual, size: float) -> Figure:
+def figure(value: Explanation | ClassExplanation | Counterfactual | InterventionCurve, size: float) -> Figure:
     """A matplotlib figure of one value; `size` in inches a panel."""
     if isinstance(value, ClassExplanation):
         return draw_class(value, size)
+    if isinstance(value, InterventionCurve):
+        return draw_curve(value, size)
     return draw_counterfactual(value, size) if isinstance(value, Counterfactual) else draw(value, size)
 
 

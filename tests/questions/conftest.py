@@ -5,5 +5,6 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # of toys.py
+for folder in ("questions", "explainers"):  # of toys.py and decision_cases.py
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 torch.set_num_threads(1)

@@ -216,3 +216,12 @@ def test_images_of_a_bound_network_may_be_normalized_already():
     explainer = ek.explainer("cam", network=Small(), size=(16, 16), value_range=None)
 
     explainer.explain(uniform(1, 3, 16, 16) * 4 - 2).check_additivity()
+
+
+def test_a_network_of_somebody_else_keeps_its_units_and_is_intervened_on():
+    explainer, images = ek.explainer("cam", network=Small().eval(), size=(32, 32)), uniform(2, 3, 32, 32)
+
+    with pytest.raises(UnsupportedNetworkError, match=r"BoundNetwork has none\. Use intervene"):
+        explainer.disable_units(0)
+
+    explainer.intervene(images, {0: "off"}).check_additivity()

@@ -181,3 +181,16 @@ def test_heads_stay_in_full_precision_under_autocast():
 
     assert explanations.logits.dtype is torch.float32 and explanations.maps.dtype is torch.float32
     explanations.check_additivity()
+
+
+def test_a_filter_that_is_off_is_no_part_of_the_mean_that_the_head_sums():
+    explainer, images = cam(filters=6), uniform(3, 3, 32, 32)
+    network = explainer.network
+    features = network.further(network.backbone(images))
+    kept = [0, 2, 3, 5]
+    expected = features.mean((2, 3))[:, kept] @ network.head.weight[:, kept].T + network.head.bias
+
+    explainer.disable_units(["filter 1", "filter 4"])
+
+    assert_near(network(images), expected)
+    assert torch.equal(explainer.explain(images).maps, features.detach())

@@ -1,11 +1,19 @@
 """Training, image sizes, and networks trained elsewhere."""
 
+import copy
 import re
 
 import pytest
 import torch
 from attrs import evolve
-from ccnn_networks import captions_of, fit_quietly, small_network, tiny_explainer, with_captions
+from ccnn_networks import (
+    captions_of,
+    fit_quietly,
+    fitted_explainer,
+    small_network,
+    tiny_explainer,
+    with_captions,
+)
 from plugin_cases import uniform
 from torch import nn
 
@@ -51,3 +59,16 @@ def test_it_learns_what_phrases_mean():
         assert model.units.phrases[k] == f"{color} square"
         has_color = batch.labels == {"red": 0, "green": 1, "blue": 2}[color]
         assert scores[has_color, k].min() > scores[~has_color, k].max()
+
+
+def test_a_phrase_that_is_switched_off_supports_nothing(tmp_path):
+    model, images = copy.deepcopy(fitted_explainer()), tiny_images()
+    strongest = model.explain(images)[0].top(1)[0]
+    assert strongest.phrase in model.explain(images)[0].sentence()
+
+    model.disable_units(strongest.phrase)
+    explanation = model.explain(images, int(model.explain(images).targets[0]))[0]
+
+    assert model.disabled_units == (strongest.name,)
+    assert strongest.phrase not in explanation.sentence()
+    assert ek.load(ek.save(model, tmp_path / "m")).disabled_units == (strongest.name,)

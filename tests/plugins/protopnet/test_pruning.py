@@ -1,5 +1,7 @@
 """Prototypes that are near other classes are dropped."""
 
+import copy
+
 import torch
 from plugin_cases import assert_near
 from protopnet_networks import fitted_explainer, fitted_network, small_network
@@ -53,3 +55,30 @@ def test_pruning_leaves_every_class_a_prototype():
         prune(network, tiny_dataset(), min_same_class=7)
 
     assert network.owner.tolist() == [0, 1, 2] and network.head.weight.shape == (3, 3)
+
+
+def test_a_prototype_that_is_off_stays_off_when_others_are_dropped(tmp_path):
+    model = copy.deepcopy(fitted_explainer())
+    model.disable_units([1, 3])
+    images, network = tiny_images(), model.network
+    scores = network.decompose(images).scores
+
+    network.keep_prototypes(torch.tensor([0, 2, 3, 5]))
+
+    assert network.unit_mask.tolist() == [True, True, False, True]
+    assert torch.equal(network.decompose(images).scores[:, 2], torch.zeros(len(images)))
+    assert_near(network.decompose(images).scores, scores[:, [0, 2, 3, 5]])
+    fresh = small_network()
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(fresh.unit_mask, network.unit_mask)
+
+
+def test_a_prototype_that_is_off_is_still_found_where_it_was():
+    model = copy.deepcopy(fitted_explainer())
+    before = model.explain(tiny_images())
+
+    after = model.disable_units(0).explain(tiny_images())
+
+    assert torch.equal(after.maps, before.maps)
+    assert not after.contributions[:, 0].any()
+    assert torch.equal(after.contributions[:, 1:], before.contributions[:, 1:])

@@ -138,3 +138,25 @@ def test_heads_sum_in_float32_under_autocast():
     for values in (decomposition.logits, decomposition.scores, decomposition.boxes):
         assert values.dtype == torch.float32
     assert_near(decomposition.scores @ decomposition.weights.T + decomposition.bias, decomposition.logits)
+
+
+def test_a_unit_that_is_off_leaves_the_lengths_and_the_other_scales_alone():
+    network, images = small_network(), uniform(2, 3, 32, 32)
+
+    for fused in (False, True):
+        network.fused.fill_(fused)
+        network.unit_mask.fill_(True)
+        before = network.decompose(images)
+        network.unit_mask[32 + 5] = False  # filter 5 of the second scale
+        after = network.decompose(images)
+
+        expected = before.scores.clone()
+        expected[:, 37] = 0
+        assert torch.equal(after.scores, expected) and torch.equal(after.boxes, before.boxes)
+        assert_near(after.logits, expected @ before.weights.T + before.bias)
+        assert torch.equal(network(images), after.logits)
+        by_scale, other = (item.extras["logits_by_scale"] for item in (after, before))
+        assert torch.equal(by_scale[:, [0, 2]], other[:, [0, 2]])
+        filter_5 = network.outputs(images).features[1][:, 5].mean((1, 2))
+        own = network.heads[1].weight[:, 5]
+        assert_near(by_scale[:, 1], other[:, 1] - filter_5[:, None] * own, scale=other)

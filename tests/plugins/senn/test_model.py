@@ -95,3 +95,23 @@ def test_a_network_with_batch_norms_elsewhere_comes_to_rest_and_back_from_its_st
     loaded = resnet_network()
     loaded.load_state_dict(network.state_dict())
     assert torch.equal(loaded.eval()(images), network.eval()(images))
+
+
+@for_each_network
+def test_a_concept_that_is_off_adds_nothing_and_leaves_all_weights(make):
+    network, inputs = make()
+    before = network.decompose(inputs)
+
+    network.unit_mask[2] = False
+    after = network.decompose(inputs)
+
+    expected = before.scores.clone()
+    expected[:, 2] = 0
+    assert torch.equal(after.scores, expected) and torch.equal(network(inputs), after.logits)
+    for label in range(3):
+        targets = torch.full((len(inputs),), label)
+        weights = before.weights_for(targets)
+        assert torch.equal(after.weights_for(targets), weights)
+        assert torch.equal(after.bias_for(targets), before.bias_for(targets))
+        lost = before.scores[:, 2] * weights[:, 2]
+        assert_near(after.logits[:, label], before.logits[:, label] - lost, 1e-10, scale=before.logits)
