@@ -1,6 +1,7 @@
 """The command, as a user types it."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -75,13 +76,14 @@ def test_a_folder_of_pictures_is_trained_explained_and_compared(model, pictures,
 def test_what_was_trained_is_evaluated(model, pictures, capsys):
     status, out, _ = run(
         capsys, "evaluate", model, *OF_FOLDER, f"path={pictures}",
-        "--images", "4",
+        "--images", "4", "--curve",
     )  # fmt: skip
 
     accuracy = float(out.split("test: accuracy ")[1].split("%")[0])
     assert status == 0
     assert accuracy >= 75
     assert "randomized weights" in out
+    assert re.search(r"^off +last unit +accuracy +true logit +gain a unit +at random$", out, re.MULTILINE)
 
 
 def test_training_logs_every_epoch_and_leaves_no_checkpoint(model):
