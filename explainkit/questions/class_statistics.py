@@ -1,4 +1,8 @@
-"""What a class is to a model: its sums, averaged over the images of the class, in one pass over them."""
+"""What a class is to a model: its sums, averaged over the images of the class, in one pass over them.
+
+For M classes and K units about 120 bytes are held for each pair, whatever the number of images: 240 MB for
+1,000 x 2,048. What is made of them at the end takes the place of what it was made of.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,26 @@ from explainkit.errors import InputError
 from explainkit.explainers.explaining import explain_images
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
-from explainkit.explanations.class_level import ClassExplanations, Examples
+from explainkit.explanations.class_contributions import ClassContributions
+from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.colors import as_rgb
-from explainkit.explanations.spatial import best_cells, is_localized
 from explainkit.explanations.validation import class_index
 from explainkit.protocols import Split
+from explainkit.questions.exemplars import EXEMPLARS, Exemplars
 from explainkit.questions.quantiles import Quantiles
 
 SHARES = (0.05, 0.5, 0.95)
 """The quantiles of contributions that are kept."""
 
-EXEMPLARS = 3
-"""Images that are kept of each unit and class."""
-
 SHOWN = 8
 """Units of each class whose example images are kept."""
 
-LARGEST = 2**25
-"""Most numbers that are kept of contributions to all classes, M x C x K, and of pairs of units, M x K x K;
-beyond, there is no contrast."""
+LARGEST = 2**23
+"""Most numbers, 64 MiB, that are kept of contributions to all classes, M x C x K, beyond which there is no
+contrast, and of pairs of units, M x K x K, beyond which no `linear_r2`: where weights differ by image."""
+
+CHUNK = 2**20
+"""Numbers that are worked on at once."""
 
 ROUNDING = 1e-9
 """The share of the mean square below which a variance is rounding."""
@@ -60,13 +65,13 @@ def explain_class(
     with torch.inference_mode(False):
         for batch in _checked_batches(batches):
             truth = explainer.decision.truth(batch.labels.cpu(), len(is_explained))
-            rows, labels = (truth & is_explained).nonzero(as_tuple=True)
-            if not len(rows):
-                continue
-            images = explainer.input_spec.from_unit(batch.images[rows.to(batch.images.device)])
-            explanations = explain_images(explainer, images, labels, None, "all", batch_size)
-            tally = tally or _Tally(explanations, is_explained)
-            tally.add(explanations, labels, batch.ids.cpu()[rows])
+            pairs = (truth & is_explained).nonzero()
+            for rows, labels in (part.unbind(1) for part in pairs.split(batch_size) if len(part)):
+                images = explainer.input_spec.from_unit(batch.images[rows.to(batch.images.device)])
+                explanations = explain_images(explainer, images, labels, None, "all", batch_size)
+                tally = tally or _Tally(explanations, is_explained)
+                tally.add(explanations, labels, batch.ids.cpu()[rows])
+                del explanations  # before the next are made
         if tally is None:
             raise InputError("Expected images of the classes to explain; the data have none.")
         split = (batches.split, batches.name) if isinstance(batches, Batches) else None
@@ -108,20 +113,21 @@ class _Tally:
         self.counts = torch.zeros(m, dtype=torch.long)
         self.logits, self.base = _sums(m, c), _sums(m)
         self.scores, self.sums, self.squares = (_sums(m, k) for _ in range(3))
-        self.positive, self.negative, self.decisive_rate = (torch.zeros(m, k) for _ in range(3))
-        self.confusion = torch.zeros(m, c, dtype=torch.long)
+        self.positive, self.negative, self.decisive = (
+            torch.zeros(m, k, dtype=torch.int16) for _ in range(3)
+        )  # numbers of images
+        self.confusion = torch.zeros(m, c, dtype=torch.int32)
         self.quantiles = Quantiles(m, k)
-        self.best = torch.full((m, EXEMPLARS, k), -torch.inf)
-        self.ids = torch.full((m, EXEMPLARS, k), -1)
-        self.cells = torch.zeros(m, EXEMPLARS, k, dtype=torch.long)
-        self.boxes = torch.zeros(m, EXEMPLARS, k, 4, dtype=torch.long)
+        self.exemplars = Exemplars(explanations, m)
         weights = None if explanations.decomposition is None else explanations.decomposition.weights
         self.constant_weights = weights.cpu() if isinstance(weights, Tensor) else None
         has_weight_fn = weights is not None and self.constant_weights is None
-        self.has_varying_weights = has_weight_fn and m * k * max(c, k) <= LARGEST
+        self.has_contrasts = has_weight_fn and m * c * k <= LARGEST
+        self.has_linearity = has_weight_fn and m * k * k <= LARGEST
         self.bases = _sums(m, c)
-        if self.has_varying_weights:
+        if self.has_contrasts:
             self.all_class_contributions = _sums(m, c, k)
+        if self.has_linearity:
             self.weights, self.products = _sums(m, k), _sums(m, k, k)
             self.moments, self.power = _sums(m, k), _sums(m, 2)
 
@@ -130,108 +136,163 @@ class _Tally:
         row = self.row[labels]
         contributions = explanations.contributions.detach().cpu().double()
         self.counts += torch.bincount(row, minlength=len(self.counts))
+        self._make_room()
         for total, values in (
             (self.logits, explanations.logits), (self.base, explanations.base),
             (self.scores, explanations.scores),
             (self.sums, contributions), (self.squares, contributions.square()),
-            (self.positive, (contributions > 0).float()), (self.negative, (contributions < 0).float()),
+            (self.positive, contributions > 0), (self.negative, contributions < 0),
+            (self.confusion, explanations.holds),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().cpu().to(total.dtype))
-        self.confusion.index_add_(0, row, explanations.holds.cpu().long())
         self.quantiles.add(contributions, row)
         if explanations.decomposition is not None and (
             explanations.logits.shape[1] > 1 or not explanations.decision.is_exclusive
         ):
-            self.decisive_rate.index_add_(0, row, decisive_units(explanations).float().cpu())
+            self.decisive.index_add_(0, row, decisive_units(explanations).cpu().to(self.decisive.dtype))
         if explanations.decomposition is not None:
             bias = explanations.decomposition.bias.detach().cpu().double()
             self.bases.index_add_(0, row, bias.expand(len(row), -1))
-        if self.has_varying_weights:
-            self._add_varying(explanations, row)
-        self._update_exemplars(explanations, row, ids)
+        if self.has_contrasts:
+            self._add_contrasts(explanations, row)
+        if self.has_linearity:
+            self._add_moments(explanations, row)
+        self.exemplars.add(explanations, row, ids)
 
     def finish(self, split: tuple[Split, str] | None, are_all_required: bool) -> ClassExplanations:
-        """The means, of the classes that had images."""
-        seen = self.counts > 0
-        explanations = self.first
-        if are_all_required and not seen.all():
-            missing = [explanations.classes[int(c)] for c in self.index[~seen]]
+        """The means, of the classes that had images; sums are given up as they are used."""
+        is_seen = self.counts > 0
+        seen, explanations = is_seen.nonzero()[:, 0], self.first
+        if are_all_required and not is_seen.all():
+            missing = [explanations.classes[int(c)] for c in self.index[~is_seen]]
             raise InputError(f"Expected images of {', '.join(missing[:5])}; the data have none.")
-        n = self.counts[seen, None].double()
-        mean = self.sums[seen] / n
-        std = (self.squares[seen] / n - mean.square()).clamp(min=0).sqrt()
-        positive, negative = self.positive[seen] / n, self.negative[seen] / n
-        zero = 1 - positive - negative
-        num_correct = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
-        all_class_contributions, bases = self._all_class_means(seen)
+        contributions = self._mean(self.sums, seen)
+        examples = self.exemplars.finish(
+            seen, 1 if explanations.maps is None else explanations.maps.shape[3],
+            "data" if split is None else split[1], self._pictures(seen, contributions, split),
+        )  # fmt: skip
+        del self.exemplars
+        quantiles = self.quantiles.at(SHARES)
+        del self.quantiles
+        std, sign_agreement = self._spread(seen)
+        decisive_rate = self._decisive_rate(seen)
+        del self.sums, self.squares, self.positive, self.negative, self.decisive
+        contributions_by_class, bases = self._contributions_by_class(seen)
         return ClassExplanations(
             classes=explanations.classes,
             index=self.index[seen],
             counts=self.counts[seen],
-            logits=(self.logits[seen] / n).float(),
-            base=(self.base[seen] / n[:, 0]).float(),
-            scores=(self.scores[seen] / n).float(),
-            contributions=mean.float(),
-            std=std.float(),
-            quantiles=self.quantiles.at(SHARES)[:, seen],
-            sign_agreement=torch.where(mean > 0, positive, torch.where(mean < 0, negative, zero)).float(),
-            decisive_rate=(
-                None if explanations.decomposition is None else self.decisive_rate[seen] / num_correct
-            ),
-            confusion=self.confusion[seen],
+            logits=self._mean(self.logits, seen),
+            base=self._mean(self.base, seen),
+            scores=self._mean(self.scores, seen),
+            contributions=contributions,
+            std=std,
+            quantiles=quantiles if is_seen.all() else quantiles[:, seen],
+            sign_agreement=sign_agreement,
+            decisive_rate=decisive_rate,
+            confusion=self.confusion[seen].long(),
             linear_r2=self._linear_r2(seen),
-            all_class_contributions=all_class_contributions,
+            contributions_by_class=contributions_by_class,
             bases=bases,
-            examples=self._examples(seen, mean, split),
+            examples=examples,
             units=explanations.units.to("cpu"),
             additivity=explanations.additivity,
             provenance=explanations.provenance,
         )
 
-    def _add_varying(self, explanations: Explanations, row: Tensor) -> None:
-        """Count contributions to all classes, and the moments that `_linear_r2` needs."""
+    def _make_room(self) -> None:
+        """Count images in larger integers before one overflows."""
+        if self.positive.dtype == torch.int16 and self.counts.max() > torch.iinfo(torch.int16).max:
+            self.positive, self.negative, self.decisive = (
+                counts.int() for counts in (self.positive, self.negative, self.decisive)
+            )
+
+    def _add_contrasts(self, explanations: Explanations, row: Tensor) -> None:
+        """Count contributions to all classes, a few pairs of an image and a class at a time."""
         decomposition = explanations.decomposition
         assert decomposition is not None
         (n, c), k = explanations.logits.shape, len(explanations.units)
-        rows = torch.arange(n, device=explanations.logits.device).repeat_interleave(c)
-        targets = torch.arange(c, device=explanations.logits.device).repeat(n)
-        weights = decomposition.weights_at(rows, targets).view(n, c, k)
+        device = explanations.logits.device
         reference, scores = explanations.units.reference, _scores_over_reference(explanations)
-        if reference is not None:
-            at_reference = (weights * reference.to(weights)).sum(2)
-            self.bases.index_add_(0, row, at_reference.detach().cpu().double())
+        for pairs in torch.arange(n * c, device=device).split(max(1, CHUNK // k)):
+            images, targets = torch.div(pairs, c, rounding_mode="floor"), pairs % c
+            weights = decomposition.weights_at(images, targets)  # (P, K)
+            cell = row[images.cpu()] * c + targets.cpu()
+            values = (weights * scores[images]).detach().cpu().double()
+            self.all_class_contributions.view(-1, k).index_add_(0, cell, values)
+            if reference is not None:
+                at_reference = (weights * reference.to(weights)).sum(1).detach().cpu().double()
+                self.bases.view(-1).index_add_(0, cell, at_reference)
+
+    def _add_moments(self, explanations: Explanations, row: Tensor) -> None:
+        """Count the moments that `_linear_r2` needs."""
         above = (explanations.explained_output - explanations.base).detach().cpu().double()
-        scores64 = scores.detach().cpu().double()  # squares are subtracted from each other
+        scores = _scores_over_reference(explanations).detach().cpu().double()  # squares are subtracted
         for class_row in row.unique().tolist():  # at once it would take N x K x K
-            of_class = scores64[row == class_row]
+            of_class = scores[row == class_row]
             self.products[class_row] += of_class.T @ of_class
         for total, values in (
-            (self.all_class_contributions, weights * scores[:, None]), (self.weights, explanations.weights),
-            (self.moments, scores64 * above[:, None]), (self.power, torch.stack([above, above.square()], 1)),
+            (self.weights, explanations.weights), (self.moments, scores * above[:, None]),
+            (self.power, torch.stack([above, above.square()], 1)),
         ):  # fmt: skip
             total.index_add_(0, row, values.detach().cpu().double())
 
-    def _all_class_means(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Mean contributions to all classes, (M, C, K), and mean bases, (M, C)."""
-        n = self.counts[seen, None].double()
-        units, bases = self.first.units.to("cpu"), self.bases[seen] / n
-        if bases.shape[1] < 2:  # nothing to contrast with
+    def _mean(self, total: Tensor, seen: Tensor) -> Tensor:
+        """A sum over images, divided by their number, in float32: of the rows `seen`."""
+        mean = torch.empty(len(seen), *total.shape[1:])
+        for part in self._parts(seen, total[:1].numel()):
+            count = self.counts[seen[part]].double().view(-1, *[1] * (total.ndim - 1))
+            mean[part] = (total[seen[part]] / count).float()
+        return mean
+
+    def _parts(self, seen: Tensor, width: int) -> Sequence[Tensor]:
+        """Positions in `seen`, so few at once that `width` numbers of each are not many."""
+        return torch.arange(len(seen)).split(max(1, CHUNK // max(1, width)))
+
+    def _spread(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard deviations, and shares of images with the sign of the mean: (M, K) each."""
+        std = torch.empty(len(seen), self.sums.shape[1])
+        sign_agreement = torch.empty_like(std)
+        for part in self._parts(seen, self.sums.shape[1]):
+            rows, n = seen[part], self.counts[seen[part], None].double()
+            mean = self.sums[rows] / n
+            std[part] = (self.squares[rows] / n - mean.square()).clamp(min=0).sqrt().float()
+            positive, negative = self.positive[rows] / n, self.negative[rows] / n
+            zero = 1 - positive - negative
+            of_mean = torch.where(mean > 0, positive, torch.where(mean < 0, negative, zero))
+            sign_agreement[part] = of_mean.float()
+        return std, sign_agreement
+
+    def _decisive_rate(self, seen: Tensor) -> Tensor | None:
+        """The share of rightly classified images that each unit is decisive in, (M, K)."""
+        if self.first.decomposition is None:
+            return None
+        num_correct = self.confusion.gather(1, self.index[:, None])[seen].clamp(min=1)
+        return self.decisive[seen].float().div_(num_correct)
+
+    def _contributions_by_class(self, seen: Tensor) -> tuple[ClassContributions | None, Tensor | None]:
+        """Mean contributions to all classes, and mean bases, (M, C)."""
+        units = self.first.units.to("cpu")
+        if self.bases.shape[1] < 2:  # nothing to contrast with
             return None, None
-        if self.has_varying_weights:
-            return (self.all_class_contributions[seen] / n[:, :, None]).float(), bases.float()
-        if self.constant_weights is None or int(seen.sum()) * self.constant_weights.numel() > LARGEST:
+        if self.has_contrasts:
+            contributions = self._mean(self.all_class_contributions, seen)
+            return ClassContributions(weights=contributions), self._mean(self.bases, seen)
+        if self.constant_weights is None:
             return None, None
-        weights, scores = self.constant_weights.double(), self.scores[seen] / n
+        scores, bases = self.scores[seen], self.bases[seen]  # what is subtracted from is in float64
+        scores /= self.counts[seen, None]
+        bases /= self.counts[seen, None]
         if units.reference is not None:
-            scores = scores - units.reference.double()
-            bases = bases + weights @ units.reference.double()
-        return (weights * scores[:, None]).float(), bases.float()
+            scores -= units.reference.double()
+            bases += self.constant_weights.double() @ units.reference.double()
+        return ClassContributions(weights=self.constant_weights, scores=scores), bases.float()
 
     def _linear_r2(self, seen: Tensor) -> Tensor | None:
         """R² of ``logit - base`` by mean weights times scores; 1 for constant weights."""
         if self.constant_weights is not None:
-            return torch.ones(int(seen.sum()))
-        if not self.has_varying_weights:
+            return torch.ones(len(seen))
+        if not self.has_linearity:
             return None
         n = self.counts[seen, None].double()
         theta = self.weights[seen] / n  # mean weights (M, K)
@@ -241,48 +302,19 @@ class _Tally:
         variance = torch.maximum(second - first.square(), ROUNDING * second).clamp(min=1e-30)
         return (1 - (second - 2 * cross + fitted) / variance).float()
 
-    def _update_exemplars(self, explanations: Explanations, row: Tensor, ids: Tensor) -> None:
-        """Keep the images of each class with the largest score of each unit, each image once."""
-        once = _first_occurrences(ids)
-        order = once[row[once].argsort(stable=True)]
-        starts = torch.bincount(row[order], minlength=len(self.counts)).cumsum(0).roll(1)
-        starts[0] = 0
-        rank = torch.arange(len(order)) - starts[row[order]]
-        depth = int(rank.max()) + 1
-        m, _, k = self.best.shape
-        index = (row[order], rank)
-        cells, boxes = (
-            torch.zeros(m, depth, *values.shape[1:], dtype=torch.long).index_put(index, values[order])
-            for values in _best_cells(explanations)
-        )
-        scores = torch.full((m, depth, k), -torch.inf)
-        scores[index] = explanations.scores.float().cpu()[order]
-        new_ids = torch.full((m, depth), -2).index_put(index, ids[order])
-        is_repeated = (new_ids[:, :, None, None] == self.ids[:, None]).any(2)  # a stream may come round again
-        scores[is_repeated] = -torch.inf
-        best = torch.cat([self.best, scores], 1).topk(EXEMPLARS, 1)
-        self.best, chosen = best.values, best.indices
-        all_ids = torch.cat([self.ids, new_ids[:, :, None].expand(-1, -1, k)], 1)
-        self.ids = all_ids.gather(1, chosen).masked_fill(self.best.isinf(), -1)
-        self.cells = torch.cat([self.cells, cells], 1).gather(1, chosen)
-        self.boxes = torch.cat([self.boxes, boxes], 1).gather(1, chosen[..., None].expand(-1, -1, -1, 4))
-
-    def _examples(self, seen: Tensor, mean: Tensor, split: tuple[Split, str] | None) -> Examples:
-        """The examples; images of those of the strongest units, where they can be fetched again."""
-        explanations = self.first
-        ids = self.ids[seen]
+    def _pictures(
+        self, seen: Tensor, contributions: Tensor, split: tuple[Split, str] | None
+    ) -> dict[int, Tensor]:
+        """The exemplars of each class's strongest units by id, where images can be fetched again."""
         pictures: dict[int, Tensor] = {}
-        if split is not None and not explanations.is_tabular:
-            shown = mean.abs().topk(min(SHOWN, mean.shape[1]), 1).indices
-            shown_ids = ids.gather(2, shown[:, None].expand(-1, EXEMPLARS, -1)).unique()
-            for chunk in shown_ids[shown_ids >= 0].split(64):
+        if split is not None and not self.first.is_tabular:
+            shown = contributions.abs().topk(min(SHOWN, contributions.shape[1]), 1).indices
+            units = shown[:, None].expand(-1, EXEMPLARS, -1)
+            ids = self.exemplars.ids[seen].gather(2, units).unique().long()
+            for chunk in ids[ids >= 0].split(64):
                 images = (as_rgb(split[0].batch(chunk).images) * 255).round().clamp(0, 255).byte()
                 pictures |= dict(zip(chunk.tolist(), images, strict=True))
-        return Examples(
-            ids=ids, cells=self.cells[seen], boxes=self.boxes[seen],
-            columns=1 if explanations.maps is None else explanations.maps.shape[3],
-            split="data" if split is None else split[1], pictures=pictures,
-        )  # fmt: skip
+        return pictures
 
 
 def decisive_units(explanations: Explanations) -> Tensor:
@@ -317,36 +349,3 @@ def _scores_over_reference(explanations: Explanations) -> Tensor:
 
 def _sums(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
-
-
-def _first_occurrences(ids: Tensor) -> Tensor:
-    """The position at which each of `ids` occurs first."""
-    values, inverse = ids.unique(return_inverse=True)
-    positions = torch.arange(len(ids))
-    return torch.full_like(values, len(ids)).scatter_reduce(0, inverse, positions, "amin")
-
-
-def _best_cells(explanations: Explanations) -> tuple[Tensor, Tensor]:
-    """Each unit's best cell (N, K), and a box of three cells a side around it (N, K, 4); or of the image."""
-    n, k = explanations.scores.shape
-    if explanations.is_tabular:
-        return torch.zeros(n, k, dtype=torch.long), torch.zeros(n, k, 4, dtype=torch.long)
-    height, width = explanations.images.shape[-2:]
-    whole = torch.tensor([0.0, 0.0, width, height])
-    if explanations.maps is None:
-        return torch.zeros(n, k, dtype=torch.long), whole.long().expand(n, k, 4)
-    h, w = explanations.maps.shape[2:]
-    cell = best_cells(explanations.maps.detach()).cpu()
-    frame = whole.expand(n, k, 4)
-    if explanations.boxes is not None:
-        unit_group = explanations.units.group
-        group = torch.zeros(k, dtype=torch.long) if unit_group is None else unit_group.cpu()
-        frame = explanations.boxes.detach().float().cpu()[:, group]
-    x, y = (cell % w).float(), torch.div(cell, w, rounding_mode="floor").float()
-    steps = (frame[..., 2:] - frame[..., :2]) / torch.tensor([w, h])
-    low = torch.stack([x - 1, y - 1], -1).clamp(min=0)
-    high = torch.minimum(torch.stack([x + 2, y + 2], -1), torch.tensor([w, h]).float())
-    start = (frame[..., :2] + low * steps).floor()
-    stop = torch.maximum((frame[..., :2] + high * steps).ceil(), start + 1)
-    box = torch.cat([start, torch.minimum(stop, whole[2:])], -1)
-    return cell, torch.where(is_localized(explanations.maps).cpu()[..., None], box, whole).long()

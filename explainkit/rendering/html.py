@@ -346,7 +346,7 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
     longest = max([abs(item.contribution) for item in items] + [1e-12])
     contrast = (
         class_explanation.contrast().sentence()
-        if class_explanation.foil is None and class_explanation.batch.all_class_contributions is not None
+        if class_explanation.foil is None and class_explanation.batch.contributions_by_class is not None
         else None
     )
     return {

@@ -54,7 +54,7 @@ def check_class_explanations(explainer: Explainer, images: Tensor) -> None:
         shares = getattr(class_explanations, name)
         if shares is not None:
             check(bool(((shares >= 0) & (shares <= 1)).all()), f"shares of images, in 0 … 1, as {name}")
-    if class_explanations.all_class_contributions is not None:
+    if class_explanations.contributions_by_class is not None:
         first = next(iter(class_explanations)).contrast()
         check(
             abs(first.residual or 0.0) <= 1e-3 * max(1.0, abs(first.explained_output)),

@@ -3,7 +3,8 @@
 import torch
 
 from explainkit.explanations.batch import Explanations
-from explainkit.explanations.class_level import ClassExplanations, Examples
+from explainkit.explanations.class_examples import Examples
+from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.units import Units
 
@@ -57,7 +58,7 @@ def class_sentence(contributions, sign_agreement=None, images=1000):
         decisive_rate=None,
         confusion=torch.tensor([[images, 0, 0]]),
         linear_r2=None,
-        all_class_contributions=None,
+        contributions_by_class=None,
         bases=None,
         examples=Examples(
             ids=none, cells=none, boxes=none[..., None].expand(-1, -1, -1, 4), columns=1, split="train",
