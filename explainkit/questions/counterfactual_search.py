@@ -18,7 +18,7 @@ from explainkit.explanations.edits import Norm, ScoreEdits
 from explainkit.networks.unit_mask import unit_mask_of
 from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
 from explainkit.questions.goals import Goals
-from explainkit.questions.score_edits import edit_scores
+from explainkit.questions.score_edits import edit_scores, rows_at_once
 
 
 @define(eq=False, kw_only=True)
@@ -61,7 +61,7 @@ class ScoreEdit(CounterfactualMethod):
         """The least edits of the scores, verified by the sum, or by the head where scores are coupled."""
         goals, explanations, decomposition = question.goals, question.explanations, question.decomposition
         is_exclusive = goals.decision.is_exclusive
-        edit = edit_scores if is_exclusive else partial(_edit_label_scores, goals.to("cpu"))
+        edit = edit_scores if is_exclusive else partial(_edit_label_scores, goals.to("cpu"), decomposition)
         return edit(
             explanations.logits.cpu(), goals.targets.cpu(), explanations.scores.cpu(),
             _weight_fn(decomposition), *_plausible_range(question),
@@ -71,6 +71,7 @@ class ScoreEdit(CounterfactualMethod):
 
 def _edit_label_scores(
     goals: Goals,
+    decomposition: Decomposition,
     logits: Tensor,
     targets: Tensor,
     scores: Tensor,
@@ -82,14 +83,14 @@ def _edit_label_scores(
     **options: Any,
 ) -> ScoreEdits:
     """`edit_scores` for labels: each against its threshold, as a second class without weights."""
-    index = torch.arange(len(targets))
+    index, device = torch.arange(len(targets)), decomposition.logits.device
 
     def against_threshold(values: Tensor, rows: Tensor) -> Tensor:
         own = values[torch.arange(len(rows)), targets[rows]]
         return torch.stack([torch.full_like(own, goals.decision.threshold), own], 1)
 
     def weights_of_two(rows: Tensor) -> Tensor:
-        own = weight_fn(rows)[torch.arange(len(rows)), targets[rows]]
+        own = decomposition.weights_at(rows.to(device), targets[rows].to(device)).cpu()
         return torch.stack([torch.zeros_like(own), own], 1)
 
     def rescore_two(rows: Tensor, values: Tensor) -> Tensor:
@@ -101,7 +102,9 @@ def _edit_label_scores(
         rescore=None if rescore is None else rescore_two, **options,
     )  # fmt: skip
     if rescore is None:
-        after = logits + torch.einsum("nck,nk->nc", weight_fn(index), edits.after - edits.before)
+        moved, after = edits.after - edits.before, logits.clone()
+        for rows in index.split(rows_at_once(logits.shape[1], scores.shape[1])):
+            after[rows] += torch.einsum("nck,nk->nc", weight_fn(rows), moved[rows])
     else:
         after = rescore(index, edits.after)
     return evolve(edits, logits=after.to(logits.dtype))

@@ -26,11 +26,22 @@ class Gaps:
     low: Tensor
     high: Tensor
 
+    @property
+    def size(self) -> int:
+        """How many numbers `gains` has."""
+        return self.gains.numel()
+
     def select(self, index: Tensor) -> Gaps:
-        """The gaps of the images of `index`."""
+        """The gaps of the images of `index`; of all in order, these."""
+        if torch.equal(index, torch.arange(len(self.gaps))):
+            return self
         return Gaps(
             gaps=self.gaps[index], gains=self.gains[index], low=self.low[index], high=self.high[index]
         )
+
+    def of_classes(self, index: Tensor) -> Gaps:
+        """The gaps to the classes of `index` alone."""
+        return Gaps(gaps=self.gaps[:, index], gains=self.gains[:, index], low=self.low, high=self.high)
 
     def remaining(self, moved: Tensor) -> Tensor:
         """The gaps once scores have moved by (n, K): (n, C)."""
@@ -38,7 +49,8 @@ class Gaps:
 
     def largest_gains(self) -> Tensor:
         """The most by which each unit can close each gap, (n, C, K)."""
-        return torch.maximum(self.gains * self.high[:, None], self.gains * self.low[:, None])
+        largest = self.gains * self.high[:, None]
+        return torch.maximum(largest, self.gains * self.low[:, None], out=largest)
 
     def moves_against(self, foil: Tensor) -> Tensor:
         """The move of each unit that closes the gap to the class `foil` (n,) most: (n, K)."""
@@ -47,12 +59,13 @@ class Gaps:
 
 
 def fewest_moves_per_class(problem: Gaps) -> tuple[Tensor, Tensor]:
-    """How many moves the gap to each class alone needs, (n, C), and the order of units (n, C, K).
+    """How many moves the gap to each class alone needs, (n, C), and the order of units against the hardest.
 
-    K + 1 where all units do not close it.
+    K + 1 where all units do not close it. The order is (n, K), the largest gain first.
     """
-    gains = problem.largest_gains().sort(2, descending=True)
-    is_closed = gains.values.cumsum(2) >= problem.gaps[..., None]
+    gains, order = problem.largest_gains().sort(2, descending=True)
+    is_closed = gains.cumsum_(2) >= problem.gaps[..., None]
     num_units = problem.low.shape[1]
-    count = torch.where(is_closed.any(2), is_closed.int().argmax(2) + 1, num_units + 1)
-    return torch.where(problem.gaps <= 0, 0, count), gains.indices
+    count = torch.where(is_closed.any(2), is_closed.byte().argmax(2) + 1, num_units + 1)
+    count = torch.where(problem.gaps <= 0, 0, count)
+    return count, order[torch.arange(len(count)), count.max(1).indices]

@@ -27,6 +27,13 @@ WHOLE = 1e-6
 STEPS = 200
 """In how many steps a proof is looked for that there is no edit, before a linear program is asked."""
 
+LARGEST_PROGRAM = 2**19
+"""Most numbers N x C x K of a linear program, which takes about 150 bytes for each; larger ones are solved by
+images, each for its hardest classes."""
+
+HARDEST = 64
+"""Classes that are added to such a program at once."""
+
 FAR = 1e9
 """A gap that is closed anyhow, in logits: that of the target itself."""
 
@@ -61,6 +68,30 @@ def range_widths(problem: Gaps) -> Tensor:
 
 def solve_program(problem: Gaps, prices: Tensor) -> Tensor | None:
     """The moves of one image that close all gaps at the least sum of price times size; None if none do."""
+    if problem.size <= LARGEST_PROGRAM:
+        moved = _cheapest_moves(problem, prices)
+        return moved if moved is not None and problem.remaining(moved[None]).amax() <= SOLVED else None
+    classes = problem.gaps[0].topk(min(HARDEST, problem.gaps.shape[1])).indices
+    while len(classes):
+        moved = _cheapest_moves(problem.of_classes(classes), prices)
+        if moved is None:
+            return None
+        more = _left_open(problem, moved, SOLVED, classes)
+        if not len(more):
+            return moved if problem.remaining(moved[None]).amax() <= SOLVED else None
+        classes = torch.cat([classes, more])
+    return None
+
+
+def _left_open(problem: Gaps, moved: Tensor, most: float, classes: Tensor) -> Tensor:
+    """The classes besides `classes` whose gaps moves (K,) of one image leave open furthest, beyond `most`."""
+    remaining = problem.remaining(moved[None])[0].index_fill(0, classes, -torch.inf)
+    furthest = remaining.topk(min(HARDEST, len(remaining)))
+    return furthest.indices[furthest.values > most]
+
+
+def _cheapest_moves(problem: Gaps, prices: Tensor) -> Tensor | None:
+    """The moves of one image, (K,), as the solver has them; None where it finds none."""
     is_foil = problem.gaps[0].isfinite()
     gains = problem.gains[0, is_foil].numpy()
     price = prices.numpy()
@@ -73,8 +104,7 @@ def solve_program(problem: Gaps, prices: Tensor) -> Tensor | None:
     if solution.status != 0:
         return None
     up, down = torch.from_numpy(np.asarray(solution.x)).chunk(2)
-    moved = torch.minimum(torch.maximum(up - down, problem.low[0]), problem.high[0])
-    return moved if problem.remaining(moved[None]).amax() <= SOLVED else None
+    return torch.minimum(torch.maximum(up - down, problem.low[0]), problem.high[0])
 
 
 def prove_fewest(problem: Gaps, bound: Tensor, seconds: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,13 +143,12 @@ def _fewest_units(problem: Gaps, bound: int, seconds: float) -> Any:
     """The solver's answer for one image: K choices of 0 or 1, then K moves."""
     num_units, is_foil = problem.low.shape[1], problem.gaps[0].isfinite()
     low, high = problem.low[0].numpy(), problem.high[0].numpy()
-    one, none = np.eye(num_units), np.zeros((int(is_foil.sum()), num_units))
+    one, none = sparse.eye_array(num_units), sparse.csr_array((int(is_foil.sum()), num_units))
+    gains = sparse.csr_array(problem.gains[0, is_foil].numpy())
     constraints = [
-        LinearConstraint(
-            np.hstack([none, problem.gains[0, is_foil].numpy()]), lb=problem.gaps[0, is_foil].numpy()
-        ),
-        LinearConstraint(np.hstack([-np.diag(high), one]), ub=0.0),  # move <= high, where it moves
-        LinearConstraint(np.hstack([-np.diag(low), one]), lb=0.0),
+        LinearConstraint(sparse.hstack([none, gains]), lb=problem.gaps[0, is_foil].numpy()),
+        LinearConstraint(sparse.hstack([sparse.diags_array(-high), one]), ub=0.0),  # <= high, where it moves
+        LinearConstraint(sparse.hstack([sparse.diags_array(-low), one]), lb=0.0),
         LinearConstraint(np.concatenate([np.ones(num_units), np.zeros(num_units)])[None], lb=bound),
     ]
     return milp(
@@ -131,10 +160,28 @@ def _fewest_units(problem: Gaps, bound: int, seconds: float) -> Any:
 
 
 def smallest_worst_gap(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
-    """By how much each image's worst gap stays open at best (n,); the moves; prices (n, C) that prove it.
+    """By how much each image's worst gap stays open at best (n,); the moves; prices (n, C) that prove it."""
+    if problem.size <= LARGEST_PROGRAM:
+        return _solve_together(problem)
+    rows = torch.arange(len(problem.gaps)).split(1)
+    worst, moved, prices = zip(*(_solve_by_classes(problem.select(row)) for row in rows), strict=True)
+    return torch.cat(worst), torch.cat(moved), torch.cat(prices)
 
-    One linear program for all images: it falls apart into theirs.
-    """
+
+def _solve_by_classes(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for one image: for the classes furthest ahead, then with those that the moves leave open."""
+    classes = problem.gaps[0].topk(min(HARDEST, problem.gaps.shape[1])).indices
+    while True:
+        worst, moved, some_prices = _solve_together(problem.of_classes(classes))
+        more = _left_open(problem, moved[0], worst.item() + SOLVED / 10, classes)
+        if worst.isnan() or not len(more):
+            prices = torch.zeros_like(problem.gaps).index_copy(1, classes, some_prices)
+            return torch.where(worst.isnan(), worst, problem.remaining(moved).amax(1)), moved, prices
+        classes = torch.cat([classes, more])
+
+
+def _solve_together(problem: Gaps) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by one linear program for all images: it falls apart into theirs."""
     n, c, k = problem.gains.shape
     is_foil = problem.gaps.isfinite()
     sides = torch.cat(

@@ -40,6 +40,12 @@ EXEMPLARS = 16
 TRIED = 4
 """Candidates of each image that are tried in pixels."""
 
+LABELS = 4096
+"""Labels of which it is told at once which classes they are."""
+
+LARGEST = 2**22
+"""Most cells of maps that evidence is read off at once."""
+
 MOST = 0.5
 """The share of cells from which on a swap is no edit of this image any more, but another image."""
 
@@ -92,7 +98,7 @@ def swap_regions(
             _RegionSwapSearch(
                 explainer, units, images[rows], decomposition.select(rows), goals.select(rows), distractors
             ).run()
-            for rows in torch.arange(len(images), device=images.device).split(16)
+            for rows in torch.arange(len(images), device=images.device).split(_images_at_once(distractors))
         ]
     names = (
         "images", "regions", "success", "logits", "exemplars", "sources", "shifts", "mirrored",
@@ -116,7 +122,9 @@ def gather_distractors(
     split = source.train if isinstance(source, ImageDataset) else None
     labels = (source.train if isinstance(source, ImageDataset) else source).labels.cpu()
     num_classes = len(explainer.classes)
-    is_example = decision.kinds(decision.truth(labels, num_classes))[:, kinds]  # (M, T)
+    is_example = torch.cat(
+        [decision.kinds(decision.truth(part, num_classes))[:, kinds] for part in labels.split(LABELS)]
+    )  # (M, T)
     ids_by_kind = [
         column.nonzero()[: 2 * EXEMPLARS, 0] for column in is_example.T
     ]  # a kind's first; some of them are not classified correctly
@@ -161,6 +169,13 @@ def gather_distractors(
         row=row, images=distractor_images, decomposition=decomposition,
         ids=distractor_ids.masked_fill(~is_right.view(len(kinds), height), -1),
     )  # fmt: skip
+
+
+def _images_at_once(distractors: Distractors) -> int:
+    """How many images are searched at once: so few that maps of the distractors of each are not many."""
+    maps = distractors.decomposition.maps
+    cells = 0 if maps is None else distractors.ids.shape[1] * maps[:1].numel()
+    return max(1, min(16, LARGEST // max(1, cells)))
 
 
 def _is_kind(decision: Decision, logits: Tensor, kinds: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ ROUNDING = 1e-6
 PROGRAM_BATCH_SIZE = 256
 """Images whose sets are tried by one linear program."""
 
-LARGEST_CHUNK = 2**23
-"""Most numbers N x C x K that are worked on at once."""
+LARGEST_CHUNK = 2**21
+"""Most numbers N x C x K, 16 MiB in float64, that are worked on at once; about five such arrays are held."""
 
 
 def edit_scores(
@@ -88,21 +88,21 @@ def edit_scores(
     gains, bound = torch.zeros_like(before), torch.zeros(n, dtype=torch.long)
     feasible, exact = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     logits_after = logits64.clone()
-    for rows in torch.arange(n).split(max(1, LARGEST_CHUNK // (c * scores.shape[1]))):
-        weights = weight_fn(rows).double()
+    for rows in torch.arange(n).split(rows_at_once(c, scores.shape[1])):
+        weights = weight_fn(rows)
         index, target, predicted = torch.arange(len(rows)), targets[rows], logits64[rows].argmax(1)
         lead = logits64[rows] - logits64[rows, target][:, None]
         slack = margin + ROUNDING * logits64[rows].abs().amax(1, keepdim=True).clamp(min=1)
         problem = Gaps(
             gaps=(lead + slack).scatter(1, target[:, None], -torch.inf),
-            gains=weights[index, target][:, None] - weights,
+            gains=_gains(weights, weights[index, target]),
             low=(low[rows].double() - before[rows]).clamp(max=0),
             high=(high[rows].double() - before[rows]).clamp(min=0),
         )
         moved[rows], feasible[rows], exact[rows], bound[rows] = _cheapest_moves(
             problem, norm, predicted == target, prove and rescore is None
         )
-        logits_after[rows] += torch.einsum("nck,nk->nc", weights, moved[rows])
+        logits_after[rows] += torch.einsum("nck,nk->nc", weights.double(), moved[rows])
         if rescore is not None:
             moved[rows], logits_after[rows], feasible[rows] = _extend_by_rescoring(
                 problem, moved[rows], before[rows], target, partial(rescore, rows)
@@ -115,6 +115,18 @@ def edit_scores(
         logits=logits_after.to(logits.dtype), feasible=feasible, exact=exact, lower_bound=bound, norm=norm,
         verified_by="algebra" if rescore is None else "head",
     )  # fmt: skip
+
+
+def rows_at_once(num_classes: int, num_units: int) -> int:
+    """How many images are worked on at once: one at least."""
+    return max(1, LARGEST_CHUNK // (num_classes * num_units))
+
+
+def _gains(weights: Tensor, own: Tensor) -> Tensor:
+    """The targets' weights (n, K) less those of each class (n, C, K), which may be a view: in float64."""
+    gains = torch.empty(weights.shape, dtype=torch.float64)
+    gains.copy_(weights)
+    return gains.neg_().add_(own.double()[:, None])
 
 
 def _apply_moves(scores: Tensor, moved: Tensor) -> Tensor:
@@ -165,9 +177,8 @@ def _few_moves(problem: Gaps, bound: Tensor, hardest: Tensor, order: Tensor) -> 
 
     By the better of two searches, or by a program; it is not certain where the solver gave up.
     """
-    rows = torch.arange(len(bound))
     moves = problem.moves_against(hardest)
-    rank = order[rows, hardest].argsort(1)
+    rank = order.argsort(1)
     largest = moves * (rank < bound[:, None])
     is_enough = problem.remaining(largest).amax(1) <= 0
     moved = torch.where(is_enough[:, None], largest, _greedy_moves(problem))
@@ -211,7 +222,8 @@ def _greedy_moves(problem: Gaps) -> Tensor:
     for _ in range(moved.shape[1]):
         worst = remaining.max(1)
         moves = problem.moves_against(worst.indices) * (moved == 0)
-        after = (remaining[:, :, None] - problem.gains * moves[:, None]).clamp(min=0).sum(1)  # (n, K)
+        after = problem.gains * moves[:, None]
+        after = after.neg_().add_(remaining[:, :, None]).clamp_(min=0).sum(1)  # (n, K)
         best = after.min(1)
         helps = (worst.values > 0) & (best.values < remaining.clamp(min=0).sum(1) * (1 - 1e-12))
         if not helps.any():
@@ -227,7 +239,8 @@ def _prune_moves(problem: Gaps, moved: Tensor) -> Tensor:
     moved = moved.clone()
     rows = torch.arange(len(moved))
     while True:
-        without = problem.remaining(moved)[:, :, None] + problem.gains * moved[:, None]  # (n, C, K)
+        without = problem.gains * moved[:, None]  # (n, C, K)
+        without += problem.remaining(moved)[:, :, None]
         worst = without.amax(1).masked_fill(moved == 0, torch.inf).min(1)
         needless = worst.values <= 0
         if not needless.any():
