@@ -14,6 +14,8 @@ other folds: a choice among many concepts earns nothing by being a choice. Overl
 that of Bau et al.: Network Dissection, CVPR 2017, arXiv:1704.05796.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +32,12 @@ FOLDS = 5
 
 GRID = (16, 16)
 """The cells on which maps and masks are compared."""
+
+LARGEST = 2**21
+"""Most numbers, 16 MiB, that are counted at once of where features are active."""
+
+SORTED = 2**21
+"""Most numbers that are sorted at once."""
 
 HOPELESS = 0.05
 """``1 - J0`` below which position alone explains everything, so that a score would mean nothing."""
@@ -68,8 +76,10 @@ class Tallies:
     ----------
     hits, alarms : Tensor, (S, T, F, K)
         TP and FP.
-    active : Tensor, (S, T, F, K, P) or (S, T, F, 1, P)
-        How often each cell is active, in the images where a concept is known.
+    active : Tensor, (S, T, F, G, P)
+        How often each cell is active, in the images of each of G sets.
+    image_set : Tensor, (K,)
+        Which of them are those in which a concept is known.
     mass, present : Tensor, (S, K, P)
         Sums of w and u.
     counts : Tensor, (S, K)
@@ -79,6 +89,7 @@ class Tallies:
     hits: Tensor
     alarms: Tensor
     active: Tensor
+    image_set: Tensor
     mass: Tensor
     present: Tensor
     counts: Tensor
@@ -88,14 +99,16 @@ class Tallies:
         hits, alarms = self.hits[folds].sum(0), self.alarms[folds].sum(0)
         mass, present = self.mass[folds].sum(0), self.present[folds].sum(0)
         counts = self.counts[folds].sum(0).clamp(min=1)
-        active = self.active[folds].sum(0)  # (T, F, K or 1, P)
+        active = torch.zeros_like(self.active[0])  # (T, F, G, P)
+        for fold in folds.tolist():
+            active += self.active[fold]
         total = mass.sum(1)
-        if active.shape[2] == 1:
-            chance = torch.einsum("tfp,kp->tfk", active[:, :, 0], mass / counts[:, None])
-            false = torch.einsum("tfp,kp->tfk", active[:, :, 0], 1 - present / counts[:, None])
-        else:
-            chance = torch.einsum("tfkp,kp->tfk", active, mass / counts[:, None])
-            false = torch.einsum("tfkp,kp->tfk", active, 1 - present / counts[:, None])
+        chance, false = torch.empty_like(hits), torch.empty_like(hits)
+        for index in range(active.shape[2]):
+            concepts = (self.image_set == index).nonzero()[:, 0]
+            of_set, count = active[:, :, index], counts[concepts, None]
+            chance[..., concepts] = torch.einsum("tfp,kp->tfk", of_set, mass[concepts] / count)
+            false[..., concepts] = torch.einsum("tfp,kp->tfk", of_set, 1 - present[concepts] / count)
         overlap = hits / (total + alarms).clamp(min=1e-12)
         expected = chance / (total + false).clamp(min=1e-12)
         score = (overlap - expected) / (1 - expected).clamp(min=1e-12)
@@ -118,7 +131,31 @@ def concept_scores(
     folds, seed : int
         How images are parted.
     """
-    tallies = tally(maps, masks, annotated, fold_of(len(maps), folds, seed), folds)
+    return score_features(maps, concept_regions(masks, annotated, fold_of(len(maps), folds, seed), folds))
+
+
+def score_features(maps: Tensor, regions: ConceptRegions) -> ConceptScores:
+    """`concept_scores` of features whose maps are (N, F, h, w), so many at once as fit in memory."""
+    size = max(1, LARGEST // regions.numbers_per_feature)
+    parts = [_score_features(maps[:, part], regions) for part in torch.arange(maps.shape[1]).split(size)]
+    return join_scores(parts)
+
+
+def join_scores(parts: Sequence[ConceptScores]) -> ConceptScores:
+    """The scores of features, of some after the other."""
+    return ConceptScores(
+        fis=torch.cat([part.fis for part in parts]),
+        std_error=torch.cat([part.std_error for part in parts]),
+        concept=torch.cat([part.concept for part in parts]),
+        selection_stability=torch.cat([part.selection_stability for part in parts]),
+        table=torch.cat([part.table for part in parts]),
+    )
+
+
+def _score_features(maps: Tensor, regions: ConceptRegions) -> ConceptScores:
+    """The same, of all at once."""
+    folds = len(regions.counts)
+    tallies = tally_features(maps, regions)
     all_folds = torch.arange(folds)
     table = tallies.scores(all_folds).nan_to_num(-torch.inf).amax(0)  # (F, K)
     scores, chosen = [], []
@@ -147,46 +184,111 @@ def fold_of(count: int, folds: int, seed: int) -> Tensor:
     return torch.empty(count, dtype=torch.long).index_put((order,), torch.arange(count) % folds)
 
 
+@frozen(eq=False, kw_only=True)
+class ConceptRegions:
+    """Where K concepts are in N images, and what follows from that alone.
+
+    Attributes
+    ----------
+    masks : Tensor, (N, K, P), bool
+    areas : Tensor, (N, K, P)
+        Of the instance that each cell belongs to, in cells; 0 elsewhere.
+    mean_area : Tensor, (K,)
+        Of the instances of each concept.
+    known : Tensor, (N, G)
+        1 where it is known whether concepts are there, else 0: in each of G sets of images.
+    image_set : Tensor, (K,)
+        Which of these is that of each concept.
+    fold : Tensor, (N,)
+    mass, present : Tensor, (S, K, P)
+        Sums of w and u.
+    counts : Tensor, (S, K)
+        Images in which a concept is known to be there or not.
+    """
+
+    masks: Tensor
+    areas: Tensor
+    mean_area: Tensor
+    known: Tensor
+    image_set: Tensor
+    fold: Tensor
+    mass: Tensor
+    present: Tensor
+    counts: Tensor
+
+    @property
+    def numbers_per_feature(self) -> int:
+        """How many numbers `Tallies.active` has of each feature."""
+        return len(self.counts) * len(SHARES) * self.known.shape[1] * self.masks.shape[2]
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The w, u and 1 - u of the images `rows`, where known: (n, K, P) each."""
+        known = self.known[rows][:, self.image_set, None]
+        inside = self.masks[rows].double() * known
+        return instance_shares(self.areas[rows], self.mean_area) * known, inside, known - inside
+
+
+def concept_regions(
+    masks: Tensor, annotated: Tensor | None, fold: Tensor, folds: int, size: int = 16
+) -> ConceptRegions:
+    """Masks (N, K, h, w) of concepts, bool, in folds (N,); see `concept_scores`."""
+    n, k = masks.shape[:2]
+    areas, mean_area = instance_areas(masks)
+    annotated = torch.ones(n, k, dtype=torch.bool) if annotated is None else annotated
+    known, image_set = annotated.unique(dim=1, return_inverse=True)
+    zeros = torch.zeros(folds, k, masks[0, 0].numel()).double()
+    regions = ConceptRegions(
+        masks=masks.flatten(2), areas=areas.flatten(2), mean_area=mean_area, known=known.double(),
+        image_set=image_set, fold=fold, mass=zeros, present=zeros.clone(),
+        counts=torch.zeros(folds, k).double().index_add(0, fold, annotated.double()),
+    )  # fmt: skip
+    for rows in torch.arange(n).split(size):
+        w, u, _ = regions.at(rows)
+        regions.mass.index_add_(0, fold[rows], w)
+        regions.present.index_add_(0, fold[rows], u)
+    return regions
+
+
 def tally(
-    maps: Tensor, masks: Tensor, annotated: Tensor | None, fold: Tensor, folds: int, size: int = 64
+    maps: Tensor, masks: Tensor, annotated: Tensor | None, fold: Tensor, folds: int, size: int = 16
 ) -> Tallies:
     """Everything that scores follow from, a batch at a time."""
-    n, f = maps.shape[:2]
-    k, cells = masks.shape[1], masks.shape[2] * masks.shape[3]
+    return tally_features(maps, concept_regions(masks, annotated, fold, folds, size), size)
+
+
+def tally_features(maps: Tensor, regions: ConceptRegions, size: int = 16) -> Tallies:
+    """The same for the maps (N, F, h, w) of features."""
     thresholds = levels(maps)  # (T, F)
-    weights = instance_weights(masks).flatten(2).double()  # (N, K, P)
-    inside = masks.flatten(2).double()
-    valid = torch.ones(n, k, dtype=torch.float64) if annotated is None else annotated.double()
-    t = len(thresholds)
-    shape = (folds, t, f)
-    hits, alarms = torch.zeros(*shape, k).double(), torch.zeros(*shape, k).double()
-    is_shared = bool((valid == valid[:, :1]).all())  # every concept in the same images
-    active = torch.zeros(*shape, 1 if is_shared else k, cells).double()
-    mass, present = torch.zeros(folds, k, cells).double(), torch.zeros(folds, k, cells).double()
-    counts = torch.zeros(folds, k).double().index_add(0, fold, valid)
-    mass.index_add_(0, fold, weights * valid[:, :, None])
-    present.index_add_(0, fold, inside * valid[:, :, None])
+    (t, f), folds = thresholds.shape, len(regions.counts)
+    (k, cells), sets = regions.masks.shape[1:], regions.known.shape[1]
+    counted = torch.zeros(folds, t * f, 2 * k).double()
+    active = torch.zeros(folds, t, f, sets, cells).double()
     for index in range(folds):
-        for rows in (fold == index).nonzero()[:, 0].split(size):
-            values = maps[rows].flatten(2).clamp(min=0)
-            included = valid[rows]
-            w, u = weights[rows] * included[:, :, None], (1 - inside[rows]) * included[:, :, None]
+        for rows in (regions.fold == index).nonzero()[:, 0].split(size):
+            w, _, outside = regions.at(rows)
+            inside_or_not = torch.cat([w, outside], 1).transpose(0, 1).flatten(1)  # (2 K, n P)
+            values = maps[rows].flatten(2).clamp(min=0).transpose(0, 1).flatten(1)  # (F, n P)
+            on = (values > thresholds[..., None]).double()
+            counted[index] += on.flatten(0, 1) @ inside_or_not.T
             for level in range(t):
-                on = (values > thresholds[level][None, :, None]).double()
-                hits[index, level] += torch.einsum("nfp,nkp->fk", on, w)
-                alarms[index, level] += torch.einsum("nfp,nkp->fk", on, u)
-                if is_shared:
-                    active[index, level, :, 0] += torch.einsum("nfp,n->fp", on, included[:, 0])
-                else:
-                    active[index, level] += torch.einsum("nfp,nk->fkp", on, included)
-    return Tallies(hits=hits, alarms=alarms, active=active, mass=mass, present=present, counts=counts)
+                of_image = on[level].view(f, len(rows), cells)
+                active[index, level] += torch.einsum("fnp,ng->fgp", of_image, regions.known[rows])
+    hits, alarms = counted.view(folds, t, f, 2, k).unbind(3)
+    return Tallies(
+        hits=hits, alarms=alarms, active=active, image_set=regions.image_set, mass=regions.mass,
+        present=regions.present, counts=regions.counts,
+    )  # fmt: skip
 
 
 def levels(maps: Tensor, shares: Sequence[float] = SHARES) -> Tensor:
     """The values that `shares` of all cells of each feature are above, (T, F); ties leave fewer above."""
-    flat = maps.transpose(0, 1).flatten(1).clamp(min=0).sort(1, descending=True).values
-    ranks = [min(flat.shape[1] - 1, max(1, round(share * flat.shape[1]))) for share in shares]
-    return flat[:, ranks].T
+    numbers = len(maps) * maps.shape[2] * maps.shape[3]
+    ranks = [min(numbers - 1, max(1, round(share * numbers))) for share in shares]
+    found = [
+        part.transpose(0, 1).flatten(1).clamp(min=0).sort(1, descending=True).values[:, ranks]
+        for part in maps.split(max(1, SORTED // numbers), 1)
+    ]
+    return torch.cat(found).T
 
 
 def instance_weights(masks: Tensor) -> Tensor:
@@ -194,18 +296,33 @@ def instance_weights(masks: Tensor) -> Tensor:
 
     An instance is a connected component of a mask.
     """
+    return instance_shares(*instance_areas(masks))
+
+
+def instance_shares(areas: Tensor, mean_area: Tensor) -> Tensor:
+    """The mean area (K,) over that of each cell's instance, (N, K, ...): 0 where there is none."""
+    mean_area = mean_area.view(-1, *[1] * (areas.ndim - 2))
+    return (mean_area / areas.double().clamp(min=1)).masked_fill_(areas == 0, 0)
+
+
+def instance_areas(masks: Tensor, size: int = 64) -> tuple[Tensor, Tensor]:
+    """The area of the instance that each cell of masks (N, K, h, w) belongs to; the mean of each concept."""
+    k, cells = masks.shape[1], masks.shape[2] * masks.shape[3]
+    areas = torch.zeros(masks.shape, dtype=torch.int16 if cells < 2**15 else torch.int32)
+    total, number = torch.zeros(k).double(), torch.zeros(k, dtype=torch.long)
     neighbors = np.zeros((3, 3, 3, 3), bool)
     neighbors[1, 1] = True  # within a mask alone
-    labels, count = ndimage.label(masks.numpy(), structure=neighbors)
-    instances = torch.from_numpy(labels.astype(np.int64))
-    area = torch.bincount(instances.flatten(), minlength=count + 1).double()
-    concept = torch.arange(masks.shape[1])[None, :, None, None].expand_as(instances)
-    owner = torch.zeros(count + 1, dtype=torch.long).index_put((instances.flatten(),), concept.flatten())
-    total = torch.zeros(masks.shape[1]).double().index_add(0, owner[1:], area[1:])
-    number = torch.bincount(owner[1:], minlength=masks.shape[1]).clamp(min=1)
-    share = (total / number)[owner] / area.clamp(min=1)
-    share[0] = 0
-    return share[instances]
+    for rows in torch.arange(len(masks)).split(size):
+        labels, count = ndimage.label(masks[rows].numpy(), structure=neighbors)
+        instances = torch.from_numpy(labels.astype(np.int64))
+        area = torch.bincount(instances.flatten(), minlength=count + 1)
+        area[0] = 0
+        areas[rows] = area[instances].to(areas.dtype)
+        concept = torch.arange(k)[None, :, None, None].expand_as(instances)
+        owner = torch.zeros(count + 1, dtype=torch.long).index_put((instances.flatten(),), concept.flatten())
+        total.index_add_(0, owner[1:], area[1:].double())
+        number += torch.bincount(owner[1:], minlength=k)
+    return areas, total / number.clamp(min=1)
 
 
 def on_grid(masks: Tensor, size: Sequence[int] = GRID) -> Tensor:

@@ -7,21 +7,29 @@ not beyond chance there is none: a unit without a phrase goes by its name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.data.captions.phrases import extract_phrases, tokenize
-from explainkit.data.types import Batch, ImageDataset
+from explainkit.data.types import Batch, Caption, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.display import markup
-from explainkit.explanations.factored_maps import map_blocks
-from explainkit.explanations.spatial import paste, resize
-from explainkit.metrics.concepts import FOLDS, GRID, concept_scores, on_grid
+from explainkit.metrics.concepts import (
+    FOLDS,
+    GRID,
+    concept_regions,
+    fold_of,
+    join_scores,
+    on_grid,
+    score_features,
+)
+from explainkit.questions.unit_maps import images_at_once, unit_maps
 
 MIN_STD_ERRORS = 4.0
 """Standard errors by which a score must be beyond chance: of five folds, they are uncertain themselves."""
@@ -158,15 +166,20 @@ def _name_each_unit(
     seed: int,
 ) -> Names:
     """The names of all units; those that are accepted become the units' phrases."""
-    batches = [
-        dataset.split(split).batch(ids)
-        for ids in torch.arange(min(images, len(dataset.split(split)))).split(64)
-    ]
-    first = _explain_strongest(explainer, dataset.split(split).batch(torch.zeros(1, dtype=torch.long)))
-    localized = first.maps is not None and first.units.pooling != "none"
-    concepts = find_concepts(batches, dataset, localized)
-    maps = torch.cat([_maps(_explain_strongest(explainer, batch), concepts.grid) for batch in batches])
-    scored = concept_scores(maps, concepts.masks, concepts.known, folds=folds, seed=seed)
+    source = dataset.split(split)
+    count = min(images, len(source))
+    first = _explain_strongest(explainer, source.batch(torch.zeros(1, dtype=torch.long)))
+    ids = torch.arange(count).split(images_at_once(first))
+
+    def batches() -> Iterator[Batch]:
+        return (source.batch(part) for part in ids)
+
+    concepts = find_concepts(batches(), dataset, first.maps is not None and first.units.pooling != "none")
+    regions = concept_regions(concepts.masks, concepts.known, fold_of(count, folds, seed), folds)
+    explain = partial(_explain_strongest, explainer)
+    scored = join_scores(
+        [score_features(maps, regions) for maps in unit_maps(explain, batches, count, first, concepts.grid)]
+    )
     units = explainer.units
     assert units is not None
     names = tuple(
@@ -198,7 +211,7 @@ def _name_each_unit(
         ).T
         phrases = tuple(name.phrase if name.accepted else None for name in names)
         explainer.units = evolve(units, phrases=phrases, phrase_scores=phrase_scores.contiguous())
-    return Names(explainer=explainer.card.title, units=names, candidates=concepts.names, images=len(maps))
+    return Names(explainer=explainer.card.title, units=names, candidates=concepts.names, images=count)
 
 
 @frozen(eq=False, kw_only=True)
@@ -228,19 +241,25 @@ def _explain_strongest(explainer: Explainer, batch: Batch) -> Explanations:
     return explainer.explain(batch, targets)
 
 
-def find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
+def find_concepts(batches: Iterable[Batch], dataset: ImageDataset, localized: bool) -> Concepts:
     """Parts, and attributes of parts; where there are no masks, what captions say of whole images."""
-    with_masks = batches[0].masks is not None and len(dataset.parts) > 0
-    if not with_masks and batches[0].captions is None:
-        raise InputError(
-            f"Expected data with masks of parts or with captions, to take names from; {dataset.name} has "
-            "neither."
-        )
-    grid = GRID if localized and with_masks else (1, 1)
-    masks = None
-    if with_masks:
-        masks = torch.cat([on_grid(batch.masks, grid) for batch in batches if batch.masks is not None])
-    mentioned, known = _mentions(batches, dataset)
+    on_grids: list[Tensor] = []
+    captions: list[Caption] = []
+    grid = (1, 1)
+    for index, batch in enumerate(batches):
+        if index == 0:
+            with_masks = batch.masks is not None and len(dataset.parts) > 0
+            if not with_masks and batch.captions is None:
+                raise InputError(
+                    f"Expected data with masks of parts or with captions, to take names from; {dataset.name} "
+                    "has neither."
+                )
+            grid = GRID if localized and with_masks else grid
+        if with_masks and batch.masks is not None:
+            on_grids.append(on_grid(batch.masks, grid))
+        captions += batch.captions or ()
+    masks = torch.cat(on_grids) if on_grids else None
+    mentioned, known = _mentions(captions, dataset)
     names, regions, annotated = [], [], []
     if masks is not None:
         for index, part in enumerate(dataset.parts):
@@ -278,9 +297,8 @@ def find_concepts(batches: list[Batch], dataset: ImageDataset, localized: bool) 
 Mentions = dict[tuple[str, str], Tensor]
 
 
-def _mentions(batches: list[Batch], dataset: ImageDataset) -> tuple[Mentions, Mentions]:
+def _mentions(captions: Sequence[Caption], dataset: ImageDataset) -> tuple[Mentions, Mentions]:
     """For each part and attribute: in which images it is said, and in which it is known from what is said."""
-    captions = [caption for batch in batches for caption in batch.captions or ()]
     count = len(captions)
     if not captions:
         return {}, {}
@@ -316,28 +334,3 @@ def _mentions_in_sentences(texts: list[str], dataset: ImageDataset) -> tuple[Men
         for phrase, noun in phrases:
             mentioned.setdefault((noun, phrase), torch.zeros(len(texts)).bool())[image] = True
     return mentioned, {name: torch.ones(len(texts)).bool() for name in mentioned}
-
-
-def _maps(explanations: Explanations, grid: tuple[int, int]) -> Tensor:
-    """How active each unit is on a grid over the image, (N, K, h, w): its score, where that is one cell."""
-    scores = explanations.scores.detach().float().cpu()
-    if grid == (1, 1) or explanations.maps is None:
-        return scores[..., None, None]
-    blocks = map_blocks(explanations.maps.detach())
-    return torch.cat([_on_grid(explanations, units, maps.float().cpu(), grid) for units, maps in blocks], 1)
-
-
-def _on_grid(explanations: Explanations, units: slice, maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The maps (N, k, h, w) of `units` on a grid over the image."""
-    if explanations.boxes is None:
-        cells = maps.shape[2] * maps.shape[3] / (grid[0] * grid[1])
-        return resize(maps, grid) / cells if cells < 1 else resize(maps, grid)
-    n, k = maps.shape[:2]
-    group = (
-        torch.zeros(k, dtype=torch.long)
-        if explanations.units.group is None
-        else explanations.units.group.cpu()[units]
-    )
-    boxes = explanations.boxes.detach().float().cpu()[:, group].flatten(0, 1)[:, None]
-    laid = paste(maps.flatten(0, 1)[:, None], boxes, explanations.images.shape[-2:], grid)
-    return laid.unflatten(0, (n, k))

@@ -174,7 +174,7 @@ def gather_distractors(
 def _images_at_once(distractors: Distractors) -> int:
     """How many images are searched at once: so few that maps of the distractors of each are not many."""
     maps = distractors.decomposition.maps
-    cells = 0 if maps is None else distractors.ids.shape[1] * maps[:1].numel()
+    cells = 0 if maps is None else distractors.ids.shape[1] * maps.shape[1:].numel()
     return max(1, min(16, LARGEST // max(1, cells)))
 
 
