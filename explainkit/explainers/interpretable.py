@@ -34,7 +34,7 @@ LARGEST_RANGES = 2**24
 """Most pairs of a class and a unit, 128 MiB, whose plausible scores `fit` keeps with the units; beyond,
 `counterfactual` computes them anew each time."""
 
-RANGE_BUDGET = 2**27
+RANGE_BUDGET = 3 * 2**25
 """Bytes of the histograms that plausible scores are read off."""
 
 RANGE_CHUNK = 2**20
@@ -332,8 +332,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         """Which scores are plausible: 5 % and 95 % quantiles on (training) images of each class, (2, C, K).
 
         Of labels, those of images without and with each, (2, 2 C, K). Of a class without images anything is
-        plausible that is of others. As exact as `Quantiles` of 128 MiB: 256 bins for up to 2^18 pairs of a
-        class and a unit, 32 for 1,000 classes and 2,048 units.
+        plausible that is of others. As exact as `Quantiles` of 96 MiB: 256 bins for up to 196,608 pairs of a
+        class and a unit, 24 for 1,000 classes and 2,048 units.
         """
         batches = dataset.batches("train", BATCH_SIZE) if isinstance(dataset, ImageDataset) else [dataset]
         with isolated(self) as explainer, torch.no_grad():

@@ -136,9 +136,10 @@ def concept_scores(
 
 def score_features(maps: Tensor, regions: ConceptRegions) -> ConceptScores:
     """`concept_scores` of features whose maps are (N, F, h, w), so many at once as fit in memory."""
-    size = max(1, LARGEST // regions.numbers_per_feature)
-    parts = [_score_features(maps[:, part], regions) for part in torch.arange(maps.shape[1]).split(size)]
-    return join_scores(parts)
+    features = torch.arange(maps.shape[1])
+    count = -(-len(features) * regions.numbers_per_feature // LARGEST)  # rounded up
+    parts = features.tensor_split(min(count, len(features))) if len(features) else [features]
+    return join_scores([_score_features(maps[:, part], regions) for part in parts])
 
 
 def join_scores(parts: Sequence[ConceptScores]) -> ConceptScores:
@@ -284,11 +285,14 @@ def levels(maps: Tensor, shares: Sequence[float] = SHARES) -> Tensor:
     """The values that `shares` of all cells of each feature are above, (T, F); ties leave fewer above."""
     numbers = len(maps) * maps.shape[2] * maps.shape[3]
     ranks = [min(numbers - 1, max(1, round(share * numbers))) for share in shares]
+    positions = [numbers - 1 - rank for rank in ranks]  # from the least
     found = [
-        part.transpose(0, 1).flatten(1).clamp(min=0).sort(1, descending=True).values[:, ranks]
+        np.partition(part.detach().transpose(0, 1).flatten(1).clamp(min=0).numpy(), positions, 1)[
+            :, positions
+        ]
         for part in maps.split(max(1, SORTED // numbers), 1)
     ]
-    return torch.cat(found).T
+    return torch.from_numpy(np.concatenate(found)).T
 
 
 def instance_weights(masks: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from explainkit.explanations.spatial import best_cells, is_localized
 EXEMPLARS = 3
 """Images that are kept of each unit and class."""
 
-CHUNK = 2**23
+CHUNK = 2**22
 """Most scores that are sorted at once."""
 
 Layout = tuple[torch.Size, torch.Size | None]
@@ -23,7 +23,7 @@ Layout = tuple[torch.Size, torch.Size | None]
 
 
 class Exemplars:
-    """The images of M classes with the largest scores of K units, in 30 bytes for each class and unit.
+    """The images of M classes with the largest scores of K units, in 27 to 30 bytes for each class and unit.
 
     Boxes are 24 bytes more; where maps lie over the whole image, and all images are of one size, they follow
     from cells and are made at the end.
@@ -34,13 +34,14 @@ class Exemplars:
         self.layout = _layout_of(explanations)
         self.best = torch.full(shape, -torch.inf)
         self.ids = torch.full(shape, -1, dtype=torch.int32)
-        self.places = torch.zeros(shape, dtype=torch.int16)  # of a map without a place: -1 - cell
+        self.places = torch.zeros(shape, dtype=torch.int8)  # of a map without a place: -1 - cell
         self.boxes = torch.zeros(*shape, 4, dtype=torch.int16) if self.layout is None else None
 
     def add(self, explanations: Explanations, row: Tensor, ids: Tensor) -> None:
         """Keep the images of each class `row` (N,) with the largest score of each unit, each image once."""
         if self.layout is not None and _layout_of(explanations) != self.layout:
-            self.boxes, self.layout = self._boxes_by_layout(self.layout), None
+            self.boxes = self._boxes_by_layout(self.layout, torch.arange(len(self.ids)))
+            self.layout = None
         cells, has_place = _best_cells(explanations)
         boxes = None
         if self.boxes is not None:
@@ -54,14 +55,21 @@ class Exemplars:
 
     def finish(self, seen: Tensor, columns: int, split: str, pictures: Mapping[int, Tensor]) -> Examples:
         """Those of the classes in the rows `seen`; nothing can be added afterwards."""
-        self.best = self.best[:0]
-        boxes = self.boxes if self.layout is None else self._boxes_by_layout(self.layout)
+        self.drop_scores()
+        boxes = self.boxes if self.layout is None else self._boxes_by_layout(self.layout, seen)
         assert boxes is not None
-        places = self.places[seen]
+        self.boxes = None
+        if len(seen) < len(self.ids):  # else nothing is copied
+            boxes = boxes if self.layout is not None else boxes[seen]
+            self.ids, self.places = self.ids[seen], self.places[seen]
+        cells = self.places.where(self.places >= 0, -1 - self.places)
         return Examples(
-            ids=self.ids[seen], cells=torch.where(places < 0, -1 - places, places), boxes=boxes[seen],
-            columns=columns, split=split, pictures=pictures,
-        )  # fmt: skip
+            ids=self.ids, cells=cells, boxes=boxes, columns=columns, split=split, pictures=pictures
+        )
+
+    def drop_scores(self) -> None:
+        """Free what is needed to add, and no longer to `finish`."""
+        self.best = self.best[:0].clone()
 
     def _add_part(
         self, scores: Tensor, places: Tensor, boxes: Tensor | None, row: Tensor, ids: Tensor
@@ -93,15 +101,16 @@ class Exemplars:
             old = self.boxes[groups].gather(1, kept[..., None].expand(-1, -1, -1, 4))
             self.boxes = _write(self.boxes, groups, torch.where(is_new[..., None], boxes[image, unit], old))
 
-    def _boxes_by_layout(self, layout: Layout) -> Tensor:
-        """The boxes of all exemplars in images of one layout, (M, E, K, 4); 0 where there is none."""
-        largest = max(*layout[0], 0) if len(layout[0]) else 0
-        boxes = torch.zeros(*self.places.shape, 4, dtype=_integers_to(largest))
-        for index, places in enumerate(self.places):
-            cells, has_place = torch.where(places < 0, -1 - places, places).long(), places >= 0
-            frame = _whole(layout[0]).expand(*cells.shape, 4)
-            found = _boxes_around(cells, has_place, frame, layout)
-            boxes[index] = found.masked_fill((self.ids[index] < 0)[..., None], 0)
+    def _boxes_by_layout(self, layout: Layout, rows: Tensor) -> Tensor:
+        """The boxes of exemplars in images of one layout, (M, E, K, 4); 0 where there is none."""
+        dtype = _integers_to(max(layout[0], default=0))
+        boxes = torch.zeros(len(rows), *self.places.shape[1:], 4, dtype=dtype)
+        frame = _whole(layout[0])
+        for index, row in enumerate(rows.tolist()):
+            places = self.places[row].long()
+            cells = torch.where(places < 0, -1 - places, places)
+            around = _boxes_around(cells, places >= 0, frame.expand(*cells.shape, 4), layout)
+            boxes[index] = around.masked_fill_((self.ids[row] < 0)[..., None], 0)
         return boxes
 
 
@@ -144,7 +153,7 @@ def _boxes_around(cells: Tensor, has_place: Tensor, frames: Tensor, layout: Layo
     """A box of three cells a side around each cell (..., 4); of the image where there is no place."""
     whole = _whole(layout[0])
     if layout[1] is None or not layout[0]:
-        return whole.long().expand(*cells.shape, 4)
+        return whole.long().expand(*cells.shape, 4).clone()
     h, w = layout[1]
     x, y = (cells % w).float(), torch.div(cells, w, rounding_mode="floor").float()
     steps = (frames[..., 2:] - frames[..., :2]) / torch.tensor([w, h])
@@ -164,8 +173,8 @@ def _first_occurrences(ids: Tensor) -> Tensor:
 
 
 def _integers_to(largest: int) -> torch.dtype:
-    """The smallest integers of 16 bits or more that hold `largest` and its negative."""
-    dtypes = (torch.int16, torch.int32)
+    """The smallest integers that hold `largest` and its negative."""
+    dtypes = (torch.int8, torch.int16, torch.int32)
     return next((dtype for dtype in dtypes if largest < torch.iinfo(dtype).max), torch.int64)
 
 

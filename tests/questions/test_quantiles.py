@@ -37,7 +37,7 @@ def walked(quantiles, stream, share):
     """One quantile, bin by bin: as far into the bin that reaches the rank as the rank is into its count."""
     low, high = quantiles.low[stream].item(), quantiles.high[stream].item()
     rank = share * quantiles.counts[stream].sum().item()
-    edge = quantiles.center[stream].item() - quantiles.bins // 2 * quantiles.width[stream].item()
+    edge = quantiles.center[stream].item() + quantiles.first[stream].item() * quantiles.width[stream].item()
     passed = 0.0
     for count in quantiles.counts[stream].tolist():
         if count and passed + count >= rank:
