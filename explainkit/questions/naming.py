@@ -7,7 +7,7 @@ not beyond chance there is none: a unit without a phrase goes by its name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
