@@ -62,7 +62,13 @@ class Filters(nn.Module):
 class FilterExplainer(ek.InterpretableExplainer[Filters]):
     """An explainer of `Filters`."""
 
-    card = ek.Card(title="Filters", citation="none", additivity="exact", unit_kind="filters")
+    card = ek.Card(
+        title="Filters",
+        citation="none",
+        additivity="exact",
+        unit_kind="filters",
+        learns_from="training images",
+    )
 
     def build(self, task: Task) -> Filters:
         """A fresh network."""
