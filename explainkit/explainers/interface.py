@@ -357,7 +357,7 @@ class Explainer(ABC):
             How many images are explained at once.
         **settings
             The methods' own: of ``"score-edit"`` `norm`, `margin` and `prove`, see
-            `explainkit.questions.counterfactual_search.ScoreEdit`.
+            `explainkit.questions.score_edit_method.ScoreEdit`.
 
         Raises
         ------

@@ -129,7 +129,7 @@ def explainkit_counterfactual_methods() -> list[Offer]:
         Offer(
             "score-edit",
             "The least change of the scores, within what is plausible",
-            "explainkit.questions.counterfactual_search:ScoreEdit",
+            "explainkit.questions.score_edit_method:ScoreEdit",
         ),
         Offer(
             "region-swap",
