@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import AdditivityError, InputError
+from explainkit.explanations.absent_images import absent_images, are_absent, move_images, select_images
 from explainkit.explanations.concatenation import PER_IMAGE, checked_parts, concatenate
 from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition
@@ -61,7 +62,8 @@ class Explanations:
     units : Units
     classes : tuple of str, C
     images : Tensor, (N, 3, H, W), or rows of a table (N, F)
-        By reference. Rows have no places: their explanations have no maps and no saliency.
+        By reference; NaN where they are left out. Rows have no places: their explanations have no maps and
+        no saliency.
     additivity : {"exact", "approximate", "none"}
         Whether contributions add up to the logit.
     provenance : Provenance
@@ -177,6 +179,11 @@ class Explanations:
         return self.images.ndim == 2
 
     @property
+    def has_images(self) -> bool:
+        """Whether the images are there: where they are left out, `images` are NaN of their shape."""
+        return not are_absent(self.images)
+
+    @property
     def unit(self) -> str:
         """What the contributions are measured in, such as ``"logit"``, ``"probability"``, ``"gradient"``."""
         return "gradient" if self.additivity == "none" else self.decision.unit
@@ -207,6 +214,7 @@ class Explanations:
         columns: dict[str, Any] = {
             name: value[rows] for name in PER_IMAGE if (value := getattr(self, name)) is not None
         }
+        columns["images"] = select_images(self.images, rows)
         columns["diagnostics"] = {name: value[rows] for name, value in self.diagnostics.items()}
         if self.ids is not None:
             columns["ids"] = tuple(self.ids[row] for row in rows.tolist())
@@ -337,11 +345,16 @@ class Explanations:
         """The same without places: all numbers and words, and no saliency."""
         return without_maps(self)
 
+    def without_images(self) -> Explanations:
+        """The same without images, which are NaN then: all numbers, words and places, drawn on gray."""
+        return evolve(self, images=absent_images(self.images.shape, self.images))
+
     def to(self, device: torch.device | str) -> Explanations:
         """The same with tensors on `device`; the decomposition of all classes stays behind."""
         columns: dict[str, Any] = {
             name: value.to(device) for name in PER_IMAGE if (value := getattr(self, name)) is not None
         }
+        columns["images"] = move_images(self.images, device)
         columns["diagnostics"] = {name: value.to(device) for name, value in self.diagnostics.items()}
         return evolve(self, **columns, units=self.units.to(device), decomposition=None)
 
@@ -357,7 +370,14 @@ class Explanations:
         """
         return concatenate(checked_parts(list(parts)))
 
-    def save(self, path: str | Path, *, maps: int | None = 10, dtype: torch.dtype = torch.float16) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        maps: int | None = 10,
+        dtype: torch.dtype = torch.float16,
+        images: bool = True,
+    ) -> Path:
         """Write one safetensors file, whole or not at all, and return its path.
 
         Parameters
@@ -367,8 +387,12 @@ class Explanations:
             distributed sum. ``None``: all of them.
         dtype : torch.dtype
             Of the maps alone; every sum still holds. Factors of maps are saved as they are.
+        images : bool
+            Whether the images are in the file; without them it is as `without_images` says.
         """
-        return save_explanations(self, Path(path), maps=maps, dtype=dtype)
+        return save_explanations(
+            self if images else self.without_images(), Path(path), maps=maps, dtype=dtype
+        )
 
     @staticmethod
     def load(path: str | Path) -> Explanations:

@@ -10,6 +10,7 @@ from attrs import evolve
 from torch import Tensor
 
 from explainkit.errors import InputError
+from explainkit.explanations.absent_images import concat_images
 from explainkit.explanations.decomposition import concat
 from explainkit.explanations.factored_maps import concat_maps
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
 
 PER_IMAGE = (
-    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "foils", "map_units",
+    "logits", "targets", "base", "scores", "weights", "maps", "boxes", "foils", "map_units",
     "remainder_map", "image_index",
 )  # fmt: skip
-"""Columns of explanations that have a row an image."""
+"""Columns of explanations that have a row an image, beside the images."""
 
 
 def concatenate(batches: Sequence[Explanations]) -> Explanations:
@@ -34,6 +35,7 @@ def concatenate(batches: Sequence[Explanations]) -> Explanations:
     }
     if batches[0].maps is not None:
         columns["maps"] = concat_maps([batch.maps for batch in batches if batch.maps is not None])
+    columns["images"] = concat_images([batch.images for batch in batches])
     columns["diagnostics"] = {
         name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in batches[0].diagnostics
     }
@@ -51,6 +53,8 @@ def checked_parts(parts: Sequence[Explanations]) -> list[Explanations]:
     if not parts:
         raise InputError("Expected at least one batch of explanations; got none.")
     first, numbered, start = parts[0], [], 0
+    if len({part.has_images for part in parts if len(part)}) > 1:
+        raise InputError("Expected images in all explanations or in none; got both. Call without_images().")
     has_several = any(part.image_index is not None for part in parts)
     for part in parts:
         for what, one, other in (

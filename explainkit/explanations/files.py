@@ -13,6 +13,7 @@ from attrs import asdict, fields
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
+from explainkit.explanations.absent_images import absent_images
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
 from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps
@@ -40,6 +41,9 @@ LARGEST_WEIGHTS = 4_000_000
 
 LARGEST_WORK, WORK_PER_BYTE = 2**24, 16
 """Numbers that it may take to show what a file holds: so many, and so many for each of its bytes."""
+
+PIXELS_PER_BYTE = 2**14
+"""Pixels of images that are left out, for each byte of a file: a saliency of all is as large as they are."""
 
 EXPLANATIONS: Mapping[str, type | UnionType] = {
     "classes": list, "additivity": str, "units": dict, "provenance": dict, "decision": dict,
@@ -77,7 +81,8 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
     if explanations.maps is not None:
         tensors |= _pack_maps(explanations.maps, dtype)
     tensors |= {f"diagnostics.{name}": value for name, value in explanations.diagnostics.items()}
-    tensors["images"] = _as_bytes(explanations.images)
+    if explanations.has_images:
+        tensors["images"] = as_levels(explanations.images)
     decomposition = explanations.decomposition
     if decomposition is not None and (weights := _all_weights(explanations, decomposition)) is not None:
         tensors |= {"decomposition.weights": weights, "decomposition.bias": decomposition.bias}
@@ -90,6 +95,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
         "units": unit_facts,
         "provenance": provenance,
         "ids": explanations.ids,
+        "image_shape": list(explanations.images.shape[1:]),
     }
     facts["digest"] = content_digest(facts, tensors)
     write(path, pack(tensors, facts))
@@ -115,11 +121,14 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
     check_kinds(facts["provenance"], PROVENANCE)
     provenance = {name: facts["provenance"][name] for name in PROVENANCE}
     digest = provenance.pop("digest")
-    logits = tensors["logits"]
+    logits, images = tensors["logits"], tensors.get("images")
+    if images is None:
+        check_kinds(facts, {"image_shape": list})
+        images = absent_images((len(logits), *facts["image_shape"]), logits)
     optional = ("boxes", "foils", "map_units", "remainder_map", "image_index")
     return dict(
         logits=logits, targets=tensors["targets"], base=tensors["base"], scores=tensors["scores"],
-        weights=tensors["weights"], images=_from_bytes(tensors["images"], logits.dtype),
+        weights=tensors["weights"], images=from_levels(images, logits.dtype),
         classes=checked_names(facts["classes"]), additivity=facts["additivity"],
         decision=Decision(**facts["decision"]), ids=None if facts["ids"] is None else tuple(facts["ids"]),
         units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
@@ -155,7 +164,11 @@ def _check_results(explanations: Explanations, size: int) -> None:
 
     Saliency holds a map of the image for each group, and spreads cells over pixels along each side.
     """
-    check_finite({name: getattr(explanations, name) for name in ("images", "contributions", "residual")})
+    check_finite({name: getattr(explanations, name) for name in ("contributions", "residual")})
+    if explanations.has_images:
+        check_finite({"images": explanations.images})
+    else:
+        _check_absent(explanations.images, size)
     groups = 0 if explanations.boxes is None else explanations.boxes.shape[1]
     if explanations.is_tabular:
         return
@@ -169,6 +182,13 @@ def _check_results(explanations: Explanations, size: int) -> None:
         work += math.prod(explanations.maps.shape) + len(explanations) * max(1, groups) * pairs
     if work > LARGEST_WORK + WORK_PER_BYTE * size:
         raise InputError(f"expected maps that can be shown; these of {size:,} bytes would take {work:,}")
+
+
+def _check_absent(images: Tensor, size: int) -> None:
+    """Refuse images said to be so large that what is drawn over them takes far more than `size` bytes."""
+    pixels = math.prod(images.shape) // max(images.shape[1], 1)
+    if pixels > LARGEST_WORK + PIXELS_PER_BYTE * size:
+        raise InputError(f"expected images that can be drawn over; got {tuple(images.shape)} by {size:,} bytes")
 
 
 def _all_weights(explanations: Explanations, decomposition: Decomposition) -> Tensor | None:
@@ -216,13 +236,14 @@ def _unpack_maps(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> UnitMaps 
     return maps.to(dtype) * peak.to(dtype)[:, :, None, None]
 
 
-def _as_bytes(images: Tensor) -> Tensor:
+def as_levels(images: Tensor) -> Tensor:
     """Images that came from bytes as bytes again, others as they are: either way without loss."""
     levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
     return levels if torch.equal(levels.to(images.dtype) / 255, images) else images
 
 
-def _from_bytes(images: Tensor, dtype: torch.dtype) -> Tensor:
+def from_levels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `as_levels` made bytes of."""
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images
 
 

@@ -18,6 +18,8 @@ from explainkit.rendering.pictures import Pixels, common_grid, overlay, pixels, 
 TITLE_Y = 1.0
 """Where titles stand above axes, in shares of their height: given, matplotlib need not measure every tick."""
 
+ABSENT = "the image was left out"
+
 FOR, AGAINST, NEUTRAL = "#b2182b", "#2166ac", "#71717a"
 
 
@@ -64,8 +66,15 @@ def show_image(explanation: Explanation, axes: Axes) -> None:
         title = f"{legible(explanation.prediction_name)}\nexplained: {title}"
     axes.set_title(f"{title}{foil}", fontsize=9, y=TITLE_Y, parse_math=False)
     axes.set_axis_off()
-    if note := channels_note(explanation.image.shape[0]):
+    if note := image_note(explanation):
         axes.text(0.5, -0.02, note, ha="center", va="top", fontsize=7, transform=axes.transAxes)
+
+
+def image_note(explanation: Explanation) -> str:
+    """What is said beside the image: that it is left out, or which of its channels are shown."""
+    if not explanation.batch.has_images:
+        return ABSENT
+    return channels_note(explanation.image.shape[0])
 
 
 def show_evidence(explanation: Explanation, axes: Axes) -> None:

@@ -16,13 +16,12 @@ from torch import Tensor
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
-from explainkit.explanations.colors import channels_note
 from explainkit.explanations.counterfactuals import Counterfactual, Counterfactuals
 from explainkit.explanations.sentences import percent
 from explainkit.explanations.serialization import write
 from explainkit.explanations.single import Evidence, Explanation
 from explainkit.explanations.units import UnitPicture
-from explainkit.rendering.figures import drawn
+from explainkit.rendering.figures import drawn, image_note
 from explainkit.rendering.pictures import (
     common_grid,
     crop,
@@ -123,7 +122,7 @@ def report(
     labels = _labels_by_explanation(labels, columns[0])
     if labels is not None and len(labels) != len(columns[0]):
         raise InputError(f"Expected one label an image; got {len(labels)} for {len(columns[0])}.")
-    if any(_are_different(column.images, columns[0].images) for column in columns[1:]):
+    if any(_are_different(column, columns[0]) for column in columns[1:]):
         raise InputError("Expected explanations of the same images; these are of different ones.")
     heads = names or [column.provenance.explainer for column in columns]
     text = page(
@@ -139,9 +138,11 @@ def _write_page(text: str, path: str | Path) -> Path:
     return path
 
 
-def _are_different(one: Tensor, other: Tensor) -> bool:
-    """Whether images are not the same ones; precision and device are no matter."""
-    return one.shape != other.shape or not one.float().cpu().allclose(other.float().cpu(), atol=1e-2)
+def _are_different(one: Explanations, other: Explanations) -> bool:
+    """Whether images are not the same ones, as far as they are there; precision and device are no matter."""
+    if one.images.shape == other.images.shape and one.has_images and other.has_images:
+        return not one.images.float().cpu().allclose(other.images.float().cpu(), atol=1e-2)
+    return one.images.shape != other.images.shape
 
 
 def page(
@@ -237,7 +238,7 @@ def _image_row(
     limits = _limits(explanations, grids)
     return {
         "image": None if is_tabular else data_uri(pixels(first.image)),
-        "channels": "" if is_tabular else channels_note(first.image.shape[0]),
+        "note": "" if is_tabular else image_note(first),
         "columns": _columns(first) if is_tabular else [],
         "label": label,
         "predicted": first.prediction_name,
@@ -257,6 +258,8 @@ def _image_row(
 
 def _columns(row: Explanation) -> list[tuple[str, float]]:
     """The columns of a row of a table, named as the units are where there is one for each."""
+    if not row.batch.has_images:
+        return []
     values, names = row.image.tolist(), row.batch.units.names
     column_names = names if len(names) == len(values) else [f"column {index}" for index in range(len(values))]
     return list(zip(column_names, values, strict=True))

@@ -20,6 +20,9 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 SLACK = 1e-2
 """How far outside [0, 1] the values of a picture may be, as swaps and resizing leave them."""
 
+BLANK = 0.92
+"""The gray that stands for an image that is left out."""
+
 GRID = (8, 8)
 """The common grid on which maps of different methods are compared: logit per cell."""
 
@@ -28,10 +31,11 @@ def pixels(image: Tensor, side: int = 224) -> Pixels:
     """An image (D, H, W) as (side', side'', 3) bytes, its longer edge at least `side`.
 
     Values in [0, 1] are shown as they are; others, which no file has, from the least to the largest. One
-    channel is gray, and of more than three the first three are shown.
+    channel is gray, and of more than three the first three are shown. Images that are left out are blank.
     """
     height, width = image.shape[-2:]
     image = as_rgb(image.detach().cpu().float())
+    image = torch.where(image.isnan(), BLANK, image)
     low, high = (value.item() for value in image.aminmax())
     if low < -SLACK or high > 1 + SLACK:
         image = (image - low) / max(high - low, 1e-12)
