@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow fuzz soak check clean
+.PHONY: install demo test test-slow fuzz soak schemas check clean
 
 install: .venv/.installed
 
@@ -25,6 +25,9 @@ fuzz: install
 
 soak: install
 	$(BIN)/python benchmarks/soak.py --threads 8 --calls 50
+
+schemas: install
+	$(BIN)/python -m explainkit.testing.json_schemas docs/schemas
 
 check: install
 	$(BIN)/ruff check .

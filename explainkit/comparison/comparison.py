@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from attrs import evolve, field, frozen
@@ -16,10 +16,13 @@ from explainkit.data.types import Batch, ImageDataset
 from explainkit.explainers.card import Question
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
+from explainkit.explanations.class_json import ClassFacts
 from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.counterfactuals import Counterfactuals
 from explainkit.explanations.display import rendering
-from explainkit.explanations.single import Explanation
+from explainkit.explanations.json_values import schema_name
+from explainkit.explanations.serialization import SCHEMA
+from explainkit.explanations.single import ExplanationFacts
 from explainkit.metrics.results import MetricTable
 from explainkit.metrics.table import evaluate_explanations
 
@@ -37,6 +40,18 @@ WITHOUT_SCENES = (
     "backward-passes",
 )
 """The metrics that need no more than images, and masks where there are any."""
+
+
+class ComparisonFacts(TypedDict):
+    """What several explainers say of the same images, by the explainers' names, and their metrics."""
+
+    schema: str
+    explanations: dict[str, list[ExplanationFacts]]
+    failures: dict[str, str]
+    labels: list[str] | None
+    class_explanations: dict[str, list[ClassFacts]]
+    counterfactuals: dict[str, list[dict[str, Any]]]
+    metrics: dict[str, Any]
 
 
 @frozen(eq=False, kw_only=True)
@@ -170,12 +185,13 @@ class Comparison:
 
     def to_json(self) -> str:
         """Explanations (sums and strongest units) and metrics as JSON, for other programs."""
-        facts = {
+        facts: ComparisonFacts = {
+            "schema": f"{schema_name(Comparison)}/{SCHEMA}",
             "explanations": {
-                name: [_facts(item) for item in items] for name, items in self.explanations.items()
+                name: [item.facts() for item in items] for name, items in self.explanations.items()
             },
             "failures": self.failures,
-            "labels": self.labels,
+            "labels": None if self.labels is None else list(self.labels),
             "class_explanations": {
                 name: [item.facts() for item in items] for name, items in self.class_explanations.items()
             },
@@ -206,29 +222,3 @@ class _BatchSplit:
             images=batch.images[ids], labels=batch.labels[ids], ids=ids,
             masks=None if batch.masks is None else batch.masks[ids],
         )  # fmt: skip
-
-
-def _facts(item: Explanation) -> dict[str, Any]:
-    strongest = item.top(10)
-    return {
-        "target": item.target_name,
-        "foil": item.foil_name,
-        "prediction": item.prediction_name,
-        "additivity": item.batch.additivity,
-        "explained_output": item.explained_output,
-        "base": item.base,
-        "residual": item.residual,
-        "sentence": item.sentence(),
-        "evidence": [
-            {
-                "unit": unit.unit,
-                "name": unit.name,
-                "phrase": unit.phrase,
-                "score": unit.score,
-                "weight": unit.weight,
-                "contribution": unit.contribution,
-            }
-            for unit in strongest
-        ],
-        "others": item.contributions.sum().item() - sum(unit.contribution for unit in strongest),
-    }

@@ -11,41 +11,30 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from explainkit.errors import AdditivityError, InputError
-from explainkit.explanations.absent_images import absent_images, are_absent, move_images, select_images
+from explainkit.errors import InputError
+from explainkit.explanations.additivity import check_sums
 from explainkit.explanations.concatenation import PER_IMAGE, checked_parts, concatenate
 from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition
 from explainkit.explanations.display import markup
 from explainkit.explanations.factored_maps import UnitMaps
 from explainkit.explanations.files import load_explanations, save_explanations
+from explainkit.explanations.images import absent_images, are_absent, move_images, select_images
 from explainkit.explanations.interventions import UnitScore, intervene
+from explainkit.explanations.json_explanations import ExplanationsJson
+from explainkit.explanations.json_pictures import IMAGES_FORM
 from explainkit.explanations.kept_maps import keep_strongest_maps, without_maps
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.single import Explanation
 from explainkit.explanations.spatial import is_localized, resize, saliency_grid
+from explainkit.explanations.strongest import Top, strongest
+from explainkit.explanations.tables import ExplanationTables
 from explainkit.explanations.units import Units
 from explainkit.explanations.validation import as_names, check_explanations, foil_indices
 
 
 @frozen(eq=False, kw_only=True)
-class Top:
-    """The k strongest units of each image, and what all others add, so that sums still hold.
-
-    Attributes
-    ----------
-    unit : Tensor, (N, k), int64
-    contribution : Tensor, (N, k)
-    remainder : Tensor, (N,)
-    """
-
-    unit: Tensor
-    contribution: Tensor
-    remainder: Tensor
-
-
-@frozen(eq=False, kw_only=True)
-class Explanations:
+class Explanations(ExplanationsJson, ExplanationTables):
     """Why each of N images got the logit that its target has: a sum over K units.
 
     ``logits[n, targets[n]] = base[n] + contributions[n].sum() + residual[n]``; with `foils`, the left side
@@ -104,7 +93,7 @@ class Explanations:
     weights: Tensor
     units: Units
     classes: tuple[str, ...] = field(converter=as_names)
-    images: Tensor = field(repr=False)
+    images: Tensor = field(repr=False, metadata=IMAGES_FORM)
     additivity: Additivity
     provenance: Provenance = field(repr=False)
     maps: UnitMaps | None = field(default=None, repr=False)
@@ -239,19 +228,7 @@ class Explanations:
         InputError
             Where no sum is claimed, so that there is nothing to check.
         """
-        residual = self.residual
-        if residual is None:
-            raise InputError(f"{self.provenance.explainer} claims no sum: there is nothing to check.")
-        scale = torch.maximum(self.logits.abs().amax(1), self.contributions.abs().sum(1))
-        worst = (residual.abs() - 1e-4 * scale).argmax() if len(self) else None
-        if worst is not None and not residual[worst].abs() <= 1e-4 * scale[worst]:  # NaN does not pass
-            output, gap = self.explained_output[worst].item(), residual[worst].item()
-            quantity = "logit" if self.foils is None else "margin"
-            raise AdditivityError(
-                f"Image {int(worst)}: base and contributions come to {output - gap:.6g}, the "
-                f"{quantity} is {output:.6g}; the residual {gap:.3g} is over "
-                f"1e-4 of {scale[worst].item():.3g} (additivity {self.additivity!r}, {self.logits.dtype})."
-            )
+        check_sums(self)
         return self
 
     def saliency(self, size: Sequence[int] | None = None) -> Tensor:
@@ -285,11 +262,7 @@ class Explanations:
 
     def top(self, k: int) -> Top:
         """The `k` largest contributions of each image, for or against, and the sum of all others."""
-        k = min(max(k, 0), self.contributions.shape[1])
-        unit = self.contributions.abs().topk(k, dim=1).indices
-        contribution = self.contributions.gather(1, unit)
-        remainder = self.contributions.sum(1) - contribution.sum(1)
-        return Top(unit=unit, contribution=contribution, remainder=remainder)
+        return strongest(self.contributions, k)
 
     def contrast(self, foils: Tensor | Sequence[int | str] | int | str) -> Explanations:
         """Why the target rather than `foils` (one an image, or one for all): sums to the margin.

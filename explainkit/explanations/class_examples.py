@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
+from explainkit.explanations.class_json import PICTURES_BY_ID
+from explainkit.explanations.json_values import JsonValue
 from explainkit.explanations.units import UnitPicture
 
 
 @frozen(eq=False, kw_only=True)
-class Examples:
+class Examples(JsonValue):
     """Images of each class with the largest score of each unit, at most E, each image once.
 
     Kept in integers as small as hold them: 14 bytes for each in all, with int32 for ids and int16 for places
@@ -37,7 +39,7 @@ class Examples:
     _boxes: Tensor
     columns: int
     split: str
-    pictures: Mapping[int, Tensor]
+    pictures: Mapping[int, Tensor] = field(metadata=PICTURES_BY_ID)
 
     @property
     def ids(self) -> Tensor:

@@ -6,9 +6,8 @@ stays in the algebra, and can be checked as any other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import evolve, field, frozen
@@ -17,14 +16,17 @@ from torch import Tensor
 from explainkit.errors import AdditivityError, InputError
 from explainkit.explanations.class_contributions import ClassContributions
 from explainkit.explanations.class_examples import Examples
+from explainkit.explanations.class_json import ClassExplanationsJson, ClassFacts, class_facts
 from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.display import figure, markup
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.sentences import class_sentence
+from explainkit.explanations.tables import class_frame
 from explainkit.explanations.units import UnitPicture, Units
 from explainkit.explanations.validation import class_index
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 
@@ -72,7 +74,7 @@ class ClassEvidence:
 
 
 @frozen(eq=False, kw_only=True)
-class ClassExplanations:
+class ClassExplanations(ClassExplanationsJson):
     """What M classes are to a model of C classes and K units.
 
     Attributes
@@ -198,9 +200,9 @@ class ClassExplanations:
     def _repr_html_(self) -> str:
         return markup(self)
 
-    def to_json(self) -> str:
-        """All classes, their strongest units and sums, as JSON."""
-        return json.dumps([item.facts() for item in self], indent=1, allow_nan=False, ensure_ascii=False)
+    def to_pandas(self) -> pandas.DataFrame:
+        """As a data frame, a row for each class and unit; MissingPackageError without pandas."""
+        return class_frame(self)
 
 
 @frozen(eq=False, kw_only=True)
@@ -339,17 +341,9 @@ class ClassExplanation:
         """The class in words: what it mostly is to the model, and what is evidence against it."""
         return class_sentence(self)
 
-    def facts(self) -> dict[str, Any]:
-        """Everything about the class, as JSON values."""
-        fields = ["unit", "name", "phrase", "score", "contribution", "share"]
-        if self.foil is None:
-            fields += ["std", "low", "median", "high", "sign_agreement", "decisive_rate"]
-        return {
-            "class": self.name, "foil": self.foil_name, "images": self.count, "accuracy": self.accuracy,
-            "explained_output": self.explained_output, "base": self.base, "residual": self.residual,
-            "linear_r2": self.linear_r2, "sentence": self.sentence(),
-            "evidence": [{name: getattr(item, name) for name in fields} for item in self.top(20)],
-        }  # fmt: skip
+    def facts(self, top: int = 20) -> ClassFacts:
+        """What the class is, by its `top` strongest units, as JSON values."""
+        return class_facts(self, top)
 
     def figure(self, size: float = 3.0) -> Figure:
         """A matplotlib figure: a row a unit, its pictures and what it counts."""

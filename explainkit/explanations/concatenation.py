@@ -10,9 +10,9 @@ from attrs import evolve
 from torch import Tensor
 
 from explainkit.errors import InputError
-from explainkit.explanations.absent_images import concat_images
 from explainkit.explanations.decomposition import concat
 from explainkit.explanations.factored_maps import concat_maps
+from explainkit.explanations.images import concat_images
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations

@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from explainkit.errors import InputError
+from explainkit.explanations.json_values import JsonValue
 from explainkit.explanations.sentences import listed
 
 Rule = Literal["softmax", "sigmoid", "identity"]
@@ -28,7 +29,7 @@ UNITS: dict[Outputs, str] = {
 
 
 @frozen(kw_only=True)
-class Decision:
+class Decision(JsonValue):
     """How the outputs (N, C) of a network become an answer.
 
     Attributes

@@ -6,13 +6,18 @@ logit[n,c] = base[n,c] + sum_k weight[n,c,k] * (score[n,k] - reference[k]) + res
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
+from explainkit.errors import InputError
 from explainkit.explanations.factored_maps import UnitMaps
+from explainkit.explanations.json_values import JsonValue
+
+LARGEST_WEIGHTS = 4_000_000
+"""Weights that differ by image are kept for all classes up to so many; beyond, there are no contrasts."""
 
 Additivity = Literal["exact", "approximate", "none"]
 """Whether contributions add up to the logit: by construction, up to a residual shown, or not at all."""
@@ -48,7 +53,7 @@ class PerImageWeights:
 
 
 @frozen(eq=False, kw_only=True)
-class Decomposition:
+class Decomposition(JsonValue):
     """What one forward pass in eval mode knows of N images, C classes and K units; it never validates.
 
     A plain value: no architecture subclasses it, and every operation carries all of it. What an architecture
@@ -114,6 +119,32 @@ class Decomposition:
         weights = self.weights(*pairs).unflatten(0, (len(rows), len(targets)))
         return torch.einsum("mk,mck->mc", scores, weights) + bias
 
+    def all_weights(self) -> Tensor | None:
+        """Those of all classes: (C, K), or (N, C, K) where they differ by image and are not too many."""
+        if isinstance(self.weights, Tensor):
+            return self.weights
+        (images, classes), units = self.logits.shape, self.scores.shape[1]
+        if images * classes * units > LARGEST_WEIGHTS:
+            return None
+        rows = torch.arange(images, device=self.logits.device).repeat_interleave(classes)
+        targets = torch.arange(classes, device=self.logits.device).repeat(images)
+        return self.weights(rows, targets).view(images, classes, units)
+
+    def _written_instead(self) -> Mapping[str, Any]:
+        weights = self.all_weights()
+        if weights is None:
+            raise InputError(
+                f"Expected at most {LARGEST_WEIGHTS:,} weights in JSON; these differ by image and are more. "
+                "Call select(index) for fewer images."
+            )
+        return {"weights": weights, "rescore": None}  # which is the network's
+
+    @classmethod
+    def _made_of(cls, columns: Mapping[str, Any], size: int) -> Self:
+        read = super()._made_of(columns, size)
+        _check_shapes(read)
+        return evolve(read, weights=weight_fn(read.weights)) if isinstance(read.weights, Tensor) else read
+
     def select(self, index: Tensor) -> Decomposition:
         """The same for the images of `index` (n,), in that order."""
         weights = self.weights
@@ -141,6 +172,32 @@ class Decomposition:
             extras={name: value.detach() for name, value in self.extras.items()},
             rescore=None if self.rescore is None else _Detached(self.rescore),
         )
+
+
+def weight_fn(weights: Tensor) -> Tensor | WeightFn:
+    """Weights (C, K) as they are, weights (N, C, K) as a function."""
+    return weights if weights.ndim == 2 else PerImageWeights(weights)
+
+
+def _check_shapes(decomposition: Decomposition) -> None:
+    """Refuse tensors that disagree about images, classes or units."""
+    logits, bias, weights = decomposition.logits, decomposition.bias, decomposition.weights
+    (images, classes), units = logits.shape, decomposition.scores.shape[1]
+    columns: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "scores": (tuple(decomposition.scores.shape), (images, units)),
+        "bias": (tuple(bias.shape), (images, classes)[-bias.ndim :]),
+    }
+    if isinstance(weights, Tensor):
+        expected = (images, classes, units)[-max(weights.ndim, 2) :]
+        columns["weights"] = (tuple(weights.shape), expected)
+    if decomposition.maps is not None:
+        columns["maps"] = (tuple(decomposition.maps.shape[:2]), (images, units))
+    for name, value in {"boxes": decomposition.boxes, **decomposition.extras}.items():
+        if value is not None:
+            columns[name] = (tuple(value.shape[:1]), (images,))
+    for name, (found, expected) in columns.items():
+        if found != expected:
+            raise InputError(f"Expected {name} of {expected}; got {found}.")
 
 
 def concat(decompositions: Sequence[Decomposition], maps: UnitMaps | None) -> Decomposition:

@@ -13,10 +13,10 @@ from attrs import asdict, fields
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
-from explainkit.explanations.absent_images import absent_images
 from explainkit.explanations.decisions import Decision
-from explainkit.explanations.decomposition import Decomposition, PerImageWeights, WeightFn
+from explainkit.explanations.decomposition import Decomposition, weight_fn
 from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps
+from explainkit.explanations.images import absent_images, as_levels, from_levels
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Digest, Provenance
 from explainkit.explanations.serialization import (
@@ -35,9 +35,6 @@ from explainkit.explanations.validation import check_finite, check_floats, check
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
-
-LARGEST_WEIGHTS = 4_000_000
-"""Weights that differ by image are kept for all classes up to so many; beyond, a file has no contrasts."""
 
 LARGEST_WORK, WORK_PER_BYTE = 2**24, 16
 """Numbers that it may take to show what a file holds: so many, and so many for each of its bytes."""
@@ -84,7 +81,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
     if explanations.has_images:
         tensors["images"] = as_levels(explanations.images)
     decomposition = explanations.decomposition
-    if decomposition is not None and (weights := _all_weights(explanations, decomposition)) is not None:
+    if decomposition is not None and (weights := decomposition.all_weights()) is not None:
         tensors |= {"decomposition.weights": weights, "decomposition.bias": decomposition.bias}
     provenance = asdict(explanations.provenance) | {"digest": explanations.provenance.model_digest}
     facts = {
@@ -111,7 +108,7 @@ def load_explanations(path: Path, build: Callable[..., Explanations]) -> Explana
         raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
     with as_format_error(f"{str(path)!r} breaks a rule of explanations"):
         explanations = build(**_columns(tensors, facts))
-        _check_results(explanations, len(content))
+        check_results(explanations, len(content))
     return explanations
 
 
@@ -131,7 +128,7 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
         weights=tensors["weights"], images=from_levels(images, logits.dtype),
         classes=checked_names(facts["classes"]), additivity=facts["additivity"],
         decision=Decision(**facts["decision"]), ids=None if facts["ids"] is None else tuple(facts["ids"]),
-        units=units_from_json(facts["units"], tensors), decomposition=_decomposition(tensors),
+        units=units_from_json(facts["units"], tensors), decomposition=with_all_classes(tensors),
         maps=_unpack_maps(tensors, logits.dtype),
         provenance=Provenance(**provenance, digest=Digest(digest)),
         diagnostics={
@@ -142,7 +139,7 @@ def _columns(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[st
     )  # fmt: skip
 
 
-def _decomposition(tensors: Mapping[str, Tensor]) -> Decomposition | None:
+def with_all_classes(tensors: Mapping[str, Tensor]) -> Decomposition | None:
     """All classes, where the file has them."""
     if "decomposition.weights" not in tensors:
         return None
@@ -155,11 +152,11 @@ def _decomposition(tensors: Mapping[str, Tensor]) -> Decomposition | None:
     check_floats(columns)
     check_finite(columns)
     return Decomposition(
-        logits=logits, bias=bias, scores=scores, weights=_weight_fn(weights), boxes=tensors.get("boxes")
+        logits=logits, bias=bias, scores=scores, weights=weight_fn(weights), boxes=tensors.get("boxes")
     )
 
 
-def _check_results(explanations: Explanations, size: int) -> None:
+def check_results(explanations: Explanations, size: int) -> None:
     """Refuse numbers that overflow when added, and maps that take far more than `size` bytes to be shown.
 
     Saliency holds a map of the image for each group, and spreads cells over pixels along each side.
@@ -188,23 +185,9 @@ def _check_absent(images: Tensor, size: int) -> None:
     """Refuse images said to be so large that what is drawn over them takes far more than `size` bytes."""
     pixels = math.prod(images.shape) // max(images.shape[1], 1)
     if pixels > LARGEST_WORK + PIXELS_PER_BYTE * size:
-        raise InputError(f"expected images that can be drawn over; got {tuple(images.shape)} by {size:,} bytes")
-
-
-def _all_weights(explanations: Explanations, decomposition: Decomposition) -> Tensor | None:
-    """Of all classes: (C, K) where constant, (N, C, K) where that is not too large; what contrasts need."""
-    if isinstance(decomposition.weights, Tensor):
-        return decomposition.weights
-    (images, classes), units = explanations.logits.shape, len(explanations.units)
-    if images * classes * units > LARGEST_WEIGHTS:
-        return None
-    rows = torch.arange(images, device=explanations.logits.device).repeat_interleave(classes)
-    targets = torch.arange(classes, device=explanations.logits.device).repeat(images)
-    return decomposition.weights(rows, targets).view(images, classes, units)
-
-
-def _weight_fn(weights: Tensor) -> Tensor | WeightFn:
-    return weights if weights.ndim == 2 else PerImageWeights(weights)
+        raise InputError(
+            f"expected images that can be drawn over; got {tuple(images.shape)} in {size:,} bytes"
+        )
 
 
 def _pack_maps(maps: UnitMaps, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -234,17 +217,6 @@ def _unpack_maps(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> UnitMaps 
     check_shape("maps.peak", peak, tuple(maps.shape[:2]))
     check_floats({"maps": maps, "maps.peak": peak})
     return maps.to(dtype) * peak.to(dtype)[:, :, None, None]
-
-
-def as_levels(images: Tensor) -> Tensor:
-    """Images that came from bytes as bytes again, others as they are: either way without loss."""
-    levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
-    return levels if torch.equal(levels.to(images.dtype) / 255, images) else images
-
-
-def from_levels(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """What `as_levels` made bytes of."""
-    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images
 
 
 def units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:

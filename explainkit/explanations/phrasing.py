@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from attrs import asdict, frozen
 
 from explainkit.errors import InputError
+from explainkit.explanations.json_values import JsonValue
 
 AbsentScores = Literal["low", "high"]
 """Which scores say that what a unit stands for is not there: low ones, or as of distances high ones."""
@@ -16,7 +17,7 @@ Measure = Literal["logit", "share"]
 
 
 @frozen(kw_only=True)
-class Phrasing:
+class Phrasing(JsonValue):
     """How explanations by these units are put in words.
 
     Attributes

@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from explainkit.explanations.json_values import JsonValue, json_form
+
 
 @frozen
 class Digest:
@@ -19,8 +21,21 @@ class Digest:
         return self.text
 
 
+def _written(digest: Callable[[], str]) -> str:
+    return digest()
+
+
+def _read(text: object) -> Digest:
+    if not isinstance(text, str):
+        raise TypeError(f"the digest is {text!r:.60}")
+    return Digest(text)
+
+
+_AS_TEXT = json_form(_written, _read, {"type": "string"})
+
+
 @frozen(eq=False, kw_only=True)
-class Provenance:
+class Provenance(JsonValue):
     """Which explainer made an explanation, with what, when.
 
     Attributes
@@ -54,7 +69,7 @@ class Provenance:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
-    digest: Callable[[], str] = field(factory=Digest, repr=False)
+    digest: Callable[[], str] = field(factory=Digest, repr=False, metadata=_AS_TEXT)
 
     @property
     def model_digest(self) -> str:

@@ -94,7 +94,7 @@ def as_json(facts: Any) -> Any:
     return parse_json(canonical(facts))
 
 
-def check_schema(facts: Mapping[str, Any], kind: str, path: Path) -> None:
+def check_schema(facts: Mapping[str, Any], kind: str, path: Path | str) -> None:
     """Refuse, as FormatError, facts of another kind or of another major schema version."""
     value = facts.get("schema") if isinstance(facts, Mapping) else None
     schema = in_brief(value) if isinstance(value, str) else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import field, frozen
 from torch import Tensor
 
+from explainkit.explanations.decomposition import Additivity
 from explainkit.explanations.display import figure, markup
 from explainkit.explanations.sentences import image_sentence
 from explainkit.explanations.spatial import paste
@@ -17,6 +19,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from explainkit.explanations.batch import Explanations
+
+
+class UnitFacts(TypedDict):
+    """One unit in one image, as `Evidence` has it."""
+
+    unit: int
+    name: str
+    phrase: str | None
+    score: float
+    weight: float
+    contribution: float
+    is_absent: bool
+
+
+class ExplanationFacts(TypedDict):
+    """One explanation with its strongest units; the contributions of all others sum to `others`."""
+
+    id: int | str | None
+    image_index: int
+    target: str
+    foil: str | None
+    prediction: str
+    probability: float | None
+    additivity: Additivity
+    explained_output: float
+    base: float
+    residual: float | None
+    nonspatial: float
+    diagnostics: dict[str, float | None]
+    sentence: str
+    evidence: list[UnitFacts]
+    others: float
 
 
 @frozen(kw_only=True)
@@ -46,6 +80,13 @@ class Evidence:
     def text(self) -> str:
         """The unit's phrase, or its name where it has none."""
         return self.phrase or self.name
+
+    def facts(self) -> UnitFacts:
+        """As JSON values."""
+        return {
+            "unit": self.unit, "name": self.name, "phrase": self.phrase, "score": self.score,
+            "weight": self.weight, "contribution": self.contribution, "is_absent": self.is_absent,
+        }  # fmt: skip
 
 
 @frozen(eq=False, kw_only=True)
@@ -182,6 +223,33 @@ class Explanation:
             How many reasons; as the units' `Phrasing` says unless given.
         """
         return image_sentence(self, supporting, opposing)
+
+    def facts(self, top: int = 10) -> ExplanationFacts:
+        """What the explanation says, by its `top` strongest units, as JSON values."""
+        strongest, image_index, ids = self.top(top), self.batch.image_index, self.batch.ids
+        return {
+            "id": None if ids is None else ids[self.index],
+            "image_index": self.index if image_index is None else int(image_index[self.index]),
+            "target": self.target_name,
+            "foil": self.foil_name,
+            "prediction": self.prediction_name,
+            "probability": self.probability,
+            "additivity": self.batch.additivity,
+            "explained_output": self.explained_output,
+            "base": self.base,
+            "residual": self.residual,
+            "nonspatial": self.batch.nonspatial[self.index].item(),
+            "diagnostics": {
+                name: value if math.isfinite(value) else None for name, value in self.diagnostics.items()
+            },
+            "sentence": self.sentence(),
+            "evidence": [item.facts() for item in strongest],
+            "others": self.contributions.sum().item() - sum(item.contribution for item in strongest),
+        }
+
+    def to_json(self, *, top: int | None = None, images: bool = False, maps: bool = False) -> str:
+        """`Explanations.to_json` of this one: `Explanations.from_json` reads it."""
+        return self.batch[[self.index]].to_json(top=top, images=images, maps=maps)
 
     def figure(self, size: float = 3.0) -> Figure:
         """A matplotlib figure of it, drawn by its plugin's renderer; `size` in inches a panel."""

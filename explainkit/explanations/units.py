@@ -10,6 +10,8 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.explanations.decomposition import Pooling, Poolings
+from explainkit.explanations.json_pictures import PICTURE_FORM
+from explainkit.explanations.json_values import JsonValue
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.validation import as_names, as_poolings, check_picture, check_units
 
@@ -24,7 +26,7 @@ PictureKind = Literal["training", "decoded", "least"]
 
 
 @frozen(eq=False, kw_only=True)
-class UnitPicture:
+class UnitPicture(JsonValue):
     """A picture of what a unit stands for.
 
     Attributes
@@ -43,7 +45,7 @@ class UnitPicture:
     """
 
     kind: PictureKind = "training"
-    image: Tensor | None = field(default=None, repr=False)
+    image: Tensor | None = field(default=None, repr=False, metadata=PICTURE_FORM)
     box: tuple[int, int, int, int]
     cell: tuple[int, int] | None = None
     id: int | None = None
@@ -59,7 +61,7 @@ class UnitPicture:
 
 
 @frozen(eq=False, kw_only=True)
-class Units:
+class Units(JsonValue):
     """The vocabulary of an explainer: what its K units are.
 
     Attributes
@@ -132,6 +134,13 @@ class Units:
         }
         return evolve(self, **tensors)
 
+    def without_images(self) -> Units:
+        """The same vocabulary with pictures that say which image they are of, and do not have it."""
+        if self.pictures is None:
+            return self
+        pictures = tuple(tuple(evolve(item, image=None) for item in of_unit) for of_unit in self.pictures)
+        return evolve(self, pictures=pictures)
+
     def is_absent(self, unit: int, score: float) -> bool:
         """Whether `score` says that what unit number `unit` stands for is not there.
 
@@ -143,6 +152,16 @@ class Units:
         reference = 0.0 if self.reference is None else self.reference[unit].item()
         above = score - reference if self.phrasing.absent_scores == "low" else reference - score
         return above <= NEAR * self._reach[unit]
+
+    def are_absent(self, units: Tensor, scores: Tensor) -> Tensor:
+        """`is_absent` of the units (..., k) with these scores (..., k), bool."""
+        if self.phrasing.absent_scores is None:
+            return torch.zeros_like(scores, dtype=torch.bool)
+        above = scores.double()
+        if self.reference is not None:
+            above = above - self.reference.double().to(scores.device)[units]
+        reach = torch.tensor(self._reach, dtype=torch.float64, device=scores.device)
+        return (above if self.phrasing.absent_scores == "low" else -above) <= NEAR * reach[units]
 
     @cached_property
     def _reach(self) -> list[float]:

@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, TypedDict
+from typing import Literal, Self, TypedDict
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import ExplainKitError, InputError, UnknownNameError
+from explainkit.explanations.json_values import JsonValue, breach, read_document, read_value, schema_name
+from explainkit.explanations.serialization import SCHEMA, as_format_error, in_brief
 from explainkit.metrics.context import ExplainerOutput
 from explainkit.protocols import Metric
 
@@ -27,7 +29,7 @@ Better = Literal["higher", "lower"]
 
 
 @frozen(eq=False, kw_only=True)
-class Score:
+class Score(JsonValue):
     """One metric of one explainer.
 
     Attributes
@@ -158,7 +160,7 @@ class TableParts(TypedDict):
 
 
 @frozen(eq=False, kw_only=True)
-class Row:
+class Row(JsonValue):
     """What one explainer, or one baseline, scored.
 
     Attributes
@@ -177,7 +179,7 @@ class Row:
 
 
 @frozen(eq=False, kw_only=True)
-class MetricTable:
+class MetricTable(JsonValue):
     """Scores of explainers and of trivial rows on the same images.
 
     Attributes
@@ -248,17 +250,37 @@ class MetricTable:
     def to_json(self) -> str:
         """All means, intervals, reasons and values as JSON; what is no number is null."""
         facts = {
+            "schema": f"{schema_name(MetricTable)}/{SCHEMA}", "tensors": {"dtype": "float64"},
             "dataset": self.dataset, "split": self.split, "images": self.images, "seed": self.seed,
             "columns": list(self.columns),
             "rows": [
                 {
                     "name": row.name, "network": row.network, "trivial": row.trivial,
-                    "scores": {name: self._facts(row, row.scores[name]) for name in self.columns},
+                    "scores": {name: self._facts(row, name) for name in self.columns},
                 }
                 for row in self.rows
             ],
         }  # fmt: skip
         return json.dumps(facts, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote; means, intervals and skill are worked out anew.
+
+        Raises
+        ------
+        FormatError
+            For text that is damaged, foreign, of another schema version, or against the rules.
+        """
+        document = read_document(text, schema_name(cls))
+        with as_format_error(breach(cls)):
+            for row in document["rows"]:
+                for name, score in row["scores"].items():  # as all others, unless it says otherwise
+                    row["scores"][name] = {"name": name, "seed": document["seed"]} | score
+            table = read_value(cls, document, len(text))
+            if any(not set(table.columns) <= row.scores.keys() for row in table.rows):
+                raise InputError(f"Expected a score of each row in each of {in_brief(table.columns)}")
+        return table
 
     def view(self, intervals: bool = True) -> TableParts:
         """The table as words, for a page: ``TableView(**table.view())``; `intervals` beside the means."""
@@ -297,14 +319,18 @@ class MetricTable:
         escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         return "\n".join([*(f"| {' | '.join(line)} |" for line in escaped), "", view["note"], ""])
 
-    def _facts(self, row: Row, score: Score) -> dict[str, object]:
+    def _facts(self, row: Row, column: str) -> dict[str, object]:
+        score = row.scores[column]
         low, high = score.interval
         values = None if score.values is None else [_number(value) for value in score.values.tolist()]
+        own: dict[str, object] = {} if score.name == column else {"name": score.name}
+        if score.values is not None and score.seed != self.seed:
+            own["seed"] = score.seed
         return {
             "mean": _number(score.mean), "interval": [_number(low), _number(high)], "reason": score.reason,
-            "undefined": score.undefined, "skill": _number(self.skill(row, score.name)),
+            "undefined": score.undefined, "skill": _number(self.skill(row, column)),
             "better": score.better, "unit": score.unit, "note": score.note, "values": values,
-        }  # fmt: skip
+        } | own  # fmt: skip
 
 
 def _baseline_name(row: Row) -> str:

@@ -20,6 +20,7 @@ from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.display import markup
+from explainkit.explanations.json_values import JsonValue
 from explainkit.metrics.concepts import (
     FOLDS,
     GRID,
@@ -42,7 +43,7 @@ MIN_IMAGES = 10
 
 
 @frozen(kw_only=True)
-class Name:
+class Name(JsonValue):
     """What one unit is best a detector of.
 
     Attributes
@@ -67,7 +68,7 @@ class Name:
 
 
 @frozen(eq=False, kw_only=True)
-class Names:
+class Names(JsonValue):
     """The names of an explainer's units, good and poor ones.
 
     Attributes

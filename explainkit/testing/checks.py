@@ -31,6 +31,7 @@ from explainkit.testing.question_checks import (
     check_learned,
     check_unit_names,
 )
+from explainkit.testing.travel_checks import check_json
 
 Check = Callable[[Explainer, Tensor], None]
 
@@ -53,6 +54,7 @@ CHECKS: tuple[Check, ...] = (
     check_interventions,
     check_disabled_units,
     check_unit_names,
+    check_json,
 )
 
 CLASS_CHECKS: tuple[Check, ...] = (check_class_explanations, check_learned, check_counterfactuals)

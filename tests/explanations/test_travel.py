@@ -1,8 +1,11 @@
 """Explanations go to other processes, and come back as they were."""
 
 import copy
+import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import weakref
 from types import SimpleNamespace
 
@@ -192,3 +195,37 @@ def test_parts_of_a_stream_are_put_together(tmp_path):
 def test_parts_that_do_not_belong_together_are_refused(parts, message):
     with pytest.raises(InputError, match=message):
         ek.Explanations.concat(parts(fitted_example("cam"), tiny_images()))
+
+
+WITHOUT_PLUGINS = """
+import importlib.metadata, json, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("explainkit_"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocked())
+importlib.metadata.entry_points = lambda **_: ()
+import explainkit as ek
+explanations = ek.Explanations.load(sys.argv[1])
+text = ek.Explanations.from_json(open(sys.argv[2]).read())
+assert not [name for name in sys.modules if name.startswith("explainkit_")]
+print(json.dumps([[item.sentence() for item in each] for each in (explanations, text)]))
+"""
+
+
+@pytest.mark.parametrize("name", ["ccnn", "protopnet", "senn"])
+def test_a_stored_explanation_reads_the_same_where_no_plugin_is_installed(name, tmp_path):
+    explanations = fitted_example(name).explain(tiny_images())
+    file = explanations.save(tmp_path / "explanations.safetensors")
+    text = tmp_path / "explanations.json"
+    text.write_text(explanations.to_json(), encoding="utf-8")
+
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PLUGINS, str(file), str(text)], capture_output=True, text=True
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    sentences = [item.sentence() for item in explanations]
+    assert json.loads(ran.stdout) == [sentences, sentences]

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from explainkit import registry
-from explainkit.errors import InputError, UnknownNameError
+from explainkit.errors import FormatError, InputError, UnknownNameError
 from explainkit.explanations.batch import Explanations
 from explainkit.metrics import MetricTable, evaluate_explanations
 from explainkit.metrics.baselines import TRIVIAL
+from explainkit.metrics.results import Row, Score
 from explainkit.rendering.html import TableView
 from explainkit_cam.explainer import CAM
 
@@ -177,6 +178,47 @@ def test_json_holds_every_number_and_reason(table) -> None:
         "mean": None, "interval": [None, None], "reason": "It claims no sum.", "undefined": 0, "skill": None,
         "better": "lower", "unit": "share of |logit|", "note": "", "values": None,
     }  # fmt: skip
+
+
+def test_a_table_comes_back_from_json(table) -> None:
+    again = MetricTable.from_json(table.to_json())
+
+    assert again.to_json() == table.to_json()
+    assert again.table(intervals=True) == table.table(intervals=True)
+    assert again.markdown() == table.markdown()
+    for row, expected in zip(again.rows, table.rows, strict=True):
+        for column in table.columns:
+            score, known = row.scores[column], expected.scores[column]
+            assert (score.values is None) == (known.values is None) and score.reason == known.reason
+            if known.values is not None:
+                torch.testing.assert_close(score.values, known.values, rtol=0, atol=0, equal_nan=True)
+
+
+def test_scores_of_other_seeds_and_names_come_back_from_json() -> None:
+    values = torch.tensor([0.25, float("nan"), 0.5, 1.0]).double()
+    score = Score(name="mine", values=values, seed=7, better="lower", unit="logit", note="made")
+    row = Row(name="cam", network="cam", trivial=False, scores={"theirs": score})
+    table = MetricTable(rows=(row,), columns=("theirs",), dataset="made", split="test", images=4, seed=0)
+
+    again = MetricTable.from_json(table.to_json()).score("cam", "theirs")
+
+    assert again.interval == score.interval and again.undefined == 1
+    assert (again.name, again.seed, again.better, again.unit, again.note) == (
+        "mine", 7, "lower", "logit", "made",
+    )  # fmt: skip
+
+
+def test_what_is_no_table_is_refused_in_words(table) -> None:
+    document = json.loads(table.to_json())
+
+    for change in (
+        {"rows": 3}, {"rows": [3]}, {"rows": [{}]}, {"columns": ["ginny"]}, {"images": "20"}, {"seed": None},
+        {"schema": "explainkit.metric-table/3.0"}, {"schema": "explainkit.units/2.0"},
+    ):  # fmt: skip
+        with pytest.raises(FormatError):
+            MetricTable.from_json(json.dumps(document | change))
+    with pytest.raises(FormatError):
+        MetricTable.from_json("")
 
 
 def test_the_table_can_be_read_printed_and_put_on_a_page(table) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 from toys import Toy, dataset_of, noise, toy, wine
 
 import explainkit as ek
-from explainkit.errors import InputError
+from explainkit.errors import FormatError, InputError
 from explainkit.explanations.batch import Explanations
 from explainkit.metrics.concepts import on_grid
-from explainkit.questions.naming import MIN_SCORE, MIN_STD_ERRORS, name_units
+from explainkit.questions.naming import MIN_SCORE, MIN_STD_ERRORS, Name, name_units
 from explainkit.testing import fitted_example, tiny_dataset
 
 IMAGES = 400
@@ -274,3 +274,19 @@ def test_data_without_words_are_refused_in_words():
 def test_numbers_that_leave_nothing_are_refused_in_words(options):
     with pytest.raises(InputError):
         name_units(copy.deepcopy(fitted_example("cam")), tiny_dataset(), **options)
+
+
+def test_names_come_back_from_json():
+    named = Name(
+        unit=0, name="filter 0", phrase="red crest", score=0.1 + 0.2, std_error=1 / 3,
+        selection_stability=0.8, accepted=True,
+    )  # fmt: skip
+    unnamed = evolve(named, unit=1, name="filter 1", phrase=None, accepted=False, score=0.0)
+    names = ek.Names(explainer="CAM", units=(named, unnamed), candidates=("red crest",), images=20)
+
+    again = ek.Names.from_json(names.to_json())
+
+    assert again.units == names.units and again.candidates == names.candidates and again.images == 20
+    assert again.reason is None and again.table() == names.table()
+    with pytest.raises(FormatError, match=r"explainkit\.names"):
+        ek.Names.from_json(names.to_json().replace('"images": 20', '"images": "20"'))

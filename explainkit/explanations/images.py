@@ -1,4 +1,4 @@
-"""Images that explanations do without: NaN of the same shape, which take no memory.
+"""Images as bytes again, and images that explanations do without: NaN of their shape, which take no memory.
 
 Everything about an explanation but its picture holds without its image: numbers, sentences, and where
 evidence is. NaN cannot be taken for an image, and `explain` refuses it.
@@ -39,3 +39,14 @@ def concat_images(parts: Sequence[Tensor]) -> Tensor:
     if not any(are_absent(part) for part in parts):
         return torch.cat(list(parts))
     return absent_images((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0])
+
+
+def as_levels(images: Tensor) -> Tensor:
+    """Images that came from bytes as bytes again, others as they are: either way without loss."""
+    levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return levels if torch.equal(levels.to(images.dtype) / 255, images) else images
+
+
+def from_levels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `as_levels` made bytes of."""
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images
