@@ -49,6 +49,10 @@ def classes():
     return fitted_example("protopnet").explain_class(tiny_dataset())
 
 
+def changed():
+    return fitted_example("protopnet").counterfactual(tiny_images())
+
+
 WRITTEN = {
     "explanations": lambda: explained().to_json(),
     "explanations in boxes": lambda: explained("ra-cnn").to_json(images=True, maps=True),
@@ -58,6 +62,9 @@ WRITTEN = {
     "evidence": lambda: explained().to_json(top=3),
     "class-explanations": lambda: classes().to_json(),
     "class-explanations with pictures": lambda: classes().to_json(images=True),
+    "counterfactuals": lambda: changed().to_json(),
+    "counterfactuals with images": lambda: changed().to_json(images=True),
+    "intervention-curve": lambda: ek.unit_curve(fitted_example("cam"), tiny_dataset()).to_json(),
     "comparison": lambda: compared().to_json(),
     "metric-table": lambda: table().to_json(),
     "names": lambda: names().to_json(),

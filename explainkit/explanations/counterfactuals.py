@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
 from explainkit.errors import InputError
 from explainkit.explanations.batch import Explanations
+from explainkit.explanations.counterfactual_json import CounterfactualsJson
 from explainkit.explanations.display import figure, markup
 from explainkit.explanations.edit_sentences import counterfactual_sentence, edit_sentence
-from explainkit.explanations.edits import Change, Edit, ImageEdits, ScoreEdits
+from explainkit.explanations.edits import Change, Edit, ImageEdits, RegionSwaps, ScoreEdits
 from explainkit.explanations.single import Explanation
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @frozen(eq=False, kw_only=True)
-class Counterfactuals:
+class Counterfactuals(CounterfactualsJson):
     """For N images, what would make each its target.
 
     Attributes
@@ -36,7 +37,7 @@ class Counterfactuals:
     """
 
     explanations: Explanations = field(repr=False)
-    edits: Mapping[str, ScoreEdits | ImageEdits]
+    edits: Mapping[str, ScoreEdits | ImageEdits | RegionSwaps]
     wanted: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -96,6 +97,14 @@ class Counterfactuals:
 
     def __iter__(self) -> Iterator[Counterfactual]:
         return (Counterfactual(batch=self, index=index) for index in range(len(self)))
+
+    def without_images(self) -> Counterfactuals:
+        """The same without the images and their edits: all numbers and sentences, and nothing to draw."""
+        edits = {
+            name: item.without_images() if isinstance(item, ImageEdits) else item
+            for name, item in self.edits.items()
+        }
+        return evolve(self, explanations=self.explanations.without_images(), edits=edits)
 
     def _repr_html_(self) -> str:
         return markup(self)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
+
+from explainkit.explanations.images import absent_images
+from explainkit.explanations.json_pictures import IMAGES_FORM
+from explainkit.explanations.json_values import JsonValue
 
 Norm = Literal["l0", "l1", "l2"]
 """What an edit has least of: changed scores, the sum of their changes, or of their squares."""
@@ -18,7 +22,7 @@ EditKind = Literal["scores", "image"]
 
 
 @frozen(eq=False, kw_only=True)
-class ScoreEdits:
+class ScoreEdits(JsonValue):
     """For N images, what would have to change in the evidence.
 
     Attributes
@@ -40,6 +44,7 @@ class ScoreEdits:
     verified_by : {"algebra", "head"}
     """
 
+    json_type: ClassVar[str | None] = "scores"
     kind: ClassVar[EditKind] = "scores"
     unit: ClassVar[str] = "score"
 
@@ -65,7 +70,7 @@ class ScoreEdits:
 
 
 @frozen(eq=False, kw_only=True)
-class ImageEdits:
+class ImageEdits(JsonValue):
     """For N images, edited images, and whether the network says the target of them.
 
     A method gives `images` and what it did, `descriptions`; the network is asked afterwards, and by that
@@ -93,17 +98,18 @@ class ImageEdits:
         Which cells were edited.
     """
 
+    json_type: ClassVar[str | None] = "image"
     kind: ClassVar[EditKind] = "image"
     verified_by: ClassVar[VerifiedBy] = "network"
 
-    images: Tensor = field(repr=False)
+    images: Tensor = field(repr=False, metadata=IMAGES_FORM)
     descriptions: tuple[str | None, ...] = field(default=(), repr=False)
     logits: Tensor | None = field(default=None, repr=False)
     success: Tensor | None = None
     sizes: Tensor | None = None
     unit: str = "pixel"
     lower_bound: Tensor | None = None
-    sources: Tensor | None = field(default=None, repr=False)
+    sources: Tensor | None = field(default=None, repr=False, metadata=IMAGES_FORM)
     regions: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -113,6 +119,11 @@ class ImageEdits:
             return self.sizes
         assert self.regions is not None  # once the network was asked there is one or the other
         return self.regions.flatten(1).sum(1)
+
+    def without_images(self) -> Self:
+        """The same without images: see `Explanations.without_images`."""
+        sources = None if self.sources is None else absent_images(self.sources.shape, self.sources)
+        return evolve(self, images=absent_images(self.images.shape, self.images), sources=sources)
 
     def describe(self, row: int, target: str) -> str:
         """What was done to image number `row` to make it `target`, as the beginning of a sentence."""
@@ -151,6 +162,8 @@ class RegionSwaps(ImageEdits):
     num_forwards : int
         Images that the network was asked about.
     """
+
+    json_type: ClassVar[str | None] = "region-swap"
 
     unit: str = "region"
     exemplars: Tensor

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from explainkit.explanations.display import figure, markup
+from explainkit.explanations.json_values import JsonValue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ ROWS = 12
 
 
 @frozen(eq=False, kw_only=True)
-class InterventionCurve:
+class InterventionCurve(JsonValue):
     """How good a network is with the scores of 0, 1, … M units set by hand, over the same images.
 
     Attributes

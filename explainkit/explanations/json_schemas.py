@@ -98,6 +98,9 @@ class _Schemas:
         summary = (inspect.getdoc(kind) or "").partition("\n")[0]
         if has(kind):
             properties, required = self._fields(kind)
+            if issubclass(kind, JsonValue) and kind.json_type is not None:
+                properties = {"type": {"const": kind.json_type}} | properties
+                required = ["type", *required]
         else:
             types = get_type_hints(kind, include_extras=True)
             required = [name for name, item in types.items() if get_origin(item) is not NotRequired]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
         torch.float16, torch.bfloat16, torch.float32, torch.float64,
-        torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64,
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
     )
 }  # fmt: skip
 """What tensors in JSON may hold, by name."""
@@ -66,6 +66,9 @@ class JsonValue:
     """A value of attrs that travels as JSON."""
 
     __slots__ = ()
+
+    json_type: ClassVar[str | None] = None
+    """What an object is called in JSON, as its ``type``, where a field may hold one of several classes."""
 
     def to_json(self) -> str:
         """As JSON text, which `from_json` reads; its schema is in ``docs/schemas``."""
@@ -194,7 +197,9 @@ class _Writer:
             item = getattr(value, field.name)
             formed = item if form is None or item is None else form.write(item)
             written[name] = self.value(formed, _within(path, name))
-        return written | {name: self.value(item, _within(path, name)) for name, item in instead.items()}
+        written |= {name: self.value(item, _within(path, name)) for name, item in instead.items()}
+        kind = value.json_type if isinstance(value, JsonValue) else None
+        return written if kind is None else {"type": kind} | written
 
     def value(self, value: Any, path: str) -> Any:
         if isinstance(value, Tensor):
@@ -316,6 +321,10 @@ class _Reader:
     def _first_of(self, kinds: Sequence[Any], written: Any, path: str) -> Any:
         if written is None and NoneType in kinds:
             return None
+        if isinstance(written, Mapping) and "type" in written:
+            named = {kind.json_type: kind for kind in kinds if _is_named(kind)}
+            if written["type"] in named:
+                return self.value(named[written["type"]], written, path)
         for kind in kinds:
             try:
                 return self.value(kind, written, path)
@@ -333,6 +342,10 @@ class _Reader:
             self.value(kind, item, _within(path, str(index)))
             for index, (kind, item) in enumerate(zip(kinds, written, strict=True))
         )
+
+
+def _is_named(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, JsonValue) and kind.json_type is not None
 
 
 def _within(path: str, name: str) -> str:

@@ -57,7 +57,9 @@ CHECKS: tuple[Check, ...] = (
     check_json,
 )
 
-CLASS_CHECKS: tuple[Check, ...] = (check_class_explanations, check_learned, check_counterfactuals)
+CLASS_CHECKS: tuple[Check, ...] = (
+    check_class_explanations, check_learned, check_counterfactuals, check_json,
+)  # fmt: skip
 """What explainers are held to that answer for classes alone."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,7 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
                 _check_ranges(edits, goals, explainer.score_ranges(distractors) if ranges is None else ranges)
         else:
             _check_image_edits(explainer, edits, goals, images)
+    _check_travels(counterfactuals)
     for item in counterfactuals:
         check(item.target_name in item.sentence(), "the target named in the sentence")
         for method, edit in item.edits.items():
@@ -47,6 +50,21 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
         "<article" in counterfactuals[0]._repr_html_() and bool(counterfactuals[0].figure().axes),
         "a change that can be drawn",
     )
+
+
+def _check_travels(counterfactuals: Counterfactuals) -> None:
+    """Counterfactuals come back from JSON and from a pickle with equal numbers and equal sentences."""
+    sentences = [item.sentence() for item in counterfactuals]
+    for what, again in {
+        "JSON": Counterfactuals.from_json(counterfactuals.to_json()),
+        "JSON with images": Counterfactuals.from_json(counterfactuals.to_json(images=True)),
+        "a pickle": pickle.loads(pickle.dumps(counterfactuals)),
+    }.items():
+        check([item.sentence() for item in again] == sentences, f"the same sentences from {what}")
+        check(torch.equal(again.success, counterfactuals.success.cpu()), f"the same success from {what}")
+        for method, edits in counterfactuals.edits.items():
+            size = again.edits[method].size
+            check(torch.equal(size, edits.size.cpu()), f"the same size of edits by {method} from {what}")
 
 
 def _check_score_edits(counterfactuals: Counterfactuals, edits: ScoreEdits, goals: Goals) -> None:

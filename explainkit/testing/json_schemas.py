@@ -13,8 +13,10 @@ from typing import Any
 from explainkit.comparison.comparison import Comparison, ComparisonFacts
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations
+from explainkit.explanations.counterfactuals import Counterfactuals
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.intervention_curve import InterventionCurve
 from explainkit.explanations.json_explanations import EVIDENCE, EvidenceFacts
 from explainkit.explanations.json_schemas import document_schema
 from explainkit.explanations.json_values import schema_name
@@ -25,7 +27,8 @@ from explainkit.metrics.results import MetricTable, Score
 from explainkit.questions.naming import Names
 
 VALUES = (
-    Explanations, ClassExplanations, Units, UnitPicture, Phrasing, Provenance, Decision, Decomposition, Names,
+    Explanations, ClassExplanations, Counterfactuals, InterventionCurve, Units, UnitPicture, Phrasing,
+    Provenance, Decision, Decomposition, Names,
 )  # fmt: skip
 
 
