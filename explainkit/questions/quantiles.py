@@ -42,6 +42,7 @@ class Quantiles:
         self.shape, self.bins = (groups, columns), bins or _bins_within(budget, cells)
         self.counts = torch.zeros(cells, self.bins, dtype=torch.int16)
         self.totals = torch.zeros(groups, dtype=torch.long)
+        self.is_new = torch.ones(groups, dtype=torch.bool)
         dtype = torch.float64 if cells * MOST_BINS * 2 <= budget else torch.float32
         self.center = torch.full((cells,), torch.nan, dtype=dtype)
         self.width = torch.ones(cells, dtype=dtype)
@@ -53,19 +54,21 @@ class Quantiles:
         """Count `values` (N, K) in the streams of their `groups` (N,)."""
         if not len(groups):
             return
-        groups, columns = groups.cpu(), torch.arange(self.shape[1])
+        groups = groups.cpu()
         self._make_room(groups)
-        cell = (groups[:, None] * len(columns) + columns).flatten()
+        cell = groups[:, None] * self.shape[1] + torch.arange(self.shape[1])
         limit = torch.finfo(self.low.dtype)
-        numbers = values.detach().cpu().double().flatten().clamp(limit.min, limit.max).to(self.low.dtype)
-        self.low.scatter_reduce_(0, cell, numbers, "amin")
-        self.high.scatter_reduce_(0, cell, numbers, "amax")
-        present = (groups.unique()[:, None] * len(columns) + columns).flatten()
+        numbers = values.detach().cpu().double().clamp(limit.min, limit.max).to(self.low.dtype)
+        self.low.scatter_reduce_(0, cell.flatten(), numbers.flatten(), "amin")
+        self.high.scatter_reduce_(0, cell.flatten(), numbers.flatten(), "amax")
+        present = groups.unique()
         self._center_new_streams(present)
         self._widen_bins(present)
-        index = ((numbers - self.center[cell]) / self.width[cell]).floor().long() - self.first[cell]
-        flat = cell * self.bins + index.clamp(0, self.bins - 1)
+        index = ((numbers - self._rows(self.center, groups)) / self._rows(self.width, groups)).floor_().long()
+        index = index.sub_(self._rows(self.first, groups)).clamp_(0, self.bins - 1)
+        flat = index.add_(cell.mul_(self.bins)).flatten()
         self.counts.view(-1).scatter_add_(0, flat, torch.ones_like(flat, dtype=self.counts.dtype))
+        self.is_new[present] = False
 
     def at(self, shares: Sequence[float]) -> Tensor:
         """The quantiles at `shares` in [0, 1]: (Q, G, K) float32; NaN where nothing was counted."""
@@ -97,43 +100,58 @@ class Quantiles:
             if self.counts.dtype == dtype and most > torch.iinfo(dtype).max:
                 self.counts = self.counts.to(torch.int32 if dtype == torch.int16 else torch.int64)
 
+    def _rows(self, values: Tensor, groups: Tensor) -> Tensor:
+        """The values of all streams of some groups, (n, K)."""
+        return values.view(self.shape).index_select(0, groups)
+
     def _center_new_streams(self, present: Tensor) -> None:
         """Give each stream that begins a center, amid its first numbers, and a scale that is too fine."""
-        new = present[self.center[present].isnan()]
-        center = self.low[new] / 2 + self.high[new] / 2
-        self.center[new] = center
-        self.width[new] = (center.abs() * 2.0**-40).clamp(min=2.0**-60)
+        new = present[self.is_new[present]]
+        if len(new):
+            center = self._rows(self.low, new) / 2 + self._rows(self.high, new) / 2
+            self.center.view(self.shape)[new] = center
+            self.width.view(self.shape)[new] = (center.abs() * 2.0**-40).clamp(min=2.0**-60)
 
     def _widen_bins(self, present: Tensor) -> None:
         """Double scales until all fits: bins that come to lie in one are joined."""
-        for cells in present.split(max(1, CHUNK // self.bins)):
-            steps, first = self._window_in_place(cells) if self.bins == MOST_BINS else self._window(cells)
-            is_changed = (steps > 0) | (first != self.first[cells])
-            changed, steps, first = cells[is_changed], steps[is_changed], first[is_changed]
-            old = self.first[changed, None] + torch.arange(self.bins)
+        find_windows = self._windows_in_place if self.bins == MOST_BINS else self._windows
+        for groups in present.split(max(1, CHUNK // (self.bins * self.shape[1]))):
+            changed, steps, first = find_windows(groups)
+            if len(changed):
+                self._join_bins(changed, steps, first)
+                self.first[changed] = first.to(self.first.dtype)
+                self.width[changed] *= 2.0**steps
+
+    def _join_bins(self, cells: Tensor, steps: Tensor, first: Tensor) -> None:
+        """Move the counts of streams to bins that begin at `first`, once scales have doubled."""
+        is_filled = ~self.is_new[torch.div(cells, self.shape[1], rounding_mode="floor")]
+        cells, steps, first = cells[is_filled], steps[is_filled], first[is_filled]
+        if len(cells):
+            old = self.first[cells, None] + torch.arange(self.bins)
             index = (old / 2.0 ** steps[:, None]).floor().long() - first[:, None]
-            counts = torch.zeros(len(changed), self.bins, dtype=self.counts.dtype)
-            counts.scatter_add_(1, index.clamp_(0, self.bins - 1), self.counts[changed])
-            self.counts[changed], self.first[changed] = counts, first
-            self.width[changed] *= 2.0**steps
+            counts = torch.zeros(len(cells), self.bins, dtype=self.counts.dtype)
+            self.counts[cells] = counts.scatter_add_(1, index.clamp_(0, self.bins - 1), self.counts[cells])
 
-    def _window_in_place(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """How often scales double, for as many bins below the center as above; the first bins."""
-        center = self.center[cells]
-        reach = torch.maximum(self.high[cells] - center, center - self.low[cells])
-        widths = reach / ((self.bins // 2 - 1) * self.width[cells])
-        return torch.where(widths >= 1, torch.log2(widths).floor() + 1, 0), self.first[cells]
+    def _windows_in_place(self, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Streams that numbers leave; how often scales double, as many bins below as above; first bins."""
+        center, width = self._rows(self.center, groups), self._rows(self.width, groups)
+        low, high = self._rows(self.low, groups), self._rows(self.high, groups)
+        widths = torch.maximum(high - center, center - low).div_(width.mul_(self.bins // 2 - 1))
+        row, column = (widths >= 1).nonzero(as_tuple=True)
+        changed = groups[row] * self.shape[1] + column
+        return changed, torch.log2(widths[row, column]).floor() + 1, self.first[changed]
 
-    def _window(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _windows(self, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for bins that lie evenly around the numbers, where these leave the old ones."""
-        center, width, old = self.center[cells], self.width[cells], self.first[cells]
-        low, high = ((end[cells] - center) / width for end in (self.low, self.high))
-        is_inside = (low.floor() >= old) & (high.floor() < old + self.bins)
-        widths = ((high - low) / (self.bins - 2)).clamp(min=1).masked_fill(is_inside, 1)
-        steps = torch.log2(widths).ceil()
+        center, width = self._rows(self.center, groups), self._rows(self.width, groups)
+        low, high = ((self._rows(end, groups) - center).div_(width) for end in (self.low, self.high))
+        old = self._rows(self.first, groups)
+        row, column = ((low.floor() < old) | (high.floor() >= old + self.bins)).nonzero(as_tuple=True)
+        low, high = low[row, column], high[row, column]
+        steps = torch.log2(((high - low) / (self.bins - 2)).clamp(min=1)).ceil()
         low, high = (low / 2.0**steps).floor(), (high / 2.0**steps).floor()
-        first = low - ((self.bins - (high - low + 1)) / 2).floor()
-        return steps, torch.where(is_inside, old, first.to(old.dtype))
+        first = (low - ((self.bins - (high - low + 1)) / 2).floor()).long()
+        return groups[row] * self.shape[1] + column, steps, first
 
 
 def _bins_within(budget: int, cells: int) -> int:
