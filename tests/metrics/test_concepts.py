@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import explainkit.metrics.concepts as concepts_module
 from explainkit.metrics.concepts import (
     SHARES,
     concept_scores,
@@ -145,3 +146,70 @@ def test_the_smallest_mask_keeps_a_cell():
     masks[0, 0, 5, 5] = True
 
     assert on_grid(masks, (8, 8)).flatten(2).sum(2).tolist() == [[1, 0]]
+
+
+# memory
+
+
+def annotated_world(concepts=4):
+    """Maps, concepts and where these are known: the first two in the same images, others in their own."""
+    masks = world(120, concepts)
+    generator = torch.Generator().manual_seed(7)
+    annotated = (torch.rand(120, concepts, generator=generator) < 0.6)[:, [0, 0, *range(2, concepts)]]
+    maps = masks.float() + 0.4 * torch.rand(120, concepts, 12, 12, generator=generator)
+    return maps, masks & annotated[:, :, None, None], annotated
+
+
+def test_features_at_once_change_no_score(monkeypatch):
+    maps, masks, annotated = annotated_world()
+    whole = concept_scores(maps, masks, annotated)
+    monkeypatch.setattr(concepts_module, "LARGEST", 1)
+    monkeypatch.setattr(concepts_module, "SORTED", 1)
+
+    alone = concept_scores(maps, masks, annotated)
+
+    assert torch.equal(alone.concept, whole.concept)
+    for name in ("fis", "std_error", "selection_stability", "table"):
+        torch.testing.assert_close(getattr(alone, name), getattr(whole, name))
+
+
+def test_cells_are_counted_once_for_concepts_known_in_the_same_images():
+    maps, masks, annotated = annotated_world()
+    fold = fold_of(120, 3, 0)
+
+    tallies = tally(maps, masks, annotated, fold, 3)
+
+    assert tallies.active.shape[3] == 3
+    thresholds = levels(maps)
+    for index in range(3):
+        for level in (0, 4, 8):
+            for feature in range(4):
+                on = maps[fold == index][:, feature].flatten(1) > thresholds[level, feature]
+                for concept in range(4):
+                    expected = on[annotated[fold == index][:, concept]].sum(0).double()
+                    found = tallies.active[index, level, feature, tallies.image_set[concept]]
+                    assert torch.equal(found, expected)
+
+
+def test_thresholds_are_order_statistics():
+    maps = torch.randn(30, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+
+    literal = [
+        [sorted(maps[:, feature].clamp(min=0).flatten().tolist())[::-1][max(1, round(share * 600))]
+         for feature in range(3)]
+        for share in SHARES
+    ]  # fmt: skip
+
+    assert torch.equal(levels(maps), torch.tensor(literal))
+
+
+def test_the_weight_of_an_instance_is_the_mean_area_over_its_own():
+    masks = torch.zeros(70, 1, 6, 6, dtype=torch.bool)
+    masks[0, 0, 0, :4] = True  # instances of 4, 1 and 1 cells, in images far apart
+    masks[0, 0, 5, 5] = True
+    masks[69, 0, 2, 2] = True
+
+    weights = instance_weights(masks)
+
+    assert weights[0, 0, 0, :4].tolist() == [0.5] * 4 and weights[0, 0, 5, 5] == weights[69, 0, 2, 2] == 2
+    assert weights.sum() == masks.sum()

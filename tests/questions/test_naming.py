@@ -290,3 +290,35 @@ def test_names_come_back_from_json():
     assert again.reason is None and again.table() == names.table()
     with pytest.raises(FormatError, match=r"explainkit\.names"):
         ek.Names.from_json(names.to_json().replace('"images": 20', '"images": "20"'))
+
+
+# memory
+
+
+@pytest.mark.parametrize("kind", ["grid", "pixels", "cells", "none"])
+def test_names_do_not_depend_on_how_many_units_are_looked_at_at_once(monkeypatch, kind):
+    dataset, batch = birds()
+    masks = on_grid(batch.masks, {"grid": (16, 16), "cells": (8, 8)}.get(kind, (32, 32))).float()
+    maps = masks + 0.3 * torch.rand(masks.shape, generator=torch.Generator().manual_seed(1))
+    maps = maps.amax((2, 3), keepdim=True) if kind == "none" else maps
+    whole = name_units(lookup_explainer(maps, kind != "none"), dataset, images=IMAGES)
+    for name in ("KEPT", "RESIZED", "EXPLAINED"):
+        monkeypatch.setattr(f"explainkit.questions.unit_maps.{name}", 3 * IMAGES * 64)
+
+    parts = name_units(lookup_explainer(maps, kind != "none"), dataset, images=IMAGES)
+
+    assert [name.phrase for name in parts] == [name.phrase for name in whole]
+    for one, other in zip(parts, whole, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-9)
+        assert one.std_error == pytest.approx(other.std_error, abs=1e-9)
+
+
+def test_units_in_boxes_are_named_alike_a_few_at_a_time(monkeypatch):
+    explainer = copy.deepcopy(fitted_example("ra-cnn"))
+    whole = name_units(explainer, tiny_dataset())
+    monkeypatch.setattr("explainkit.questions.unit_maps.KEPT", 1)
+
+    parts = name_units(explainer, tiny_dataset())
+
+    for one, other in zip(parts, whole, strict=True):
+        assert (one.phrase, one.score) == (other.phrase, pytest.approx(other.score, abs=1e-9))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explainkit.questions.quantiles import Quantiles
+from explainkit.questions.quantiles import BUDGET, Quantiles
 
 SHARES = (0.05, 0.5, 0.95)
 
@@ -90,3 +90,70 @@ def test_memory_does_not_grow_and_every_number_is_counted_once(size):
     found = streamed(values, torch.zeros(90, dtype=torch.long), 1, size)
 
     assert found.counts.shape == (2, 256) and (found.counts.sum(1) == 90).all()
+
+
+# few bins
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.sampled_from([8, 12, 24]), st.sampled_from([1, 7, 300]),
+    st.sampled_from(["by chance", "rising", "with far ones", "mostly 0"]),
+)  # fmt: skip
+def test_few_bins_are_a_share_of_the_range_of_the_numbers(seed, bins, size, kind):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(300, 2, generator=generator) + torch.tensor([0.0, 50.0])
+    if kind == "rising":
+        values = values.sort(0).values
+    elif kind == "with far ones":
+        values[::40] *= 30
+    elif kind == "mostly 0":
+        values = values * (torch.rand(300, 2, generator=generator) < 0.2)
+    quantiles = Quantiles(1, 2, bins=bins)
+    for part in values.split(size):
+        quantiles.add(part, torch.zeros(len(part), dtype=torch.long))
+
+    widest = 2 / (bins - 2) * (values.amax(0) - values.amin(0)) * (1 + 1e-5)
+    found = quantiles.at(SHARES)[:, 0]
+    for share, quantile in zip(SHARES, found, strict=True):
+        lower, higher = (values.quantile(share, dim=0, interpolation=way) for way in ("lower", "higher"))
+        assert (quantile >= lower - widest).all() and (quantile <= higher + widest).all()
+    assert (quantiles.counts.sum(1) == 300).all()
+    ends = quantiles.at((0.0, 1.0))[:, 0]
+    torch.testing.assert_close(ends, torch.stack([values.amin(0), values.amax(0)]))
+
+
+def bytes_of(quantiles):
+    return sum(value.nbytes for value in vars(quantiles).values() if isinstance(value, torch.Tensor))
+
+
+def test_histograms_of_many_streams_fit_their_budget():
+    cells = 1000 * 2048
+
+    quantiles = Quantiles(1000, 2048)
+
+    assert quantiles.bins == 12 and quantiles.counts.nbytes <= BUDGET
+    assert bytes_of(quantiles) <= BUDGET + 18 * cells + 9 * 1000
+    assert Quantiles(20, 96).bins == 256
+    assert Quantiles(100, 1000, budget=10**5).bins == 8  # the least
+
+
+def test_more_numbers_than_small_integers_hold_are_counted():
+    quantiles = Quantiles(2, 1)
+    quantiles.add(torch.full((30000, 1), 2.0), torch.zeros(30000, dtype=torch.long))
+    for _ in range(3):
+        quantiles.add(torch.full((30000, 1), 5.0), torch.zeros(30000, dtype=torch.long))
+
+    assert int(quantiles.counts.sum()) == 120000 and (quantiles.counts >= 0).all()
+    torch.testing.assert_close(quantiles.at([0.1, 0.9])[:, 0, 0], torch.tensor([2.0, 5.0]), rtol=0.02, atol=0)
+
+
+def test_a_stream_does_not_depend_on_those_of_other_groups():
+    values = torch.randn(200, 3, generator=torch.Generator().manual_seed(2))
+    groups = torch.arange(200) % 4
+    together = streamed(values, groups, 4, 40)
+    alone = Quantiles(4, 3)
+    for part, of in zip(values.split(40), groups.split(40), strict=True):
+        alone.add(part[of == 2], of[of == 2])
+
+    assert torch.equal(together.at(SHARES)[:, 2], alone.at(SHARES)[:, 2])

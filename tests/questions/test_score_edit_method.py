@@ -206,6 +206,22 @@ def test_ranges_are_near_the_true_quantiles(name):
     assert (low <= high).all()
 
 
+def test_ranges_of_many_pairs_are_near_the_true_quantiles(monkeypatch):
+    monkeypatch.setattr("explainkit.explainers.interpretable.RANGE_BUDGET", 1000)  # of 3 x 6 pairs: 24 bins
+    monkeypatch.setattr("explainkit.explainers.interpretable.RANGE_CHUNK", 50)
+    explainer, images, labels = balanced("cells"), noise(200, seed=2), torch.arange(200) % 3
+
+    low, high = explainer.score_ranges(batch_of(images, labels))
+
+    scores = explainer.explain(images, labels).scores
+    for label in range(3):
+        of_class = scores[labels == label]
+        bin = 2 / 22 * (of_class.amax(0) - of_class.amin(0)) + 1e-6
+        for end, share in ((low[label], 0.05), (high[label], 0.95)):
+            assert (end >= of_class.quantile(share, dim=0, interpolation="lower") - bin).all()
+            assert (end <= of_class.quantile(share, dim=0, interpolation="higher") + bin).all()
+
+
 def test_a_class_without_images_has_the_range_of_all_others():
     explainer = balanced("cells")
     low, high = explainer.score_ranges(batch_of(noise(40), torch.arange(40) % 2))

@@ -255,3 +255,47 @@ def test_of_a_soft_decision_tree_nothing_is_claimed_that_brute_force_refutes(see
             assert rescore(None, found.after[image][None]).argmax() == targets[image]
             assert found.size[image] >= found.lower_bound[image] and not found.exact[image]
     assert found.feasible.any()
+
+
+# memory
+
+
+@pytest.mark.parametrize("norm", ["l0", "l1", "l2"])
+def test_images_at_once_change_no_edit(monkeypatch, norm):
+    given_ = problem(2, images=9, classes=6, units=8, room=0.8)
+    whole = edited(given_, norm=norm)
+    monkeypatch.setattr(score_edits, "LARGEST_CHUNK", 1)
+
+    alone = edited(given_, norm=norm)
+
+    assert torch.equal(alone.feasible, whole.feasible) and torch.equal(alone.size, whole.size)
+    torch.testing.assert_close(alone.after, whole.after, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.8]))
+def test_programs_for_the_hardest_classes_find_what_those_for_all_do(seed, room):
+    given_ = problem(seed, images=10, classes=30, units=6, room=room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_edits, "is_infeasible", lambda some: torch.zeros(len(some.low), dtype=torch.bool))
+        whole, whole_l1 = edited(given_), edited(given_, norm="l1")
+        patch.setattr(edit_programs, "LARGEST_PROGRAM", 0)
+        patch.setattr(edit_programs, "HARDEST", 2)
+        few, few_l1 = edited(given_), edited(given_, norm="l1")
+
+    assert torch.equal(few.feasible, whole.feasible) and torch.equal(few.exact, whole.exact)
+    for found, expected in ((few_l1.after, whole_l1.after),):
+        sizes = [(after - given_[2]).abs().sum(1) for after in (found, expected)]
+        torch.testing.assert_close(*sizes, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gains_are_differences_of_weights_whether_these_are_a_view_or_not(dtype):
+    weights = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    targets = torch.tensor([3, 0, 3])
+    view = weights.expand(3, -1, -1)
+
+    gains = score_edits._gains(view, view[torch.arange(3), targets])
+
+    assert torch.equal(gains, weights.double()[targets][:, None] - weights.double())
+    assert gains.dtype == torch.float64
