@@ -119,12 +119,12 @@ class Decomposition(JsonValue):
         weights = self.weights(*pairs).unflatten(0, (len(rows), len(targets)))
         return torch.einsum("mk,mck->mc", scores, weights) + bias
 
-    def all_weights(self) -> Tensor | None:
-        """Those of all classes: (C, K), or (N, C, K) where they differ by image and are not too many."""
+    def all_weights(self, largest: int = LARGEST_WEIGHTS) -> Tensor | None:
+        """Those of all classes: (C, K), or (N, C, K) where they differ by image and are at most `largest`."""
         if isinstance(self.weights, Tensor):
             return self.weights
         (images, classes), units = self.logits.shape, self.scores.shape[1]
-        if images * classes * units > LARGEST_WEIGHTS:
+        if images * classes * units > largest:
             return None
         rows = torch.arange(images, device=self.logits.device).repeat_interleave(classes)
         targets = torch.arange(classes, device=self.logits.device).repeat(images)

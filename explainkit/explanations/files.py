@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
 from explainkit.explanations.decisions import Decision
-from explainkit.explanations.decomposition import Decomposition, weight_fn
+from explainkit.explanations.decomposition import LARGEST_WEIGHTS, Decomposition, weight_fn
 from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps
 from explainkit.explanations.images import absent_images, as_levels, from_levels
 from explainkit.explanations.phrasing import Phrasing
@@ -81,7 +81,7 @@ def save_explanations(explanations: Explanations, path: Path, maps: int | None, 
     if explanations.has_images:
         tensors["images"] = as_levels(explanations.images)
     decomposition = explanations.decomposition
-    if decomposition is not None and (weights := decomposition.all_weights()) is not None:
+    if decomposition is not None and (weights := decomposition.all_weights(LARGEST_WEIGHTS)) is not None:
         tensors |= {"decomposition.weights": weights, "decomposition.bias": decomposition.bias}
     provenance = asdict(explanations.provenance) | {"digest": explanations.provenance.model_digest}
     facts = {
