@@ -267,7 +267,7 @@ class Explainer(ABC):
             Where there is no network yet.
         """
         self.check_answers("image")
-        return explain_images(self, images, targets, foils, maps, batch_size)
+        return explain_images(self.snapshot(), images, targets, foils, maps, batch_size)
 
     def explain_stream(
         self,
@@ -292,7 +292,7 @@ class Explainer(ABC):
         InputError
             For what is no data set and no batches; when it is first asked for.
         """
-        return explain_batches(self, source, targets, foils, maps, batch_size)
+        return explain_batches(self.snapshot(), source, targets, foils, maps, batch_size)
 
     def explain_class(
         self,
@@ -423,6 +423,10 @@ class Explainer(ABC):
         like = reference_tensor(self.network)
         inputs = self.input_spec.read(images).detach().to(device=like.device, dtype=like.dtype)
         return inputs.clone() if inputs.is_inference() else inputs
+
+    def snapshot(self) -> Self:
+        """What answers one question from first batch to last: itself, or a copy where it may learn."""
+        return self
 
     def saved_state(self) -> dict[str, Tensor]:
         """What `save` keeps of what was learned, by name."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,6 +20,9 @@ from explainkit.explainers.interface import Explainer
 from explainkit.explainers.isolation import isolated
 from explainkit.explanations.units import Units
 from explainkit.protocols import Images
+
+_SWAP = threading.Lock()
+"""Held while what was learned is replaced, and while it is read."""
 
 Examples = ImageDataset | Mapping[str, Images]
 """A data set with labels; or images of concepts, by their names."""
@@ -87,12 +92,21 @@ class PostHocExplainer(Explainer):
             raise InputError(
                 f"Expected an ImageDataset that {self.card.title} learns from; got {type(examples).__name__}."
             )
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed!r}.")
         with torch.random.fork_rng(), isolated(self) as twin:
             torch.manual_seed(seed)
-            learned, units = twin.learn(given)
-        self.learned = {name: value.detach().cpu() for name, value in learned.items()}
-        self.units, self._seed = units.to("cpu"), seed
+            learned, units = self._checked(twin.learn(given))
+        with _SWAP:  # at once: other threads have all of what was learned before, or all of this
+            self.learned, self.units, self._seed = learned, units, seed
         return self
+
+    def snapshot(self) -> Self:
+        """A copy that what `fit` learns meanwhile, in another thread, does not change."""
+        if self.card.learns_from is None:
+            return self
+        with _SWAP:
+            return copy(self)
 
     def learn(self, examples: Any) -> tuple[Mapping[str, Tensor], Units]:
         """What is learned of `examples`, as tensors by name, and the units that come of it; without a trace.
@@ -141,6 +155,24 @@ class PostHocExplainer(Explainer):
                 "Give that one, or call fit(…) again."
             )
         self.learned, self.units = dict(state), units
+
+    def _checked(self, result: Any) -> tuple[dict[str, Tensor], Units]:
+        """What `learn` returned, on the CPU, once it is found to be tensors by name, and units."""
+        is_pair = isinstance(result, tuple) and len(result) == 2
+        learned, units = result if is_pair else (None, None)
+        if not isinstance(learned, Mapping) or not isinstance(units, Units):
+            kinds = ", ".join(type(item).__name__ for item in result) if is_pair else type(result).__name__
+            raise InputError(
+                f"Expected learn(…) of {type(self).__name__} to return a mapping of tensors, and Units; "
+                f"got {kinds}."
+            )
+        for name, value in learned.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise InputError(
+                    f"Expected learn(…) of {type(self).__name__} to return tensors by name; {name!r} is "
+                    f"{type(value).__name__}."
+                )
+        return {name: value.detach().cpu() for name, value in learned.items()}, units.to("cpu")
 
     def _images_by_concept(self, examples: Examples) -> dict[str, Tensor]:
         """Images of each concept, as the network takes them."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import FormatError, InputError, NotFittedError
 from explainkit.explainers.identity import name_of
-from explainkit.explainers.inputs import InputSpec
+from explainkit.explainers.inputs import InputSpec, stated_spec
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explainers.posthoc import PostHocExplainer
@@ -120,12 +120,14 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def load(
-    folder: str | Path, *, device: torch.device | str = "cpu", network: nn.Module | None = None
+    folder: str | Path, *, device: torch.device | str | None = None, network: nn.Module | None = None
 ) -> Explainer:
-    """The explainer that `save` wrote to `folder`, on `device`.
+    """The explainer that `save` wrote to `folder`.
 
     Parameters
     ----------
+    device : torch.device, str or None
+        Where its network is; the CPU unless given, and for a `network` that is given where that is.
     network : nn.Module or None
         For an architecture made by `from_network`: a network of the same form, to take the weights. For a
         post-hoc method: the network that it learned about.
@@ -160,8 +162,10 @@ def load(
     with as_format_error(message):
         explainer = _restore_explainer(facts, tensors, units, network)
     explainer._seed, explainer._augment = facts["seed"], facts["augment"]
+    if network is not None:  # the caller's own, whose mode is left alone
+        return explainer if device is None else explainer.to(device)
     explainer.network.eval()
-    return explainer.to(device)
+    return explainer.to("cpu" if device is None else device)
 
 
 def _restore_explainer(
@@ -178,8 +182,9 @@ def _restore_explainer(
     if network is None:
         explainer = explainer_by_name(name, **settings)
     else:
+        arguments = spec.arguments if stated_spec(network) is None else {}
         explainer = explainer_by_name(
-            name, network=network, classes=classes, decision=decision, **spec.arguments, **settings
+            name, network=network, classes=classes, decision=decision, **arguments, **settings
         )
     if explainer.card.learns_from is None:
         raise FormatError(f"expected an explainer that learns; got {name!r}")

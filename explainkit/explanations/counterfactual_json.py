@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
 import torch
-from attrs import evolve
+from attrs import evolve, fields
 from torch import Tensor
 
 from explainkit.errors import InputError
 from explainkit.explanations.edits import ImageEdits, RegionSwaps, ScoreEdits
 from explainkit.explanations.json_explanations import without_any_image
 from explainkit.explanations.json_values import JsonValue, as_text, write_value
+from explainkit.explanations.serialization import in_brief
 from explainkit.explanations.validation import check_finite, check_floats, check_indices, check_shape
 
 if TYPE_CHECKING:
+    from explainkit.explanations.batch import Explanations
     from explainkit.explanations.counterfactuals import Counterfactuals
 
 
@@ -74,10 +76,21 @@ def check_counterfactuals(counterfactuals: Counterfactuals) -> None:
     if counterfactuals.wanted is not None:
         _check_mask("wanted", counterfactuals.wanted, len(explanations))
     for method, edits in counterfactuals.edits.items():
-        if isinstance(edits, ScoreEdits):
-            _check_score_edits(method, edits, explanations.logits, explanations.scores)
-        else:
-            _check_image_edits(method, edits, explanations.logits, explanations.images)
+        check_edits(method, edits, explanations)
+
+
+def check_edits(method: str, edits: ScoreEdits | ImageEdits, explanations: Explanations) -> None:
+    """Refuse edits that disagree with the explanations about images, classes and units, or are not whole."""
+    for item in fields(type(edits)):
+        value = getattr(edits, item.name)
+        if item.type in ("Tensor", "Tensor | None") and not isinstance(value, Tensor):
+            if value is None and item.default is None:
+                continue
+            raise InputError(f"Expected {method}.{item.name} as a tensor; got {type(value).__name__}.")
+    if isinstance(edits, ScoreEdits):
+        _check_score_edits(method, edits, explanations.logits, explanations.scores)
+    else:
+        _check_image_edits(method, edits, explanations.logits, explanations.images)
 
 
 def _check_score_edits(method: str, edits: ScoreEdits, logits: Tensor, scores: Tensor) -> None:
@@ -90,8 +103,9 @@ def _check_score_edits(method: str, edits: ScoreEdits, logits: Tensor, scores: T
     check_finite(floats)
     for name in ("feasible", "exact"):
         _check_mask(f"{method}.{name}", getattr(edits, name), len(logits))
-    check_shape(f"{method}.lower_bound", edits.lower_bound, (len(logits),))
-    check_indices(f"{method}.lower_bound", edits.lower_bound, 2**31)
+    if edits.lower_bound is not None:
+        check_shape(f"{method}.lower_bound", edits.lower_bound, (len(logits),))
+        check_indices(f"{method}.lower_bound", edits.lower_bound, 2**31)
 
 
 def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: Tensor) -> None:
@@ -104,8 +118,15 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
     check_shape(f"{method}.logits", edits.logits, tuple(logits.shape))
     check_finite({f"{method}.logits": edits.logits})
     _check_mask(f"{method}.success", edits.success, count)
-    if edits.descriptions and len(edits.descriptions) != count:
-        raise InputError(f"Expected {count} descriptions of {method}; got {len(edits.descriptions)}.")
+    words = edits.descriptions
+    if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
+        raise InputError(
+            f"Expected descriptions of {method} as a tuple of texts; got {in_brief(words, 60)!r}."
+        )
+    if words and len(words) != count:
+        raise InputError(f"Expected {count} descriptions of {method}; got {len(words)}.")
+    if not isinstance(edits.unit, str) or not edits.unit.strip():
+        raise InputError(f"Expected the unit of {method} as a word; got {edits.unit!r}.")
     if edits.regions is not None:
         shape = edits.regions.shape
         if edits.regions.dtype != torch.bool or len(shape) != 3 or shape[0] != count or 0 in shape[1:]:

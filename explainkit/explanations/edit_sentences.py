@@ -40,6 +40,8 @@ def _image_edit_sentence(counterfactual: Counterfactual, edits: ImageEdits) -> s
 
 def _score_edit_sentence(counterfactual: Counterfactual, method: str, edits: ScoreEdits) -> str:
     row, name = counterfactual.index, counterfactual.target_name
+    if not edits.feasible[row] and edits.lower_bound is None:  # of a method that knows no range of scores
+        return f"No edit of its scores that was tried made it {name}."
     if not edits.feasible[row] and not edits.exact[row]:
         return f"No scores within what is plausible for {name} were found that would make it {name}."
     if not edits.feasible[row]:
@@ -49,13 +51,15 @@ def _score_edit_sentence(counterfactual: Counterfactual, method: str, edits: Sco
     parts = [_score_change(item, item.text in shared) for item in changes[:MAX_CHANGES]]
     if len(changes) > MAX_CHANGES:
         parts.append(f"{counted(len(changes) - MAX_CHANGES, 'other score')} changed")
-    least, count = int(edits.lower_bound[row]), counted(len(changes), "score")
-    if edits.norm != "l0":
+    count = counted(len(changes), "score")
+    if edits.lower_bound is None:
+        proof = count
+    elif edits.norm != "l0":
         proof = f"the least change, of {count}" if edits.exact[row] else f"a change of {count}"
     elif edits.exact[row]:
         proof = f"{count}, and no fewer would do"
     else:
-        proof = f"{count}; at least {least} would be needed"
+        proof = f"{count}; at least {int(edits.lower_bound[row])} would be needed"
     return f"By its evidence it would be {name} if {listed(parts)} ({proof})."
 
 

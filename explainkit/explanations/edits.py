@@ -38,8 +38,8 @@ class ScoreEdits(JsonValue):
         if `exact`.
     exact : Tensor, (N,), bool
         Whether it is proved that no edit within the ranges costs less; or that there is none.
-    lower_bound : Tensor, (N,), int64
-        Scores that must change at least.
+    lower_bound : Tensor or None, (N,), int64
+        Scores that must change at least, where that is known.
     norm : {"l0", "l1", "l2"}
     verified_by : {"algebra", "head"}
     """
@@ -54,7 +54,7 @@ class ScoreEdits(JsonValue):
     logits: Tensor = field(repr=False)
     feasible: Tensor
     exact: Tensor
-    lower_bound: Tensor
+    lower_bound: Tensor | None = None
     norm: Norm = "l0"
     verified_by: VerifiedBy = "algebra"
 
@@ -133,7 +133,9 @@ class ImageEdits(JsonValue):
 
     def describe_failure(self, target: str) -> str:
         """That no edit was found which makes an image `target`."""
-        return f"No edit of the image that was tried made it {target}."
+        return (
+            f"No edit that was tried of the {'row' if self.images.ndim == 2 else 'image'} made it {target}."
+        )
 
     def facts_of(self, row: int) -> dict[str, Any]:
         """Further facts about the edit of image number `row`, as JSON values."""

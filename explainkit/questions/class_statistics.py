@@ -50,6 +50,7 @@ def explain_class(
 ) -> ClassExplanations:
     """`Explainer.explain_class`."""
     explainer.check_answers("class")
+    explainer = explainer.snapshot()
     if explainer.decision.rule == "identity":
         raise InputError(
             "Expected a network that decides between classes or labels; with decision 'identity' its outputs "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from difflib import get_close_matches
+from inspect import isabstract
 from typing import Any, ClassVar
 
 import attrs
@@ -17,10 +19,13 @@ from explainkit import registry
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, PluginError, PluginWarning, UnknownNameError
 from explainkit.explainers.interface import Explainer
+from explainkit.explainers.state import undisturbed
 from explainkit.explanations.batch import Explanations
+from explainkit.explanations.counterfactual_json import check_edits
 from explainkit.explanations.counterfactuals import Counterfactuals
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.edits import ImageEdits, ScoreEdits
+from explainkit.networks.random_state import kept_random_state
 from explainkit.protocols import Images, Targets
 from explainkit.questions.goals import Goals, default_goals, goals_for
 
@@ -77,17 +82,28 @@ class CounterfactualQuestion:
         ----------
         lower_bound : Tensor or None, (N,), int64
             How many scores must change at least, where that is known.
+
+        Raises
+        ------
+        InputError
+            For scores of another shape, or that are not finite.
         """
         decomposition, before = self.decomposition, self.explanations.scores
+        after = _checked_scores(after, before)
+        if lower_bound is not None and (
+            not isinstance(lower_bound, Tensor) or lower_bound.shape != (len(before),)
+        ):
+            raise InputError(f"Expected lower_bound as a tensor ({len(before)},); got {lower_bound!r}.")
         rows = torch.arange(len(before), device=before.device)
-        logits = decomposition.logits_at(rows, after)
+        with torch.no_grad():
+            logits = decomposition.logits_at(rows, after)
         is_reached = self.goals.are_reached(logits)
         after = torch.where(is_reached[:, None], after, before)
-        weights = self.goals.weights(decomposition, decomposition.logits.argmax(1))
+        weights = self.goals.weights(decomposition, decomposition.logits.argmax(1)).detach()
         return ScoreEdits(
             before=before.cpu(), after=after.cpu(), gains=(weights * (after - before)).cpu(),
             logits=logits.cpu(), feasible=is_reached.cpu(), exact=torch.zeros_like(is_reached).cpu(),
-            lower_bound=torch.zeros(len(before)).long() if lower_bound is None else lower_bound.cpu(),
+            lower_bound=None if lower_bound is None else lower_bound.long().cpu(),
             verified_by="algebra" if decomposition.rescore is None else "head",
         )  # fmt: skip
 
@@ -118,13 +134,32 @@ def supported_methods(explainer: Explainer) -> dict[str, type[CounterfactualMeth
     methods = {}
     for name in [*FIRST, *(name for name in offered if name not in FIRST)]:
         try:
-            method: Any = registry.find("counterfactual_methods", name)
-        except PluginError as error:
-            warnings.warn(str(error), PluginWarning, stacklevel=3)
-            continue
-        if method.supports(explainer):
-            methods[name] = method
+            method = _method_class(name)
+            if method.supports(explainer):
+                methods[name] = method
+        except Exception as error:  # foreign code, from import to supports
+            message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"Counterfactual method {name!r} is left out: {message}", PluginWarning, stacklevel=3
+            )
     return methods
+
+
+def _method_class(name: str) -> type[CounterfactualMethod]:
+    """The class that is offered as the counterfactual method `name`.
+
+    Raises
+    ------
+    PluginError
+        For what is no class of methods, or cannot be made.
+    """
+    method: Any = registry.find("counterfactual_methods", name)
+    if not isinstance(method, type) or not issubclass(method, CounterfactualMethod):
+        raise PluginError(f"expected a subclass of CounterfactualMethod; got {method!r}")
+    is_whole = attrs.has(method) and not isabstract(method)
+    if not is_whole:
+        raise PluginError(f"expected {method.__name__} as an attrs class with search(question)")
+    return method
 
 
 def search_counterfactuals(
@@ -152,6 +187,8 @@ def search_counterfactuals(
             "Expected training images to swap regions with: a model keeps none after load or from_network. "
             "Give them, counterfactual(images, targets, distractors=dataset), or method='score-edit'."
         )
+    if not isinstance(distractors, ImageDataset | Batch | None):
+        raise InputError(f"Expected distractors as a data set or a Batch; got {type(distractors).__name__}.")
     if isinstance(distractors, ImageDataset):
         explainer.check_classes(distractors)
     with torch.inference_mode(False):
@@ -164,11 +201,25 @@ def search_counterfactuals(
             explainer=explainer, images=inputs, goals=goals, distractors=distractors, batch_size=batch_size,
             explanations=explainer.explain(inputs, goals.targets, batch_size=batch_size),
         )  # fmt: skip
-        edits = {name: _verified(item.search(question), question) for name, item in methods.items()}
+        edits = {
+            name: item.search(question) if name in FIRST else _search_apart(item, question)
+            for name, item in methods.items()
+        }
+        edits = {name: _verified(name, item, question) for name, item in edits.items()}
     return Counterfactuals(
         explanations=question.explanations, edits=edits,
         wanted=None if decision.is_exclusive else goals.wanted,
     )  # fmt: skip
+
+
+def _search_apart(method: CounterfactualMethod, question: CounterfactualQuestion) -> Any:
+    """What a foreign method finds, on copies: whatever it writes or draws leaves no trace."""
+    explainer = copy(question.explainer)
+    images, explanations = question.images.clone(), question.explanations
+    explanations = evolve(explanations, images=explanations.images.clone())
+    with kept_random_state(), undisturbed(explainer.network, isolate=True) as network:
+        explainer._network = network
+        return method.search(evolve(question, explainer=explainer, images=images, explanations=explanations))
 
 
 def _chosen_methods(
@@ -187,6 +238,10 @@ def _chosen_methods(
     if not supported:
         raise InputError(
             f"Expected a method that finds counterfactuals for {explainer.card.title}; it has none."
+        )
+    if not isinstance(method, str | list | tuple | None) or (not method and method is not None):
+        raise InputError(
+            f"Expected method as a name, or several; got {method!r}. There are: {', '.join(supported)}."
         )
     names = list(supported) if method is None else [method] if isinstance(method, str) else list(method)
     for name in names:
@@ -207,31 +262,68 @@ def _chosen_methods(
     }
 
 
-def _hint(name: str, names: Sequence[str]) -> str:
-    close = get_close_matches(name, names, n=1)
+def _hint(name: Any, names: Sequence[str]) -> str:
+    close = get_close_matches(str(name), names, n=1)
     return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(names) or 'none'}."
 
 
-def _verified(edits: ScoreEdits | ImageEdits, question: CounterfactualQuestion) -> ScoreEdits | ImageEdits:
-    """Edits of images with what the network says of them, where it was not asked yet; images in [0, 1]."""
+def _checked_scores(after: Any, before: Tensor) -> Tensor:
+    """Scores (N, K) that a method gives, as `before` are; refused where they are none."""
+    if not isinstance(after, Tensor) or after.shape != before.shape:
+        found = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+        raise InputError(f"Expected edited scores as a tensor {tuple(before.shape)}; got {found}.")
+    after = after.detach().to(before)
+    if not after.isfinite().all():
+        raise InputError("Expected edited scores that are finite; got some that are not.")
+    return after
+
+
+def _verified(method: str, edits: Any, question: CounterfactualQuestion) -> ScoreEdits | ImageEdits:
+    """Edits once they are found to be whole, those of images with what the network says of them, in [0, 1].
+
+    Raises
+    ------
+    InputError
+        For edits that are none, or disagree with the images, naming the method.
+    """
+    explanations = question.explanations
     if isinstance(edits, ScoreEdits):
+        check_edits(method, edits, explanations)
         return edits
-    explainer, goals = question.explainer, question.goals
-    if edits.images.shape != question.images.shape:
-        raise InputError(
-            f"Expected an edited image for each of {tuple(question.images.shape)}; got "
-            f"{tuple(edits.images.shape)}."
-        )
-    changes: dict[str, Any] = {}
-    if edits.success is None or edits.logits is None:
-        logits = explainer.predict(edits.images, batch_size=question.batch_size)
-        changes |= {"logits": logits, "success": goals.are_reached(logits)}
-    if edits.sizes is None and edits.regions is None:
-        differs = edits.images != question.images
-        differs = differs if differs.ndim == 2 else differs.any(1)
-        changes["sizes"] = differs.flatten(1).sum(1)
-    to_unit = explainer.input_spec.to_unit
-    changes["images"] = to_unit(edits.images)
+    if not isinstance(edits, ImageEdits):
+        kind = type(edits).__name__
+        raise InputError(f"Expected method {method!r} to return ImageEdits or ScoreEdits; got {kind}.")
+    to_unit = question.explainer.input_spec.to_unit
+    changes = {} if method in FIRST else _asked(method, edits, question)
+    images = changes.get("images", edits.images)
+    changes["images"] = to_unit(images)
     if edits.sources is not None:
         changes["sources"] = to_unit(edits.sources)
-    return evolve(edits, **changes)
+    verified = evolve(edits, **changes)
+    check_edits(method, verified, explanations)
+    return verified
+
+
+def _asked(method: str, edits: ImageEdits, question: CounterfactualQuestion) -> dict[str, Any]:
+    """What the network says of a foreign method's images, whatever the method says of them."""
+    images, expected = edits.images, question.images
+    if not isinstance(images, Tensor) or images.shape != expected.shape or images.is_meta:
+        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(
+            f"Expected images by {method!r} as a tensor {tuple(expected.shape)}, as question.images is; "
+            f"got {found}."
+        )
+    images = images.detach().to(expected)
+    try:
+        logits = question.explainer.predict(images, batch_size=question.batch_size)
+    except InputError as error:
+        raise InputError(f"Images by {method!r}: {error}") from None
+    changes: dict[str, Any] = {
+        "images": images, "logits": logits, "success": question.goals.are_reached(logits),
+    }  # fmt: skip
+    if edits.sizes is None and edits.regions is None:
+        differs = images != expected
+        changes["sizes"] = (differs if differs.ndim == 2 else differs.any(1)).flatten(1).sum(1)
+        if differs.ndim == 2 and edits.unit == "pixel":
+            changes["unit"] = "column"
+    return changes

@@ -46,7 +46,10 @@ class Goals:
         return Goals(decision=self.decision, targets=self.targets.to(device), wanted=self.wanted.to(device))
 
     def are_reached(self, logits: Tensor) -> Tensor:
-        """Whether the network says so by logits (N, C): (N,), bool."""
+        """Whether the network says so by logits (N, C), (N,), bool; what is not finite says nothing."""
+        if not logits.isfinite().all():
+            is_finite = logits.isfinite().all(1)
+            return is_finite & self.are_reached(logits.nan_to_num(0, 0, 0))
         if self.decision.is_exclusive:
             return logits.argmax(1) == self.targets
         return self.decision.holds(logits).gather(1, self.targets[:, None])[:, 0] == self.wanted

@@ -49,8 +49,10 @@ class ScoreEdit(CounterfactualMethod):
     def __attrs_post_init__(self) -> None:
         if self.norm not in get_args(Norm):
             raise InputError(f"Expected norm as one of {get_args(Norm)}; got {self.norm!r}.")
-        if not 0 <= self.margin < float("inf"):
-            raise InputError(f"Expected a margin of at least 0, in logits; got {self.margin}.")
+        if not isinstance(self.margin, int | float) or not 0 <= self.margin < float("inf"):
+            raise InputError(f"Expected a margin of at least 0, in logits; got {self.margin!r}.")
+        if not isinstance(self.prove, bool):
+            raise InputError(f"Expected prove as True or False; got {self.prove!r}.")
 
     @classmethod
     def supports(cls, explainer: Explainer) -> bool:
