@@ -311,6 +311,11 @@ class Explanations(ExplanationsJson, ExplanationTables):
 
         The others are kept as one distributed sum, so that `saliency` is the same. With 0 it is all that is
         left of where evidence is.
+
+        Raises
+        ------
+        InputError
+            For what is no whole number of 0 or more.
         """
         return keep_strongest_maps(self, count)
 
@@ -362,6 +367,11 @@ class Explanations(ExplanationsJson, ExplanationTables):
             Of the maps alone; every sum still holds. Factors of maps are saved as they are.
         images : bool
             Whether the images are in the file; without them it is as `without_images` says.
+
+        Raises
+        ------
+        InputError
+            For a number of maps, or a dtype, that there is not.
         """
         return save_explanations(
             self if images else self.without_images(), Path(path), maps=maps, dtype=dtype

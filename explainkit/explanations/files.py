@@ -13,6 +13,7 @@ from attrs import asdict, fields
 from torch import Tensor
 
 from explainkit.errors import FormatError, InputError
+from explainkit.explanations.counts import check_count
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import LARGEST_WEIGHTS, Decomposition, weight_fn
 from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMaps
@@ -31,7 +32,7 @@ from explainkit.explanations.serialization import (
     write,
 )
 from explainkit.explanations.units import UNIT_TENSORS, UnitPicture, Units
-from explainkit.explanations.validation import check_finite, check_floats, check_shape
+from explainkit.explanations.validation import FLOATS, check_finite, check_floats, check_shape
 
 if TYPE_CHECKING:
     from explainkit.explanations.batch import Explanations
@@ -69,8 +70,11 @@ PHRASING = tuple(item.name for item in fields(Phrasing))
 
 def save_explanations(explanations: Explanations, path: Path, maps: int | None, dtype: torch.dtype) -> Path:
     """`Explanations.save`."""
+    if dtype not in FLOATS:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+        raise InputError(f"Expected dtype of maps as one of torch's {kinds}; got {dtype!r}.")
     if maps is not None:
-        explanations = explanations.keep_maps(maps)
+        explanations = explanations.keep_maps(check_count("maps", maps, 0))
     unit_facts, tensors = units_to_json(explanations.units)
     for name in COLUMNS:
         if isinstance(value := getattr(explanations, name), Tensor):

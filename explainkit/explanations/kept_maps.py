@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import evolve
 
+from explainkit.explanations.counts import check_count
 from explainkit.explanations.factored_maps import take_units
 from explainkit.explanations.spatial import distribute_sum
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def keep_strongest_maps(explanations: Explanations, count: int) -> Explanations:
     """`Explanations.keep_maps`."""
+    count = check_count("the number of units that keep their maps", count, 0)
     maps = explanations.maps
     if maps is None or count >= maps.shape[1]:
         return explanations

@@ -219,3 +219,23 @@ def test_swapped_regions_are_weighed_by_the_pooling_of_each_unit():
         if pooling not in ("mean", "sum"):
             scores[:, k] -= REFERENCE[k]
     torch.testing.assert_close(evidence, literal_saliency(weights * scores, explanations.maps, MIXED))
+
+
+@pytest.mark.parametrize("count", [1.5, True, None, -1, "2"])
+def test_a_number_of_maps_that_is_none_is_refused(count, tmp_path):
+    explanations = make_mixed()
+
+    for asked in (explanations, explanations.without_maps()):
+        with pytest.raises(InputError, match="whole number of at least 0"):
+            asked.keep_maps(count)
+        if count is not None:  # all of them
+            with pytest.raises(InputError, match="maps as a whole number of at least 0"):
+                asked.save(tmp_path / "file", maps=count)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, "float16", None])
+def test_maps_are_saved_as_floats_alone(dtype, tmp_path):
+    with pytest.raises(InputError, match="dtype of maps as one of torch's float32"):
+        make_mixed().save(tmp_path / "file", dtype=dtype)
+    assert not list(tmp_path.iterdir())
