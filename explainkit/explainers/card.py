@@ -36,6 +36,9 @@ def _answers_of(answers: object) -> frozenset[str] | None:
         return None
     if isinstance(answers, str) or not isinstance(answers, (tuple, list, set, frozenset)):
         raise InputError(f"Expected answers of a card as a set of {get_args(Question)}; got {answers!r}.")
+    others = [answer for answer in answers if not isinstance(answer, str)]
+    if others:
+        raise InputError(f"Expected answers of a card among {get_args(Question)}; one is {others[0]!r}.")
     return frozenset(answers)
 
 

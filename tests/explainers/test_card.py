@@ -25,6 +25,8 @@ class _Method(ek.PostHocExplainer):
         ({"answers": "image"}, "answers of a card as a set"),
         ({"answers": ()}, "answers of Made among"),
         ({"answers": {"image", "why"}}, r"answers of Made among .* got \['image', 'why'\]"),
+        ({"answers": [["image"]]}, r"answers of a card among .* one is \['image'\]"),
+        ({"answers": {1, "image"}}, "answers of a card among .* one is 1"),
         ({"learns_from": "images"}, "learns_from of Made as one of .* got 'images'"),
     ],
 )
