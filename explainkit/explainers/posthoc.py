@@ -187,8 +187,10 @@ class PostHocExplainer(Explainer):
                 f"Expected images of concepts by their names for {self.card.title} to learn from, as "
                 f"{{'striped': [files …]}}; got {type(examples).__name__}."
             )
-        images = {}
+        images: dict[str, Tensor] = {}
         for name, of_concept in examples.items():
+            if str(name) in images:
+                raise InputError(f"Expected concepts of different names; two are called {str(name)!r}.")
             try:
                 images[str(name)] = self.read_images(of_concept)
             except InputError as error:

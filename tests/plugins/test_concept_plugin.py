@@ -107,6 +107,8 @@ def test_it_refuses_single_images_and_all_questions_before_it_has_learned(concep
         blank.fit([tiny_images()])
     with pytest.raises(InputError, match="Concept 'red': Expected at least one image"):
         blank.fit({"red": tiny_images()[:0], "blue": tiny_images()})
+    with pytest.raises(InputError, match="different names; two are called '1'"):
+        blank.fit({1: tiny_images(), "1": tiny_images()})
 
 
 def test_concepts_are_learned_from_a_mapping_as_from_a_data_set(concepts):
