@@ -7,6 +7,7 @@ For M classes and K units about 110 bytes are held for each pair, whatever the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_contributions import ClassContributions
 from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.colors import as_rgb
+from explainkit.explanations.counts import check_count, is_whole
 from explainkit.explanations.validation import class_index
 from explainkit.protocols import Split
 from explainkit.questions.exemplars import EXEMPLARS, Exemplars
@@ -56,8 +58,7 @@ def explain_class(
             "Expected a network that decides between classes or labels; with decision 'identity' its outputs "
             "are numbers. Explain single images."
         )
-    if batch_size < 1:
-        raise InputError(f"Expected batch_size of at least 1; got {batch_size}.")
+    batch_size = check_count("batch_size", batch_size)
     is_explained = _mask_of_classes(classes, explainer.classes)
     if isinstance(dataset, ImageDataset):
         explainer.check_classes(dataset)
@@ -96,9 +97,16 @@ def _mask_of_classes(classes: Sequence[int | str] | int | str | None, names: Seq
     """Which classes are to be explained, (C,) bool."""
     if classes is None:
         return torch.ones(len(names), dtype=torch.bool)
-    targets = [classes] if isinstance(classes, int | str) else list(classes)
+    targets: Any = classes.tolist() if isinstance(classes, Tensor) else classes
+    if isinstance(targets, str | bool) or is_whole(targets):
+        targets = [targets]
+    if not isinstance(targets, Iterable):
+        raise InputError(f"Expected classes by name or number, one or several; got {classes!r}.")
     mask = torch.zeros(len(names), dtype=torch.bool)
-    mask[[class_index(names, target) for target in targets]] = True
+    for target in targets:
+        if not isinstance(target, str) and not is_whole(target):
+            raise InputError(f"Expected classes by name or number; got {target!r}.")
+        mask[class_index(names, target)] = True
     return mask
 
 

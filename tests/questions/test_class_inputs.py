@@ -1,5 +1,6 @@
 """Which classes are explained, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve
@@ -29,6 +30,21 @@ def test_classes_are_asked_for_by_name_and_index(classes):
         class_explanations["ant"]
     with pytest.raises(UnknownNameError, match="bee"):
         class_explanations["bees"]
+
+
+@pytest.mark.parametrize("classes", [np.int64(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
+def test_classes_may_be_numbers_of_numpy_and_torch(classes):
+    explainer, images, labels, *_ = explained_classes("cells")
+
+    assert explainer.explain_class([batch_of(images, labels)], classes).index.tolist() == [1]
+
+
+@pytest.mark.parametrize("classes", [1.5, True, [True], [1.0], [None], torch.tensor(1.5), object()])
+def test_what_is_no_class_is_refused_in_words(classes):
+    explainer, images, labels, *_ = explained_classes("cells")
+
+    with pytest.raises(InputError, match="Expected classes by name or number"):
+        explainer.explain_class([batch_of(images, labels)], classes)
 
 
 def test_some_classes_come_in_the_order_of_all():
