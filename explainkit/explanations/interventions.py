@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ from attrs import evolve
 from torch import Tensor
 
 from explainkit.errors import InputError, UnknownNameError
+from explainkit.explanations.counts import is_whole
 from explainkit.explanations.units import Units
 
 if TYPE_CHECKING:
@@ -72,9 +73,25 @@ def unit_index(units: Units, unit: int | str) -> int:
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else f" There are {len(units)}."
             raise UnknownNameError(f"No unit is called {unit!r}.{hint}")
         return found[0]
-    if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < len(units):
+    if not is_whole(unit) or not 0 <= unit < len(units):
         raise InputError(f"Expected a unit by name, or a number in 0 … {len(units) - 1}; got {unit!r}.")
-    return unit
+    return int(unit)
+
+
+def unit_indices(units: Units, chosen: Iterable[int | str] | int | str) -> list[int]:
+    """The numbers of one unit or several, each as `unit_index` takes it; a tensor of numbers too.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        As `unit_index`; for what is neither a unit nor several.
+    """
+    several: Any = chosen.tolist() if isinstance(chosen, Tensor) else chosen
+    if isinstance(several, str | bool) or is_whole(several):
+        several = [several]
+    if not isinstance(several, Iterable):
+        raise InputError(f"Expected units by number, name or phrase, one or several; got {chosen!r}.")
+    return [unit_index(units, unit) for unit in several]
 
 
 def _score_of(explanations: Explanations, column: int, unit: int | str, value: Any) -> Tensor | float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import UnsupportedNetworkError
-from explainkit.explanations.interventions import unit_index
+from explainkit.explanations.interventions import unit_indices
 from explainkit.explanations.units import Units
 
 
@@ -39,7 +39,7 @@ def switch_units(
     UnsupportedNetworkError
         For a network without a ``unit_mask`` of its units.
     UnknownNameError, InputError
-        As `unit_index`.
+        As `unit_indices`.
     """
     mask = unit_mask_of(network)
     if mask is None or mask.shape != (len(units),):
@@ -48,8 +48,7 @@ def switch_units(
             f"Expected a network with a unit_mask ({len(units)},), which switches units off; "
             f"{type(network).__name__} has {found}. Use intervene(images, {{unit: 'off'}})."
         )
-    names = [chosen] if isinstance(chosen, int | str) else list(chosen)
-    columns = [unit_index(units, name) for name in names]
+    columns = unit_indices(units, chosen)
     with torch.inference_mode(False), torch.no_grad():
         switched = mask.clone()
         switched[columns] = is_enabled

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve
@@ -107,6 +108,22 @@ def test_a_unit_that_there_is_not_switches_none():
     with pytest.raises(InputError, match="number in 0"):
         model.disable_units([2, 99])
 
+    assert model.disabled_units == ()
+
+
+@pytest.mark.parametrize("units", [np.int64(1), [np.int64(1)], np.array([1]), torch.tensor(1), torch.tensor([1])])
+def test_units_may_be_numbers_of_numpy_and_torch(units):
+    model = copy.deepcopy(fitted_example("cam"))
+
+    assert model.disable_units(units).disabled_units == (model.units.names[1],)
+
+
+@pytest.mark.parametrize("units", [1.5, None, True, [True], [1.0], torch.tensor(1.5), object()])
+def test_what_is_no_unit_is_refused_in_words(units):
+    model = copy.deepcopy(fitted_example("cam"))
+
+    with pytest.raises(InputError, match="Expected (a unit|units) by"):
+        model.disable_units(units)
     assert model.disabled_units == ()
 
 
