@@ -21,10 +21,10 @@ from explainkit.explainers.settings import without_weights_setting
 from explainkit.explainers.task import Task
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.decomposition import Decomposition
-from explainkit.explanations.interventions import UnitScore
+from explainkit.explanations.interventions import UnitScore, unit_index
 from explainkit.explanations.units import Units
 from explainkit.networks.memory import build_for
-from explainkit.networks.unit_mask import switch_units, unit_mask_of
+from explainkit.networks.unit_mask import disabled_units_of, switch_units
 from explainkit.protocols import Images, Logger, Targets
 from explainkit.questions.quantiles import Quantiles
 from explainkit.training import Epoch, Phase, Repeat, Trainer
@@ -200,15 +200,18 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         Raises
         ------
         InputError, UnknownNameError
-            As `explain` and `Explanations.intervene`.
+            As `explain` and `Explanations.intervene`; for the score of a unit that is disabled in the network,
+            which stays off.
         """
+        self._check_enabled(scores)
         return self.explain(images, targets, foils=foils, batch_size=batch_size).intervene(scores)
 
     @property
     def disabled_units(self) -> tuple[str, ...]:
         """The names of the units that are switched off in the network."""
-        mask, names = unit_mask_of(self.network), self._units_on(self.device).names
-        return () if mask is None else tuple(names[unit] for unit in (~mask).nonzero()[:, 0].tolist())
+        names = self._units_on(self.device).names
+        is_disabled = disabled_units_of(self.network, len(names))
+        return tuple(names[unit] for unit in is_disabled.nonzero()[:, 0].tolist())
 
     def disable_units(self, units: Sequence[int | str] | int | str) -> Self:
         """Switch units off in the network, besides those that are, until `enable_units`; saved with it.
@@ -316,6 +319,20 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 f"Expected images; {source} is a table of {size[0]} columns, and {self.card.title} explains "
                 "by places in an image. Architectures of concepts, as 'senn', take tables."
             )
+
+    def _check_enabled(self, scores: Mapping[int | str, UnitScore]) -> None:
+        """Refuse to set the score of a unit that is disabled in the network, unless to "off"."""
+        units = self._units_on(self.device)
+        is_disabled = disabled_units_of(self.network, len(units))
+        if not is_disabled.any() or not isinstance(scores, Mapping):
+            return
+        for unit, value in scores.items():
+            column = unit_index(units, unit)
+            if is_disabled[column] and not (isinstance(value, str) and value == "off"):
+                raise InputError(
+                    f"Expected units that are enabled; {units.names[column]} is disabled in the network; "
+                    f"enable_units({units.names[column]!r}) first."
+                )
 
     def _build_network(self, task: Task) -> Network:
         """The network in the memory format that is fastest, for training and explaining alike."""

@@ -29,6 +29,20 @@ def unit_mask_of(network: nn.Module) -> Tensor | None:
     return mask if isinstance(mask, Tensor) and mask.dtype == torch.bool else None
 
 
+def disabled_units_of(network: nn.Module, count: int) -> Tensor:
+    """Which of the `count` units of `network` are off, (K,), bool; none where it has no mask of them.
+
+    Examples
+    --------
+    >>> disabled_units_of(nn.Linear(2, 3), 2)
+    tensor([False, False])
+    """
+    mask = unit_mask_of(network)
+    if mask is None or mask.shape != (count,):
+        return torch.zeros(count, dtype=torch.bool)
+    return ~mask.cpu()
+
+
 def switch_units(
     network: nn.Module, units: Units, chosen: Sequence[int | str] | int | str, is_enabled: bool
 ) -> None:

@@ -111,7 +111,7 @@ def test_a_unit_that_there_is_not_switches_none():
     assert model.disabled_units == ()
 
 
-@pytest.mark.parametrize("units", [np.int64(1), [np.int64(1)], np.array([1]), torch.tensor(1), torch.tensor([1])])
+@pytest.mark.parametrize("units", [np.int64(1), [np.int64(1)], np.array([1]), torch.tensor([1])])
 def test_units_may_be_numbers_of_numpy_and_torch(units):
     model = copy.deepcopy(fitted_example("cam"))
 
@@ -122,9 +122,25 @@ def test_units_may_be_numbers_of_numpy_and_torch(units):
 def test_what_is_no_unit_is_refused_in_words(units):
     model = copy.deepcopy(fitted_example("cam"))
 
-    with pytest.raises(InputError, match="Expected (a unit|units) by"):
+    with pytest.raises(InputError, match=r"Expected (a unit|units) by"):
         model.disable_units(units)
     assert model.disabled_units == ()
+
+
+def test_no_score_set_by_hand_switches_a_disabled_unit_on(model):
+    images, names = tiny_images(), model.units.names
+    model.disable_units(1)
+    before = model.explain(images)
+
+    for unit in (1, names[1]):
+        with pytest.raises(InputError, match=r"is disabled in the network; enable_units\(.*\) first"):
+            model.intervene(images, {0: 1.0, unit: 2.0})
+        with pytest.raises(InputError, match="is disabled"):
+            model.intervene(images, {unit: torch.ones(6)})
+    assert torch.equal(model.intervene(images, {1: "off"}).logits, before.logits)
+    assert not torch.equal(model.intervene(images, {0: 2.0}).logits, before.logits)
+    model.enable_units(1)
+    model.intervene(images, {1: 2.0})
 
 
 def test_training_starts_with_all_units_enabled():
