@@ -8,28 +8,32 @@ Bottleneck Models, ICML 2020, arXiv:2007.04612, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from attrs import frozen
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explanations.counts import check_count, is_whole
 from explainkit.explanations.intervention_curve import Intervention, InterventionCurve
-from explainkit.explanations.interventions import unit_index
+from explainkit.explanations.interventions import unit_indices
 from explainkit.explanations.units import Units
+from explainkit.networks.unit_mask import disabled_units_of
 from explainkit.questions.score_changes import ScoreChanges
+from explainkit.questions.true_scores import as_scores, check_study
 
 OrderBy = Literal["contribution", "accuracy-cost", "random"]
 """Mean size of contributions to the true class; accuracy lost with the unit alone switched off; chance."""
 
 Order = OrderBy | Sequence[int | str]
 
-Truth = Tensor | Callable[[Batch], Tensor]
+Truth = ArrayLike | Tensor | Callable[[Batch], ArrayLike | Tensor]
 """Scores that units should have in images, (N, K), NaN where that is unknown; or a function of a batch."""
 
 RANDOM_ORDERS = 10
@@ -80,7 +84,7 @@ def unit_curve(
     True
     """
     study = _study(explainer, dataset, images, batch_size)
-    units = torch.arange(len(study.units))
+    units = torch.arange(len(study.units))  # disabled ones too, which are off already
     with torch.inference_mode(False):
         return study.curve("off", split, study.orders(order, units, order_split, seed))
 
@@ -99,45 +103,39 @@ def correction_curve(
 ) -> InterventionCurve:
     """The same as the scores of units are corrected by the truth, one unit after the other; see `unit_curve`.
 
-    `gain_per_unit` is then the gain per correction. A score whose truth is unknown stays as it is.
+    `gain_per_unit` is then the gain per correction. A score whose truth is unknown stays as it is, and units
+    that are disabled in the network stay off.
 
     Parameters
     ----------
-    truth : Tensor (N, K), or callable
+    truth : Tensor or array (N, K), or callable
         The scores that units should have in the first N images of `split`, NaN where that is unknown, as
-        `concept_truth` gives them; or a function of a `Batch` of them. Units without any are left out.
+        `concept_truth` gives them; or a function of a `Batch` of them. Units without any are left out, and
+        so are disabled ones.
     split, images, order, order_split, seed
         As for `unit_curve`.
 
     Raises
     ------
     InputError, UnknownNameError
-        As `unit_curve`; for truth of another shape, or of nothing.
+        As `unit_curve`; for truth of another shape, or of nothing, and for infinite scores.
 
     References
     ----------
     Koh et al., Concept Bottleneck Models, ICML 2020, arXiv:2007.04612, section 5.
     """
     study = _study(explainer, dataset, images, batch_size)
-    count = min(images, len(dataset.split(split)))
-    if not isinstance(truth, Tensor):
-        parts = [torch.as_tensor(truth(batch)).cpu() for batch in study.batches(split)]
-        truth = torch.cat(parts)
-    truth = truth.detach().cpu().double()[:count].clone()
-    if truth.shape != (count, len(study.units)):
-        raise InputError(
-            f"Expected the true scores of {count} images and {len(study.units)} units, "
-            f"{(count, len(study.units))}; got {tuple(truth.shape)}."
-        )
-    units = truth.isfinite().any(0).nonzero()[:, 0]
+    scores = study.true_scores(truth, split)
+    units = scores.isfinite().any(0).nonzero()[:, 0]
     if not len(units):
-        raise InputError("Expected the true score of a unit in an image at least; all are unknown.")
+        raise InputError("Expected the true score of an enabled unit in an image at least; all are unknown.")
     with torch.inference_mode(False):
-        return study.curve("corrected", split, study.orders(order, units, order_split, seed), truth)
+        return study.curve("corrected", split, study.orders(order, units, order_split, seed), scores)
 
 
 def _study(explainer: Explainer, dataset: ImageDataset, images: int, batch_size: int) -> _Study:
     """The explainer and the data, once they are found to fit."""
+    check_study(explainer, dataset)
     if not isinstance(explainer, InterpretableExplainer):
         raise InputError(
             f"Expected an architecture that decides by its units; {explainer.card.title} attributes a "
@@ -148,8 +146,7 @@ def _study(explainer: Explainer, dataset: ImageDataset, images: int, batch_size:
             "Expected a network that decides between classes or labels; with decision 'identity' its outputs "
             "are numbers, and none is right or wrong."
         )
-    if images < 1 or batch_size < 1:
-        raise InputError(f"Expected images and batch_size of at least 1; got {images} and {batch_size}.")
+    images, batch_size = check_count("images", images), check_count("batch_size", batch_size)
     explainer.network  # refuses what is not fitted, in words  # noqa: B018
     explainer.check_classes(dataset)
     units = explainer.units
@@ -175,6 +172,19 @@ class _Study:
         for ids in torch.arange(min(self.images, len(source))).split(self.batch_size):
             yield source.batch(ids)
 
+    def true_scores(self, truth: Truth, split: str) -> Tensor:
+        """What `truth` says of the images of `split`, (N, K), float64; NaN of units that are disabled."""
+        count, k = min(self.images, len(self.dataset.split(split))), len(self.units)
+        if callable(truth):
+            parts = [
+                as_scores(truth(batch), (len(batch), k), f" that truth gives for a batch of {len(batch)}")
+                for batch in self.batches(split)
+            ]
+            scores = torch.cat(parts)
+        else:
+            scores = as_scores(truth, (count, k), "")
+        return scores.masked_fill(disabled_units_of(self.explainer.network, k), torch.nan)
+
     def curve(
         self, intervention: Intervention, split: str, orders: _Orders, truth: Tensor | None = None
     ) -> InterventionCurve:
@@ -196,7 +206,9 @@ class _Study:
 
     def orders(self, order: Order, units: Tensor, split: str, seed: int) -> _Orders:
         """The `units` in the order that is asked for, by the images of `split`, and in random orders."""
-        generator = torch.Generator().manual_seed(seed)
+        if not is_whole(seed) or not 0 <= seed < 2**63:
+            raise InputError(f"Expected a seed in 0 … 2^63 - 1; got {seed!r}.")
+        generator = torch.Generator().manual_seed(int(seed))
         shuffled = [units[torch.randperm(len(units), generator=generator)] for _ in range(RANDOM_ORDERS)]
         chance = torch.stack(shuffled)
         if not isinstance(order, str):
@@ -213,10 +225,18 @@ class _Study:
 
     def _chosen(self, order: Sequence[int | str], units: Tensor) -> Tensor:
         """The numbers of the units that are named, (M,)."""
-        chosen = [unit_index(self.units, unit) for unit in order]
+        if not isinstance(order, Iterable):
+            raise InputError(f"Expected order as one of {get_args(OrderBy)}, or units; got {order!r}.")
+        chosen = unit_indices(self.units, order)
         if not chosen or len(set(chosen)) < len(chosen):
             raise InputError(f"Expected one unit or more, each once; got {list(order)!r}.")
         unknown = [self.units.names[unit] for unit in chosen if unit not in set(units.tolist())]
+        disabled = set(self.explainer.disabled_units) & set(unknown)
+        if disabled:
+            raise InputError(
+                f"Expected units that are enabled; {min(disabled)} is disabled in the network; "
+                f"enable_units({min(disabled)!r}) first."
+            )
         if unknown:
             raise InputError(f"Expected units whose true scores are known; those of {unknown[0]} are not.")
         return torch.tensor(chosen)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from attrs import evolve
 from torch import Tensor
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
-from explainkit.explainers.interface import BATCH_SIZE
+from explainkit.explainers.interface import BATCH_SIZE, Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
+from explainkit.explanations.counts import check_count
+from explainkit.networks.unit_mask import disabled_units_of
 from explainkit.questions.naming import find_concepts
 
 Levels = Literal["mean", "quantile"]
@@ -32,7 +35,8 @@ def concept_truth(
 
     Whether a unit's concept is in an image is read off the captions, and masks where there are some; it
     becomes the score that the unit typically has where it is, or is not. NaN for units without a phrase, for
-    phrases that the data set says too little of, and for images of which nothing is said.
+    phrases that the data set says too little of, for images of which nothing is said, and for units that are
+    disabled in the network.
 
     Parameters
     ----------
@@ -47,8 +51,10 @@ def concept_truth(
     Raises
     ------
     InputError
-        For units without phrases, and for data that have neither parts nor captions.
+        For units without phrases, for data that have neither parts nor captions, and for too few images.
     """
+    check_study(explainer, dataset)
+    images, batch_size = check_count("images", images), check_count("batch_size", batch_size)
     if levels not in get_args(Levels):
         raise InputError(f"Expected levels as one of {get_args(Levels)}; got {levels!r}.")
     explainer.network  # refuses what is not fitted, in words  # noqa: B018
@@ -73,7 +79,59 @@ def concept_truth(
         without_it, with_it = scores.where(example_known, torch.nan).nanquantile(
             torch.tensor([0.05, 0.95]).double(), dim=0
         )
-    return torch.where(known, torch.where(present, with_it, without_it), torch.nan)
+    truth = torch.where(known, torch.where(present, with_it, without_it), torch.nan)
+    if isinstance(explainer, InterpretableExplainer):
+        truth = truth.masked_fill(disabled_units_of(explainer.network, len(phrases)), torch.nan)
+    return truth
+
+
+def check_study(explainer: Any, dataset: Any) -> None:
+    """Refuse what is no explainer, and no data set.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(explainer, Explainer):
+        raise InputError(f"Expected an explainer, as ek.load gives it; got {type(explainer).__name__}.")
+    if not isinstance(dataset, ImageDataset):
+        raise InputError(f"Expected an ImageDataset, with its splits; got {type(dataset).__name__}.")
+
+
+def as_scores(values: Any, shape: tuple[int, int], source: str) -> Tensor:
+    """The true scores of `shape` (N, K) that somebody gives, float64 and on the CPU; of the first N images.
+
+    Parameters
+    ----------
+    values
+        A tensor, or what becomes one; NaN where a score is unknown.
+    source : str
+        Where they are from, for the message.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        is_typed = isinstance(values, Tensor | np.ndarray)
+        given = torch.as_tensor(values, dtype=None if is_typed else torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(
+            f"Expected the true scores{source} as numbers {shape}; got {type(values).__name__} that is no "
+            "tensor of numbers."
+        ) from None
+    if given.is_complex():
+        raise InputError(f"Expected the true scores{source} as real numbers; got {given.dtype}.")
+    scores = given.double().clone()
+    scores = scores if source or scores.ndim != 2 else scores[: shape[0]]
+    if scores.shape != shape:
+        raise InputError(
+            f"Expected the true scores{source} of {shape[0]} images and {shape[1]} units, {shape}; "
+            f"got {tuple(given.shape)}."
+        )
+    if scores.isinf().any():
+        raise InputError(f"Expected finite true scores{source}, NaN where one is unknown; some are infinite.")
+    return scores
 
 
 def _presence(
@@ -83,7 +141,16 @@ def _presence(
     batches = [
         evolve(batch, images=batch.images[:0]) for batch in _batches(dataset, split, images, batch_size)
     ]
-    concepts = find_concepts(batches, dataset, False)
+    try:
+        concepts = find_concepts(batches, dataset, False)
+    except InputError as error:
+        whole = len(dataset.split(split))
+        if images >= whole:
+            raise
+        raise InputError(
+            f"{error} Only {images} of the {whole} images of split {split!r} were looked at: give a larger "
+            "number of images."
+        ) from None
     index = torch.tensor([concepts.names.index(p) if p in concepts.names else -1 for p in phrases])
     present, known = concepts.masks.flatten(2).any(2)[:, index], concepts.known[:, index]
     return present & (index >= 0), known & (index >= 0)

@@ -297,6 +297,14 @@ def test_concepts_corrected_by_captions_make_the_network_right():
         ({"order": ["filter x"]}, UnknownNameError, "No unit"),
         ({"split": "nowhere"}, UnknownNameError, "no split"),
         ({"images": 0}, InputError, "at least 1"),
+        ({"images": 2.5}, InputError, "images as a whole number"),
+        ({"images": True}, InputError, "images as a whole number"),
+        ({"batch_size": 1.5}, InputError, "batch_size as a whole number"),
+        ({"seed": "a"}, InputError, "seed in"),
+        ({"seed": -1}, InputError, "seed in"),
+        ({"order": 3}, InputError, "Expected order as one of"),
+        ({"order": None}, InputError, "Expected order as one of"),
+        ({"order": [1.5]}, InputError, "a unit by name"),
         ({"batch_size": 0}, InputError, "at least 1"),
     ],
 )
@@ -327,6 +335,104 @@ def test_what_has_no_curve_is_refused_in_words():
         ek.concept_truth(toy(), dataset)
     with pytest.raises(InputError, match="levels"):
         ek.concept_truth(fitted_example("ccnn"), tiny_dataset(), levels="median")
+
+
+TRUTH = torch.rand(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [TRUTH.numpy(), TRUTH.tolist(), lambda batch: TRUTH[batch.ids].numpy(), lambda b: TRUTH[b.ids].tolist()],
+)
+def test_the_truth_may_be_an_array_or_lists(truth):
+    dataset = dataset_of(noise(9), torch.arange(9) % 3)
+
+    curve = ek.correction_curve(toy(), dataset, truth, batch_size=4)
+
+    expected = ek.correction_curve(toy(), dataset, TRUTH, batch_size=4)
+    assert torch.equal(curve.true_logit, expected.true_logit) and curve.order == expected.order
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (None, "as numbers"),
+        ("truth", "as numbers"),
+        ([[1.0], [1.0, 2.0]], "as numbers"),
+        (TRUTH.to(torch.complex64), "real numbers"),
+        (TRUTH.masked_fill(TRUTH > 0.9, torch.inf), "some are infinite"),
+        (TRUTH[0], r"\(9, 6\); got \(6,\)"),
+        (lambda batch: None, "that truth gives for a batch of 4 as numbers"),
+        (lambda batch: TRUTH[:1], r"a batch of 4 of 4 images and 6 units, \(4, 6\); got \(1, 6\)"),
+        (lambda batch: TRUTH, r"\(4, 6\); got \(9, 6\)"),
+        (lambda batch: TRUTH[batch.ids] / 0, "infinite"),
+    ],
+)
+def test_what_is_no_truth_is_refused_in_words(truth, message):
+    with pytest.raises(InputError, match=message):
+        ek.correction_curve(toy(), dataset_of(noise(9), torch.arange(9) % 3), truth, batch_size=4)
+
+
+@pytest.mark.parametrize("other", [3, None, tiny_dataset().test.batch(torch.arange(3))])
+def test_what_is_no_data_set_and_no_explainer_is_refused_in_words(other):
+    model, dataset = fitted_example("ccnn"), tiny_dataset()
+    truth = torch.zeros(24, len(model.units))
+
+    for ask in (ek.unit_curve, ek.concept_truth, lambda *given: ek.correction_curve(*given, truth)):
+        with pytest.raises(InputError, match="Expected an ImageDataset"):
+            ask(model, other)
+        with pytest.raises(InputError, match="Expected an explainer"):
+            ask(other, dataset)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size as a whole number"),
+        ({"images": 0}, "images as a whole number"),
+        ({"images": 2.5}, "images as a whole number"),
+        ({"images": 1}, "Only 1 of the 24 images of split 'test' were looked at: give a larger number"),
+    ],
+)
+def test_truth_of_no_images_or_too_few_is_refused_in_words(settings, message):
+    with pytest.raises(InputError, match=message):
+        ek.concept_truth(fitted_example("ccnn"), tiny_dataset(), **settings)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_disabled_units_are_off_and_stay_off(name):
+    model, dataset = copy.deepcopy(fitted_example(name)), tiny_dataset()
+    count = len(model.units)
+    truth = torch.full((24, count), 2.0)
+    model.disable_units(1)
+
+    corrected = ek.correction_curve(model, dataset, truth)
+
+    truth[:, 1] = torch.nan
+    expected = ek.correction_curve(model, dataset, truth)
+    assert set(corrected.order) == set(model.units.names) - {model.units.names[1]}
+    assert torch.equal(corrected.true_logit, expected.true_logit)
+    assert torch.equal(corrected.baseline.true_logit, expected.baseline.true_logit)
+    off = ek.unit_curve(model, dataset, order=[1])
+    scale = off.true_logit.abs().max().clamp(min=1)
+    assert ((off.true_logit - off.true_logit[0]).abs() <= 1e-5 * scale).all()
+    with pytest.raises(InputError, match=r"disabled in the network; enable_units\(.*\) first"):
+        ek.correction_curve(model, dataset, torch.full((24, count), 2.0), order=[0, 1])
+    only = torch.full((24, count), torch.nan).index_fill(1, torch.tensor([1]), 2.0)
+    with pytest.raises(InputError, match="an enabled unit"):
+        ek.correction_curve(model, dataset, only)
+
+
+def test_the_truth_of_a_disabled_unit_is_unknown():
+    model, dataset = copy.deepcopy(fitted_example("ccnn")), tiny_dataset()
+    whole = ek.concept_truth(model, dataset)
+    off = int(whole.isfinite().any(0).nonzero()[0])
+    model.disable_units(off)
+
+    truth = ek.concept_truth(model, dataset)
+
+    others = [unit for unit in range(len(model.units)) if unit != off]
+    assert truth[:, off].isnan().all() and torch.equal(truth[:, others].isnan(), whole[:, others].isnan())
 
 
 def test_a_curve_is_a_table_and_a_figure():
