@@ -24,7 +24,8 @@ class Quantiles:
     More than ``budget / 512`` streams have as many bins as fit the budget, a multiple of 4, and 8 at least;
     these move along with the numbers, so that a bin is at most ``2 / (bins - 2)`` of the range: 20 % for the
     12 bins of 1,000 x 2,048 streams within the default of 48 MiB, 9 % for 24 within 96 MiB. The least and the
-    largest number are exact, and bound every quantile.
+    largest number are exact, and bound every quantile. A bin is never finer than 1e-18 where scales are
+    float32 (see `budget`), and where the first batch of a stream is zeros alone; else than 1e-60.
 
     Parameters
     ----------
@@ -110,7 +111,15 @@ class Quantiles:
         if len(new):
             center = self._rows(self.low, new) / 2 + self._rows(self.high, new) / 2
             self.center.view(self.shape)[new] = center
-            self.width.view(self.shape)[new] = (center.abs() * 2.0**-40).clamp(min=2.0**-60)
+            self.width.view(self.shape)[new] = torch.maximum(center.abs() * 2.0**-40, self._finest(new))
+
+    def _finest(self, groups: Tensor) -> Tensor:
+        """The least width of the bins of streams that begin: finer for numbers that are tiny, (n, K)."""
+        size = torch.maximum(self._rows(self.low, groups).abs(), self._rows(self.high, groups).abs())
+        usual = torch.full_like(size, 2.0**-60)
+        if size.dtype != torch.float64:  # whose range does not do for bins of any width
+            return usual
+        return usual.where(size == 0, (size * 2.0**-20).clamp(2.0**-200, 2.0**-60))
 
     def _widen_bins(self, present: Tensor) -> None:
         """Double scales until all fits: bins that come to lie in one are joined."""

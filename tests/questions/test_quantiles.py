@@ -157,3 +157,29 @@ def test_a_stream_does_not_depend_on_those_of_other_groups():
         alone.add(part[of == 2], of[of == 2])
 
     assert torch.equal(together.at(SHARES)[:, 2], alone.at(SHARES)[:, 2])
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-20, 1e-30, 1e-37])
+@pytest.mark.parametrize("size", [1, 7, 400])
+def test_streams_of_tiny_numbers_have_fine_bins(scale, size):
+    values = scale * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    found = streamed(values, torch.zeros(400, dtype=torch.long), 1, size).at(SHARES)[:, 0]
+
+    exact = values.double()
+    bin = 4 / 256 * (exact.amax(0) - exact.amin(0))
+    for share, quantile in zip(SHARES, found.double(), strict=True):
+        low, high = (exact.quantile(share, dim=0, interpolation=end) for end in ("lower", "higher"))
+        assert (quantile >= low - bin).all() and (quantile <= high + bin).all()
+
+
+def test_a_stream_that_begins_with_tiny_numbers_may_grow():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.cat(
+        [1e-30 * torch.randn(10, 2, generator=generator), torch.randn(400, 2, generator=generator)]
+    )
+    found = streamed(values, torch.zeros(410, dtype=torch.long), 1, 10).at(SHARES)[:, 0]
+
+    bin = 4 / 256 * (values.amax(0) - values.amin(0))
+    for share, quantile in zip(SHARES, found, strict=True):
+        low, high = (values.quantile(share, dim=0, interpolation=end) for end in ("lower", "higher"))
+        assert (quantile >= low - bin).all() and (quantile <= high + bin).all()
