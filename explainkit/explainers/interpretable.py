@@ -200,8 +200,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         Raises
         ------
         InputError, UnknownNameError
-            As `explain` and `Explanations.intervene`; for the score of a unit that is disabled in the network,
-            which stays off.
+            As `explain` and `Explanations.intervene`; for the score of a unit that is disabled in the
+            network, which stays off.
         """
         self._check_enabled(scores)
         return self.explain(images, targets, foils=foils, batch_size=batch_size).intervene(scores)
