@@ -20,12 +20,17 @@ Measure = Literal["logit", "share"]
 class Phrasing(JsonValue):
     """How explanations by these units are put in words.
 
+    `measure`, `reasons`, `objections`, `coverage` and `min_objection` are of the sentences of images. Those
+    of classes are in logits, of at most three units for a class and one against it, 5 % of the evidence for
+    it each. The words are of all sentences.
+
     Attributes
     ----------
     measure : {"logit", "share"}
         The number behind a reason: its contribution, or ``contribution / sum |contribution|`` in per cent.
     reasons, objections : int
-        Units that are named for the class, and against it, at most.
+        Units that are named for the class, and against it, at most; of a label that does not hold the
+        other way round.
     coverage : float or None, in (0, 1]
         Reasons are named until they are this share of the evidence for the class; ``None``: those that are
         5 % of it each.

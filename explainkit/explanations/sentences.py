@@ -78,11 +78,20 @@ def apart(one: float, other: float) -> tuple[str, str]:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as whole per cent; what is neither none nor all is not rounded to it."""
-    text = f"{share * 100:.0f} %"
-    if text == "0 %" and share > 0:
-        return "under 1 %"
-    return "over 99 %" if text == "100 %" and share < 1 else text
+    """A share in [-1, 1] as whole per cent; what is neither none nor all is not rounded to it.
+
+    Examples
+    --------
+    >>> percent(0.001), percent(0.999), percent(-0.001), percent(-0.999)
+    ('under 1 %', 'over 99 %', 'over -1 %', 'under -99 %')
+    """
+    text = f"{abs(share) * 100:.0f} %"
+    is_negative = share < 0
+    if text == "0 %" and share:
+        return "over -1 %" if is_negative else "under 1 %"
+    if text == "100 %" and abs(share) < 1:
+        return "under -99 %" if is_negative else "over 99 %"
+    return f"-{text}" if is_negative else text
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -124,7 +133,7 @@ def image_sentence(explanation: Explanation, supporting: int | None, opposing: i
     units, contributions = explanation.batch.units, explanation.contributions
     scale = _measure(explanation)
     total = contributions.clamp(min=0).sum().item()
-    reasons = _reasons(explanation, total, supporting)
+    reasons = _reasons(explanation, contributions, supporting)
     count = units.phrasing.objections if opposing is None else opposing
     objections = _largest(explanation, -contributions, count)
     if opposing is None:
@@ -133,8 +142,7 @@ def image_sentence(explanation: Explanation, supporting: int | None, opposing: i
     foil = f" rather than {explanation.foil_name}" if explanation.foil_name else ""
     because = f", {_because(explanation, reasons, total, scale)}" if reasons else ""
     if not reasons and total <= 0:
-        nothing = f"no {units.phrasing.noun}" if units.phrasing.noun else "nothing"
-        because = f", though {nothing} supports it"
+        because = f", though {_nothing(units)} supports it"
     despite = f", despite {listed(_summed_by_phrase(objections, scale))}" if objections else ""
     return f"{explanation.target_name}{foil}{_how_much(explanation)}{because}{despite}."
 
@@ -146,10 +154,14 @@ def _measure(explanation: Explanation) -> float | None:
     return max(explanation.contributions.abs().sum().item(), 1e-12)
 
 
-def _reasons(explanation: Explanation, total: float, count: int | None) -> list[Evidence]:
-    """The units to be named for the class: `count` of them, or as many as the units' phrasing says."""
+def _reasons(explanation: Explanation, contributions: Tensor, count: int | None) -> list[Evidence]:
+    """The units to be named for what is said: `count` of them, or as many as the units' phrasing says.
+
+    It is said because of `contributions` (K,) above zero: of a label that does not hold, those against it.
+    """
     phrasing = explanation.batch.units.phrasing
-    reasons = _largest(explanation, explanation.contributions, phrasing.reasons if count is None else count)
+    total = contributions.clamp(min=0).sum().item()
+    reasons = _largest(explanation, contributions, phrasing.reasons if count is None else count)
     if count is not None:
         return reasons
     if phrasing.coverage is None:
@@ -158,7 +170,7 @@ def _reasons(explanation: Explanation, total: float, count: int | None) -> list[
     for length, item in enumerate(reasons):
         if covered >= enough:
             return reasons[:length]
-        covered += item.contribution
+        covered += abs(item.contribution)
     return reasons
 
 
@@ -180,20 +192,25 @@ def _absent_sentence(explanation: Explanation, supporting: int | None, opposing:
         subject = f"{explanation.prediction_name}; {name}"
     elif decision.negative is not None:
         subject = f"{decision.negative}; {name}"
-    reasons = _largest(explanation, explanation.contributions, 1 if supporting is None else supporting)
-    objections = _largest(explanation, -explanation.contributions, 3 if opposing is None else opposing)
-    if opposing is None:
-        total = explanation.contributions.clamp(max=0).sum().item()
-        objections = objections[:1] + [x for x in objections[1:] if x.contribution <= TELLING * total]
+    phrasing = explanation.batch.units.phrasing
+    few = phrasing.objections if supporting is None else supporting
+    many = phrasing.reasons if opposing is None else opposing
+    reasons = _largest(explanation, explanation.contributions, few)
+    objections = _reasons(explanation, -explanation.contributions, opposing)
     scale = _measure(explanation)
     supports, opposes = _summed_by_phrase(reasons, scale), _summed_by_phrase(objections, scale)
     base = explanation.base
     if explanation.batch.additivity != "none" and abs(base) > MANY * abs(explanation.explained_output):
         (supports if base > 0 else opposes).append(f"its base ({signed(base)})")
-    found = [listed(items) if items else "nothing" for items in (supports, opposes)]
-    if (supporting, opposing) == (0, 0):
+    if (few, many) == (0, 0):
         return f"{subject}: {_probability(explanation)}."
-    return f"{subject}: {_probability(explanation)}. For it {found[0]}, against it {found[1]}."
+    nothing = [_nothing(explanation.batch.units)]
+    sides = [
+        f"{side} {listed(items or nothing)}"
+        for side, count, items in (("for it", few, supports), ("against it", many, opposes))
+        if count or items
+    ]
+    return f"{subject}: {_probability(explanation)}. {capital(', '.join(sides))}."
 
 
 def _probability(explanation: Explanation) -> str:
@@ -229,10 +246,13 @@ def class_sentence(explanation: ClassExplanation) -> str:
     objections = [item for item in objections if -item.contribution >= DESPITE * total]
     foil = f" rather than {explanation.foil_name}" if explanation.foil is not None else ""
     subject = f"{capital(explanation.name)}{foil}, on average over {counted(explanation.count, 'image')}"
+    shared = repeated([item.text for item in (*reasons, *objections)])
+    opposing = "".join(
+        f" Against it: {_class_reason(explanation, item, item.text in shared)}." for item in objections
+    )
     if not reasons:
         base = "" if explanation.batch.additivity == "none" else f"; its base is {signed(explanation.base)}"
-        return f"{subject}. For it: nothing{base}."
-    shared = repeated([item.text for item in (*reasons, *objections)])
+        return f"{subject}. For it: {_nothing(explanation.batch.units)}{base}.{opposing}"
     parts = [_class_reason(explanation, item, item.text in shared) for item in reasons]
     left = total - sum(item.contribution for item in reasons)
     others = int((contributions > 0).sum()) - len(reasons)
@@ -241,9 +261,6 @@ def class_sentence(explanation: ClassExplanation) -> str:
     supporting = listed(parts)
     if len(parts) > 1 and reasons[0].contribution > MOSTLY * total:
         supporting = f"mostly {parts[0]}, also {listed(parts[1:])}"
-    opposing = "".join(
-        f" Against it: {_class_reason(explanation, item, item.text in shared)}." for item in objections
-    )
     return f"{subject}. For it: {supporting}.{opposing}"
 
 
@@ -259,6 +276,11 @@ def _because(explanation: Explanation, reasons: Sequence[Evidence], total: float
     if scale is None and len(parts) > 1 and first > MOSTLY * total:
         return f"mostly because of {parts[0]}, also {listed(parts[1:])}"
     return f"because of {listed(parts)}"
+
+
+def _nothing(units: Units) -> str:
+    """What is said where no unit is for something, or against it."""
+    return f"no {units.phrasing.noun}" if units.phrasing.noun else "nothing"
 
 
 def _others(units: Units, count: int, contribution: float, scale: float | None = None) -> str:
@@ -298,7 +320,7 @@ def _class_reason(explanation: ClassExplanation, item: ClassEvidence, shared: bo
 
 def _telling(reasons: list[Item], total: float) -> list[Item]:
     """The first reason, and those of the others that are at least `TELLING` of the total."""
-    return reasons[:1] + [item for item in reasons[1:] if item.contribution >= TELLING * total]
+    return reasons[:1] + [item for item in reasons[1:] if abs(item.contribution) >= TELLING * total]
 
 
 def _largest(explanation: _HasEvidence[Item], contributions: Tensor, count: int) -> list[Item]:

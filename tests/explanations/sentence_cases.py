@@ -5,18 +5,20 @@ import torch
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_examples import Examples
 from explainkit.explanations.class_level import ClassExplanations
+from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.units import Units
 
 CLASSES = ("Cardinal", "Jay", "Wren")
 NAMES = ("the red crest", "the short beak", "the gray tail", "the wing", "the eye")
+DEFAULT = Phrasing()
 PROVENANCE = Provenance(explainer="made", created="")
 
 
-def prototypes(count):
+def prototypes(count, phrasing=DEFAULT):
     """The units of `NAMES`, then others numbered."""
     names = [*NAMES[:count], *(f"prototype {unit}" for unit in range(len(NAMES), count))]
-    return Units(kind="prototype", names=names, pooling="none")
+    return Units(kind="prototype", names=names, pooling="none", phrasing=phrasing)
 
 
 def image_sentence(contributions, **fields):
@@ -38,7 +40,7 @@ def image_sentence(contributions, **fields):
     return explanations[0].sentence()
 
 
-def class_sentence(contributions, sign_agreement=None, images=1000):
+def class_sentence(contributions, sign_agreement=None, images=1000, phrasing=DEFAULT):
     """The sentence of a class of `images` images with these mean contributions."""
     count = len(contributions)
     numbers = torch.tensor([contributions], dtype=torch.float64)
@@ -64,7 +66,7 @@ def class_sentence(contributions, sign_agreement=None, images=1000):
             ids=none, cells=none, boxes=none[..., None].expand(-1, -1, -1, 4), columns=1, split="train",
             pictures={},
         ),
-        units=prototypes(count),
+        units=prototypes(count, phrasing),
         additivity="exact",
         provenance=PROVENANCE,
     )  # fmt: skip

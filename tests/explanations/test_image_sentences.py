@@ -1,8 +1,12 @@
 """The sentence of one image."""
 
 import torch
+from attrs import evolve
 from explanation_cases import make_explanations, make_units
-from sentence_cases import image_sentence
+from sentence_cases import PROVENANCE, image_sentence, prototypes
+
+from explainkit.explanations.batch import Explanations
+from explainkit.explanations.phrasing import Phrasing
 
 
 def test_a_sentence_lists_reasons_for_and_against():
@@ -69,3 +73,32 @@ def test_reasons_are_found_behind_stronger_objections():
 
 def test_a_sentence_names_the_foil():
     assert image_sentence([1.0], foils=torch.tensor([1])).startswith("Cardinal rather than Jay, because of")
+
+
+def absent(contributions, **phrasing):
+    """The sentence of a label that does not hold, and of no other."""
+    units = evolve(prototypes(len(contributions)), phrasing=Phrasing(**phrasing))
+    explanations = Explanations(
+        logits=torch.tensor([[-3.0]]), targets=torch.tensor([0]), base=torch.zeros(1),
+        scores=torch.ones(1, len(contributions)), weights=torch.tensor([contributions], dtype=torch.float64),
+        units=units, classes=("Cardinal",), decision="sigmoid", images=torch.zeros(1, 3, 4, 4),
+        additivity="none", provenance=PROVENANCE,
+    )  # fmt: skip
+    return explanations[0].sentence()
+
+
+def test_of_a_label_that_does_not_hold_the_phrasing_is_honored_the_other_way_round():
+    contributions = [1.0, 0.5, -4.0, -3.0, -1.5]
+
+    assert absent(contributions).endswith(
+        "For it the red crest (+1.0), against it the gray tail (-4.0), the wing (-3.0) and the eye (-1.5)."
+    )
+    assert absent(contributions, reasons=1, objections=2).endswith(
+        "For it the red crest (+1.0) and the short beak (+0.50), against it the gray tail (-4.0)."
+    )
+    assert absent(contributions, coverage=0.6, measure="share").endswith(
+        "For it the red crest (10 %), against it the gray tail (-40 %) and the wing (-30 %)."
+    )
+    assert absent(contributions, objections=0, reasons=1).endswith("%. Against it the gray tail (-4.0).")
+    assert absent(contributions, objections=0, reasons=0).endswith("%.")
+    assert absent([-1.0], noun="part").endswith("For it no part, against it the red crest (-1.0).")

@@ -88,6 +88,24 @@ def test_per_cent_at_its_ends(share, text):
     assert percent(share) == text
 
 
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (-0.0, "0 %"), (-1e-9, "over -1 %"), (-0.004, "over -1 %"), (-0.006, "-1 %"), (-0.014, "-1 %"),
+        (-0.5, "-50 %"), (-0.994, "-99 %"), (-0.999, "under -99 %"), (-1.0, "-100 %"),
+    ],
+)  # fmt: skip
+def test_negative_shares_are_neither_none_nor_all_where_they_are_not(share, text):
+    assert percent(share) == text
+
+
+@given(shares)
+def test_negative_shares_are_rounded_as_positive_ones(share):
+    swapped = {"under 1 %": "over -1 %", "over 99 %": "under -99 %", "0 %": "0 %"}
+
+    assert percent(-share) == swapped.get(percent(share), f"-{percent(share)}")
+
+
 @given(finite, finite)
 def test_numbers_that_differ_have_texts_that_differ(one, other):
     texts = apart(one, other)
