@@ -13,7 +13,8 @@ from explainkit.explanations.decomposition import Pooling, Poolings
 from explainkit.explanations.json_pictures import PICTURE_FORM
 from explainkit.explanations.json_values import JsonValue
 from explainkit.explanations.phrasing import Phrasing
-from explainkit.explanations.validation import as_names, as_poolings, check_picture, check_units
+from explainkit.explanations.unit_validation import as_poolings, check_picture, check_units
+from explainkit.explanations.validation import as_names
 
 UNIT_TENSORS = ("group", "parent", "class_affinity", "reference", "score_range", "phrase_scores")
 """The fields of `Units` that are tensors, or None."""
