@@ -70,7 +70,7 @@ class Phrasing(JsonValue):
             raise InputError(f"Expected reasons and objections as numbers of units; got {counts}.")
         if not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares) or not shares[1]:
             raise InputError(f"Expected min_objection and coverage as shares in 0 … 1; got {shares}.")
-        if not all(word is None or isinstance(word, str) for word in words):
+        if not all(word is None or (isinstance(word, str) and word.strip()) for word in words):
             raise InputError(f"Expected noun and plural as words; got {words}.")
 
     def others(self, count: int, kind: str) -> str:

@@ -110,7 +110,7 @@ class Units(JsonValue):
     phrasing: Phrasing = field(factory=Phrasing, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_units(self)
+        check_units(self, UnitPicture)
         if isinstance(self.pooling, tuple) and len(set(self.pooling)) == 1:
             object.__setattr__(self, "pooling", self.pooling[0])
 

@@ -28,10 +28,20 @@ def check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
         raise InputError(f"Expected {name} of {shape}; got {tuple(values.shape)}.")
 
 
+def check_tensor(name: str, values: Any) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(values, Tensor):
+        kind = "None" if values is None else type(values).__name__
+        raise InputError(f"Expected {name} as a tensor; got {kind}.")
+
+
 def check_floats(columns: Mapping[str, Tensor | None]) -> None:
     """Refuse what is no float, or one of the short kinds that torch stores and does not add."""
     for name, values in columns.items():
-        if values is not None and values.dtype not in FLOATS:
+        if values is None:
+            continue
+        check_tensor(name, values)
+        if values.dtype not in FLOATS:
             raise InputError(f"Expected {name} as floats; got {values.dtype}.")
 
 
@@ -60,7 +70,15 @@ def check_indices(name: str, values: Tensor | None, count: int) -> None:
 
 
 def as_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Names as a tuple: the converter of every field that holds some."""
+    """Names as a tuple: the converter of every field that holds some.
+
+    Raises
+    ------
+    InputError
+        For a single text, which is no sequence of names but of letters, and for no sequence at all.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"Expected a sequence of names; got {values!r:.60}.")
     return tuple(values)
 
 
@@ -194,6 +212,7 @@ def _name_or_index(target: Any) -> int | str:
 
 def check_explanations(explanations: Explanations) -> None:
     """Refuse what breaks a rule, naming field, rule and value."""
+    _check_types(explanations)
     if explanations.logits.ndim != 2:
         raise InputError(f"Expected logits of (N, C); got {tuple(explanations.logits.shape)}.")
     (num_images, num_classes), num_units = explanations.logits.shape, len(explanations.units)
@@ -227,9 +246,48 @@ def check_explanations(explanations: Explanations) -> None:
     columns = {
         name: getattr(explanations, name) for name in ("logits", "base", "scores", "weights", "remainder_map")
     }
-    check_floats(columns | {"maps": explanations.maps, "boxes": explanations.boxes, "images": images})
+    check_floats(columns | {"boxes": explanations.boxes, "images": images})
+    if explanations.maps is not None:
+        check_floats({"maps": _factors(explanations.maps)[-1]})
     check_finite(columns)
+    _check_classes_of_units(explanations)
     _check_maps(explanations, num_images, num_units)
+
+
+def _check_types(explanations: Explanations) -> None:
+    """Refuse what is no tensor where one is expected."""
+    for name in ("logits", "targets", "base", "scores", "weights", "images"):
+        check_tensor(name, getattr(explanations, name))
+    for name in ("boxes", "foils", "map_units", "remainder_map", "image_index"):
+        if (values := getattr(explanations, name)) is not None:
+            check_tensor(name, values)
+    maps, diagnostics = explanations.maps, explanations.diagnostics
+    if isinstance(maps, FactoredMaps):
+        for name in FACTORS:
+            check_tensor(f"maps.{name}", getattr(maps, name))
+    elif not isinstance(maps, Tensor | None):
+        raise InputError(f"Expected maps as a tensor or FactoredMaps; got {type(maps).__name__}.")
+    if not isinstance(diagnostics, Mapping):
+        raise InputError(f"Expected diagnostics as tensors by name; got {type(diagnostics).__name__}.")
+    for name, values in diagnostics.items():
+        check_tensor(f"diagnostics {name!r}", values)
+    if isinstance(explanations.ids, str):
+        raise InputError(f"Expected a sequence of ids; got {explanations.ids!r:.60}.")
+
+
+def _check_classes_of_units(explanations: Explanations) -> None:
+    """Refuse what units hold of each class where there are other classes."""
+    num_units, num_classes = len(explanations.units), len(explanations.classes)
+    affinity, ranges = explanations.units.class_affinity, explanations.units.score_range
+    if affinity is not None:
+        check_shape("units.class_affinity", affinity, (num_units, num_classes))
+    if ranges is None:
+        return
+    is_exclusive = explanations.decision.is_exclusive
+    expected = (2, num_classes if is_exclusive else 2 * num_classes, num_units)
+    if tuple(ranges.shape) != expected:
+        kinds = "of each class" if is_exclusive else "without and with each label"
+        raise InputError(f"Expected units.score_range of {expected}, {kinds}; got {tuple(ranges.shape)}.")
 
 
 def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> None:
@@ -247,9 +305,6 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
         remainder_map.ndim != 3 or len(remainder_map) != num_images or 0 in remainder_map.shape[1:]
     ):
         raise InputError(f"Expected remainder_map of ({num_images}, h, w); got {tuple(remainder_map.shape)}.")
-    affinity = explanations.units.class_affinity
-    if affinity is not None:
-        check_shape("units.class_affinity", affinity, (num_units, len(explanations.classes)))
     if maps is not None:
         if explanations.units.pooling == "none":
             raise InputError("Expected no maps of units with pooling 'none', which have no place; got some.")

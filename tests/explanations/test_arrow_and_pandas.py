@@ -23,12 +23,16 @@ CASES = {
     "diagnostics": {"diagnostics": {"drift": torch.tensor([0.5, 1, 2, 3])}},
     "phrases": {
         "units": make_units(
-            phrases=("red", None, None, "blue", None), score_range=drawn(2, 3, 5) * 20, reference=REFERENCE
+            phrases=("red", None, None, "blue", None),
+            score_range=drawn(2, 3, 5).sort(0).values * 20,
+            reference=REFERENCE,
         )
     },
     "distances": {
         "units": make_units(
-            phrasing=ek.Phrasing(absent_scores="high"), score_range=drawn(2, 3, 5), reference=REFERENCE
+            phrasing=ek.Phrasing(absent_scores="high"),
+            score_range=drawn(2, 3, 5).sort(0).values,
+            reference=REFERENCE,
         )
     },
 }

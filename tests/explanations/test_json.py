@@ -33,7 +33,8 @@ OTHERS = {
     "parents and classes of units": {
         "units": make_units(
             parent=torch.tensor([0, 1, 0, 1, 1]), parents=("head", "body"), class_affinity=drawn(5, 3),
-            score_range=drawn(2, 3, 5), phrases=("red", None, None, "blue", None), phrase_scores=drawn(2, 5),
+            score_range=drawn(2, 3, 5).sort(0).values, phrases=("red", None, None, "blue", None),
+            phrase_scores=drawn(2, 5),
         )
     },
 }  # fmt: skip

@@ -1,10 +1,13 @@
 """What construction refuses, and in which words."""
 
+import numpy as np
 import pytest
 import torch
 from explanation_cases import changed, drawn, make_explanations, make_units
 
 from explainkit.errors import InputError
+from explainkit.explanations.factored_maps import FactoredMaps
+from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.units import UnitPicture
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -108,7 +111,35 @@ REFUSED = {
         lambda: {"remainder_map": drawn(3, 4, 4)},
         r"remainder_map of \(4, h, w\); got \(3, 4, 4\)",
     ),
+    "classes as one text": (lambda: {"classes": "abc"}, "a sequence of names; got 'abc'"),
+    "classes that are none": (lambda: {"classes": None}, "a sequence of names; got None"),
+    "ids as one text": (lambda: {"ids": "abcd"}, "a sequence of ids; got 'abcd'"),
+    "diagnostics that are no tensors": (
+        lambda: {"diagnostics": {"sure": [0.0] * 4}},
+        "diagnostics 'sure' as a tensor; got list",
+    ),
+    "diagnostics that are not named": (
+        lambda: {"diagnostics": [torch.zeros(4)]},
+        "diagnostics as tensors by name; got list",
+    ),
+    "plausible scores of other classes": (
+        lambda: {"units": make_units(score_range=torch.zeros(2, 4, 5))},
+        r"units.score_range of \(2, 3, 5\), of each class; got \(2, 4, 5\)",
+    ),
+    "plausible scores of classes, of labels": (
+        lambda: {"units": make_units(score_range=torch.zeros(2, 3, 5)), "decision": "sigmoid"},
+        r"units.score_range of \(2, 6, 5\), without and with each label; got \(2, 3, 5\)",
+    ),
 }
+
+TENSORS = (
+    "logits", "targets", "base", "scores", "weights", "images", "maps", "boxes", "foils", "map_units",
+    "remainder_map", "image_index",
+)  # fmt: skip
+OPTIONAL = ("maps", "boxes", "foils", "map_units", "remainder_map", "image_index")
+
+
+PICTURE = UnitPicture(box=(0, 0, 8, 8), id=3)
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -117,6 +148,45 @@ def test_construction_refuses(what):
 
     with pytest.raises(InputError, match=message):
         make_explanations(**fields())
+
+
+@pytest.mark.parametrize(
+    "value", [[0.0] * 4, "abcd", 3, None, np.zeros(4)], ids=lambda value: type(value).__name__
+)
+@pytest.mark.parametrize("name", TENSORS)
+def test_what_is_no_tensor_is_refused_in_words(name, value):
+    if value is None and name in OPTIONAL:
+        return
+    got = "None" if value is None else type(value).__name__
+
+    with pytest.raises(InputError, match=f"Expected {name} as a tensor.*; got {got}."):
+        make_explanations(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("part", [0, 0, 0, 1, 1]),
+        ("channel", "abcde"),
+        ("attention", None),
+        ("features", np.zeros((4, 3, 4, 4))),
+    ],
+)
+def test_factors_of_maps_that_are_no_tensors_are_refused_in_words(name, value):
+    factors = {
+        "attention": drawn(4, 2, 4, 4), "features": drawn(4, 3, 4, 4),
+        "part": torch.tensor([0, 0, 0, 1, 1]), "channel": torch.tensor([0, 1, 2, 0, 1]),
+    }  # fmt: skip
+    make_explanations(maps=FactoredMaps(**factors), decomposition=None)
+
+    with pytest.raises(InputError, match=f"Expected maps.{name} as a tensor; got "):
+        make_explanations(maps=FactoredMaps(**factors | {name: value}), decomposition=None)
+
+
+def test_plausible_scores_fit_the_decision():
+    make_explanations(units=make_units(score_range=torch.zeros(2, 3, 5)))
+    make_explanations(units=make_units(score_range=torch.zeros(2, 3, 5)), decision="identity")
+    make_explanations(units=make_units(score_range=torch.zeros(2, 6, 5)), decision="sigmoid")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +211,32 @@ def test_construction_refuses(what):
         ({"parent": torch.zeros(4).long(), "parents": ("head",)}, r"units.parent of \(5,\); got \(4,\)"),
         ({"class_affinity": torch.zeros(3, 5)}, r"units.class_affinity of \(5, C\); got \(3, 5\)"),
         ({"class_affinity": torch.full((5, 3), 1.5)}, "units.class_affinity in 0 … 1"),
+        ({"reference": [0.0] * 5}, "units.reference as a tensor; got list"),
+        ({"reference": np.zeros(5)}, "units.reference as a tensor; got ndarray"),
+        ({"score_range": [[[0.0] * 5]] * 2}, "units.score_range as a tensor; got list"),
+        ({"group": [0] * 5}, "units.group as a tensor; got list"),
+        ({"parent": [0] * 5, "parents": ("head",)}, "units.parent as a tensor; got list"),
+        ({"class_affinity": [[0.0] * 3] * 5}, "units.class_affinity as a tensor; got list"),
+        ({"phrase_scores": [[0.0] * 5] * 2}, "units.phrase_scores as a tensor; got list"),
+        ({"group": torch.zeros(5)}, "units.group of int64; got torch.float32"),
+        ({"group": torch.tensor([0, 0, -1, 0, 0])}, "units.group .* got -1"),
+        ({"score_range": torch.zeros(2, 0, 5)}, r"units.score_range of one class or more; got \(2, 0, 5\)"),
+        (
+            {"score_range": torch.tensor([0.5, 0.25])[:, None, None].expand(2, 3, 5)},
+            "units.score_range from low to high; got 0.5 … 0.25 of 'filter 0'",
+        ),
+        ({"names": "abcde"}, "a sequence of names; got 'abcde'"),
+        ({"names": None}, "a sequence of names; got None"),
+        ({"phrases": "abcde"}, "units.phrases as a sequence; got 'abcde'"),
+        ({"phrases": ("", "b", None, None, None)}, "units.phrases as words, or None .*; got ''"),
+        ({"phrases": (None, " \n", None, None, None)}, "units.phrases as words, or None"),
+        ({"parent": torch.zeros(5).long(), "parents": "abc"}, "units.parents as a sequence; got 'abc'"),
+        ({"pictures": 3}, "units.pictures as a sequence; got 3"),
+        ({"pictures": "abcde"}, "units.pictures as a sequence; got 'abcde'"),
+        ({"pictures": (("x",), (), (), (), ())}, "units.pictures as a sequence of UnitPicture for each unit"),
+        ({"pictures": (PICTURE,) * 5}, "units.pictures as a sequence of UnitPicture for each unit"),
+        ({"phrasing": None}, "units.phrasing as a Phrasing; got None"),
+        ({"phrasing": {"measure": "share"}}, "units.phrasing as a Phrasing; got {'measure'"),
     ],
 )
 def test_units_refuse(fields, message):
@@ -162,6 +258,15 @@ def test_units_refuse(fields, message):
         ({"image": torch.zeros(1, 8, 8).byte()}, r"\(3, H, W\) in bytes"),
         ({"kind": "drawn"}, "'training', 'decoded' or 'least'; got 'drawn'"),
         ({"id": None}, "id of a picture of the data"),
+        ({"id": -3}, "numbers .* from 0 on; got -3"),
+        ({"label": -1}, "numbers .* from 0 on; got -1"),
+        ({"box": None}, "whole numbers"),
+        ({"box": (0, 0, 8)}, "whole numbers"),
+        ({"box": 3}, "whole numbers"),
+        ({"cell": 3}, "whole numbers"),
+        ({"cell": ()}, "whole numbers"),
+        ({"image": torch.zeros(8).byte()}, r"\(3, H, W\) in bytes"),
+        ({"image": "x"}, "picture's image as a tensor; got str"),
     ],
 )
 def test_a_picture_of_a_unit_refuses(fields, message):
@@ -169,6 +274,13 @@ def test_a_picture_of_a_unit_refuses(fields, message):
 
     with pytest.raises(InputError, match=message):
         UnitPicture(**good | fields)
+
+
+@pytest.mark.parametrize("word", ["", "  ", "\n"])
+@pytest.mark.parametrize("name", ["noun", "plural"])
+def test_blank_words_of_a_phrasing_are_refused(name, word):
+    with pytest.raises(InputError, match="Expected noun and plural as words"):
+        Phrasing(**{name: word})
 
 
 def test_diagnostics_of_another_number_of_images_are_refused():

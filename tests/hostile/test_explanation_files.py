@@ -24,7 +24,8 @@ def make_explanations():
     )
     units = ek.Units(
         kind="part", names=list("abcd"), pooling="mean", group=torch.tensor([0, 0, 1, 1]),
-        reference=drawn(4, seed=3), score_range=drawn(2, 3, 4), parent=torch.tensor([0, 0, 1, 1]),
+        reference=drawn(4, seed=3), score_range=drawn(2, 3, 4).sort(0).values,
+        parent=torch.tensor([0, 0, 1, 1]),
         parents=("head", "body"), class_affinity=drawn(4, 3, seed=5), phrases=("red crest", None, None, None),
         pictures=((picture,), (), (), ()),
     )  # fmt: skip
