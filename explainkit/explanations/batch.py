@@ -343,8 +343,8 @@ class Explanations(ExplanationsJson, ExplanationTables):
         Raises
         ------
         InputError
-            Where there are none, and where they differ in explainer, classes, decision, units, contrast or
-            kept maps.
+            Where there are none, and where they differ in explainer, classes, decision, contrast, which maps
+            and further columns they have, or in what units are, but for pictures, and are worth to classes.
         """
         return concatenate(checked_parts(list(parts)))
 
