@@ -78,7 +78,7 @@ def test_a_method_that_says_it_learns_must_be_able_to():
 
 
 def test_an_architecture_learns_from_training_images():
-    with pytest.raises(InputError, match=r"learns_from='training images' card of Network, .* got None"):
+    with pytest.raises(InputError, match=r"'training images' on the card of Network, .* got None"):
 
         @define(eq=False, kw_only=True)
         class Network(ek.InterpretableExplainer):

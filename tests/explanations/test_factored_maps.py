@@ -17,7 +17,7 @@ from explainkit.errors import FormatError, InputError
 from explainkit.explanations import factored_maps
 from explainkit.explanations.factored_maps import FactoredMaps, concat_maps, dense_maps, map_blocks
 from explainkit.explanations.spatial import best_cells, distribute_sum, is_localized
-from explainkit.questions.class_statistics import _best_cells
+from explainkit.questions.exemplars import _best_cells
 from explainkit.questions.naming import _maps
 
 PROPORTIONAL = ["mean", "sum", "coupled"]
