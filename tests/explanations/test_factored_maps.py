@@ -18,7 +18,7 @@ from explainkit.explanations import factored_maps
 from explainkit.explanations.factored_maps import FactoredMaps, concat_maps, dense_maps, map_blocks
 from explainkit.explanations.spatial import best_cells, distribute_sum, is_localized
 from explainkit.questions.exemplars import _best_cells
-from explainkit.questions.naming import _maps
+from explainkit.questions.unit_maps import _kept, _on_grid
 
 PROPORTIONAL = ["mean", "sum", "coupled"]
 
@@ -33,6 +33,13 @@ def assert_same(one, other):
     assert tuple(one.maps.shape) == tuple(other.maps.shape) and one.maps.dtype == other.maps.dtype
 
 
+def maps_on_grid(explanations, grid, size=2**20):
+    """The maps that units are named by, `size` units at a time."""
+    units = torch.arange(len(explanations.units))
+    parts = [_on_grid(_kept(explanations, part, grid), grid) for part in units.split(size)]
+    return torch.cat(parts, 1)
+
+
 @given(factored_and_dense())
 @settings(max_examples=60, deadline=None)
 def test_factored_maps_explain_as_the_maps_that_they_stand_for(pair):
@@ -43,7 +50,7 @@ def test_factored_maps_explain_as_the_maps_that_they_stand_for(pair):
     assert torch.equal(best_cells(factored.maps), best_cells(dense.maps))
     for one, other in zip(_best_cells(factored), _best_cells(dense), strict=True):
         assert torch.equal(one, other)
-    torch.testing.assert_close(_maps(factored, (3, 2)), _maps(dense, (3, 2)))
+    torch.testing.assert_close(maps_on_grid(factored, (3, 2)), maps_on_grid(dense, (3, 2)))
     for one, other in zip(factored, dense, strict=True):
         for mine, theirs in zip(one.top(3), other.top(3), strict=True):
             assert mine.unit == theirs.unit and (mine.map is None) == (theirs.map is None)
@@ -284,7 +291,7 @@ def test_no_tensor_of_all_maps_is_ever_made(pooling):
         explanations[0].top(3)
         explanations[[1, 0]].contrast(0).saliency()
         _best_cells(explanations)
-        _maps(explanations, (7, 7))
+        maps_on_grid(explanations, (7, 7), 256)
 
     all_maps = number * count * side * side * 8
     assert maps.features.untyped_storage().nbytes() <= recorded.largest <= all_maps / 3

@@ -134,7 +134,7 @@ def test_boxes_are_right_where_images_are_of_several_sizes():
 
     sizes = set()
     for evidence in found.evidence:
-        for exemplar in evidence.exemplars:
+        for exemplar in evidence.pictures:
             item, size = explained[exemplar.id]
             map = item.batch.maps[item.index, evidence.unit]
             if map.max() > 0:
