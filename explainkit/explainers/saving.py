@@ -15,6 +15,7 @@ import torch
 from attrs import asdict
 from torch import Tensor, nn
 
+from explainkit import registry
 from explainkit.errors import FormatError, InputError, NotFittedError
 from explainkit.explainers.identity import name_of
 from explainkit.explainers.inputs import InputSpec, stated_spec
@@ -72,7 +73,7 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
     units = explainer.units
     if units is None:
         raise NotFittedError(f"{explainer.card.title} has no units yet: call fit(…).")
-    tensors = {f"state.{name}": value for name, value in explainer.saved_state().items()}
+    tensors = {f"network.{name}": value for name, value in explainer.saved_state().items()}
     unit_facts, unit_tensors = units_to_json(units)
     weights = pack(tensors | unit_tensors, {})
     name = name_of(type(explainer))
@@ -177,11 +178,13 @@ def _restore_explainer(
     """The explainer that `facts` describe, built anew or made of `network`."""
     name, settings, classes = facts["explainer"], with_tuples(facts["settings"]), facts["classes"]
     spec, decision = InputSpec(**with_tuples(facts["input"])), Decision(**facts["decision"])
-    state = {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
+    state = {
+        key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")
+    }
     explainer: Explainer
-    if network is None:
-        explainer = explainer_by_name(name, **settings)
-    else:
+    if network is None or hasattr(registry.find("explainers", name), "build"):
+        explainer = explainer_by_name(name, **settings)  # refuses what only from_network takes, as a size
+    if network is not None:
         arguments = spec.arguments if stated_spec(network) is None else {}
         explainer = explainer_by_name(
             name, network=network, classes=classes, decision=decision, **arguments, **settings

@@ -276,7 +276,11 @@ def _concept_pictures(network: SENNNetwork, concept: int) -> tuple[ek.UnitPictur
     )  # fmt: skip
     images = [
         ek.UnitPicture(
-            kind="training" if rank < BEST else "least", id=image, label=label, image=picture, box=box
+            kind="training" if rank < BEST else "least",
+            id=image,
+            image=picture,
+            box=box,
+            label=label if label >= 0 else None,  # of several labels there is none
         )
         for rank, (image, label, picture) in enumerate(shown)
         if image >= 0

@@ -56,6 +56,8 @@ def test_labels_say_whether_they_shall_hold(counterfactuals):
 @pytest.mark.parametrize("method", ["score-edit", "region-swap"])
 def test_columns_that_disagree_are_refused(document, method, value):
     for name in SCORES if method == "score-edit" else SWAPS:
+        if name == "lower_bound" and value is None:
+            continue  # none is known
         broken = copy.deepcopy(document)
         broken["edits"][method][name] = value
 
