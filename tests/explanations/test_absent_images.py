@@ -68,7 +68,13 @@ def test_what_has_no_images_is_saved_without(explanations, tmp_path):
     assert not ek.Explanations.from_json(explanations.without_images().to_json(images=True)).has_images
 
 
-@pytest.mark.parametrize("name", ["cam", "ccnn", "protopnet", "ra-cnn", "senn", "captum/saliency"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "protopnet", "senn", "captum/saliency",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cam", "ccnn", "ra-cnn")),
+    ],
+)  # fmt: skip
 def test_each_explainer_is_drawn_without_images(name, tmp_path):
     bare = fitted_example(name).explain(tiny_images()[:2]).without_images()
 
