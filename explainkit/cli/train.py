@@ -66,6 +66,8 @@ def train(
     from explainkit.training.checkpoints import FILE
 
     if network is not None:
+        if resume:
+            raise InputError("Expected --resume without --network: what is learned about a network is quick.")
         _learn_about(network, explainer, preset, dataset, out, seed, device, option, dataset_option)
         return
     model = ek.explainer(explainer, preset=preset, **options_of(option))

@@ -81,7 +81,8 @@ def compare(
         except ExplainKitError as error:
             failures[name] = str(error)
     if not explanations:
-        raise InputError(f"No explainer could explain the images: {failures}.")
+        reason = failures or "they tell of classes alone, and a comparison is of images"
+        raise InputError(f"No explainer could explain the images: {reason}.")
     labels = _true_names(images, first) if isinstance(images, Batch) else None
     return Comparison(
         explainers=explainer_by_name,

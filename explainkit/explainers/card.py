@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from attrs import Attribute, field, frozen
@@ -18,12 +19,39 @@ Question = Literal["image", "class", "counterfactual"]
 LearnsFrom = Literal["training images", "concept examples"]
 """A data set with labels; or images of each of several concepts."""
 
-DEFAULT_ANSWERS: dict[Additivity, tuple[Question, ...]] = {
-    "exact": ("image", "class", "counterfactual"),
-    "approximate": ("image", "class"),
-    "none": ("image",),
+NO_ANSWER: Mapping[Question, str] = {
+    "image": (
+        "Expected an explainer of single images; what {title} says has a meaning only in the mean over a "
+        "class. Call explain_class(dataset)."
+    ),
+    "class": (
+        "Expected an explainer whose contributions have a meaning in the mean over images; those of {title} "
+        "add up to nothing. Explain single images."
+    ),
+    "counterfactual": (
+        "Expected an architecture that explains itself; {title} attributes a decision after it was made: "
+        "there are no scores that the decision is made by, and so none to change."
+    ),
 }
-"""The questions that an explainer answers by what it claims, unless its card says otherwise."""
+"""What is said to who asks a question that an explainer does not answer."""
+
+
+def default_answers(additivity: Additivity, learns_from: LearnsFrom | None) -> frozenset[Question]:
+    """The questions that an explainer answers by what it claims, unless its card says otherwise.
+
+    Examples
+    --------
+    >>> sorted(default_answers("exact", "training images"))
+    ['class', 'counterfactual', 'image']
+    >>> sorted(default_answers("exact", None)), sorted(default_answers("none", None))
+    (['class', 'image'], ['image'])
+    """
+    answers: set[Question] = {"image"}
+    if additivity != "none":
+        answers.add("class")
+    if additivity == "exact" and learns_from == "training images":  # an architecture, which has scores
+        answers.add("counterfactual")
+    return frozenset(answers)
 
 
 def _is_text(_: object, attribute: Attribute[str], value: object) -> None:
@@ -55,7 +83,7 @@ class Card:
     unit_kind : str
         What its units are: ``"filters"``, ``"prototypes"``, ``"concepts"``, ``"parts"``, ``"pixels"`` …
     answers : frozenset of {"image", "class", "counterfactual"}
-        The questions that it answers. ``None`` is replaced by `DEFAULT_ANSWERS` of its additivity.
+        The questions that it answers; `default_answers` unless given.
         Evidence of a method that answers ``{"class"}`` alone has a meaning only in the mean over a class.
     learns_from : {"training images", "concept examples"} or None
         What `fit` takes; ``None`` for a method that learns nothing.
@@ -80,7 +108,7 @@ class Card:
                 f"{self.additivity!r}."
             )
         if self.answers is None:
-            object.__setattr__(self, "answers", frozenset(DEFAULT_ANSWERS[self.additivity]))
+            object.__setattr__(self, "answers", default_answers(self.additivity, self.learns_from))
         if not self.answers or not self.answers <= set(get_args(Question)):
             raise InputError(
                 f"Expected answers of {self.title} among {get_args(Question)}; got {sorted(self.answers)}."

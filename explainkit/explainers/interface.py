@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError, NotFittedError, UnsupportedNetworkError
-from explainkit.explainers.card import Card, Question, check_card
+from explainkit.explainers.card import NO_ANSWER, Card, Question, check_card
 from explainkit.explainers.decisions import decide, stated_decision
 from explainkit.explainers.explaining import Maps, explain_batches, explain_images
 from explainkit.explainers.identity import name_of, versions_of
@@ -38,21 +38,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 """How many images are explained at once by default."""
-
-NO_ANSWER: Mapping[Question, str] = {
-    "image": (
-        "Expected an explainer of single images; what {title} says has a meaning only in the mean over a "
-        "class. Call explain_class(dataset)."
-    ),
-    "class": (
-        "Expected an explainer whose contributions have a meaning in the mean over images; those of {title} "
-        "add up to nothing. Explain single images."
-    ),
-    "counterfactual": (
-        "Expected an architecture that explains itself; {title} attributes a decision after it was made: "
-        "there are no scores that the decision is made by, and so none to change."
-    ),
-}
 
 
 @define(eq=False, kw_only=True)
@@ -371,7 +356,7 @@ class Explainer(ABC):
 
         self.check_answers("counterfactual")
         source = self._training_dataset if distractors is None else distractors
-        with isolated(self) as explainer:
+        with isolated(self.snapshot()) as explainer:
             return search_counterfactuals(
                 explainer, images, targets, method, distractors=source, batch_size=batch_size,
                 settings=settings,

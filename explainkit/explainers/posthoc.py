@@ -85,8 +85,6 @@ class PostHocExplainer(Explainer):
             For a method that learns nothing, and for examples of another kind.
         """
         learns_from = self.card.learns_from
-        if learns_from is None:
-            raise InputError(f"Expected a method that learns; {self.card.title} explains a network at once.")
         given: Any = self._images_by_concept(examples) if learns_from == "concept examples" else examples
         if learns_from == "training images" and not isinstance(examples, ImageDataset):
             raise InputError(
@@ -116,7 +114,7 @@ class PostHocExplainer(Explainer):
         examples : ImageDataset, or mapping of str to Tensor (N, D, H, W)
             Training images; or images of each concept, as the network takes them.
         """
-        raise NotImplementedError
+        raise InputError(f"Expected a method that learns; {self.card.title} explains a network at once.")
 
     def check_answers(self, question: Question) -> None:
         """As `Explainer.check_answers`; and refuse to answer before there is something learned.

@@ -148,11 +148,8 @@ class Units(JsonValue):
         So it is where its score is at most `NEAR` of its largest plausible one above its reference; where
         plausible scores are not known, at most its reference. See `Phrasing.absent_scores` for other scores.
         """
-        if self.phrasing.absent_scores is None:
-            return False
-        reference = 0.0 if self.reference is None else self.reference[unit].item()
-        above = score - reference if self.phrasing.absent_scores == "low" else reference - score
-        return above <= NEAR * self._reach[unit]
+        one = torch.tensor([unit]), torch.tensor([score], dtype=torch.float64)
+        return bool(self.are_absent(*one))
 
     def are_absent(self, units: Tensor, scores: Tensor) -> Tensor:
         """`is_absent` of the units (..., k) with these scores (..., k), bool."""
@@ -161,18 +158,16 @@ class Units(JsonValue):
         above = scores.double()
         if self.reference is not None:
             above = above - self.reference.double().to(scores.device)[units]
-        reach = torch.tensor(self._reach, dtype=torch.float64, device=scores.device)
-        return (above if self.phrasing.absent_scores == "low" else -above) <= NEAR * reach[units]
+        above = above if self.phrasing.absent_scores == "low" else -above
+        return above <= NEAR * self._reach.to(scores.device)[units]
 
     @cached_property
-    def _reach(self) -> list[float]:
-        """How far from its reference each unit's score plausibly is for some class, K, where it is there."""
+    def _reach(self) -> Tensor:
+        """How far from its reference each unit's score plausibly is where the unit is there, (K,)."""
         if self.score_range is None:
-            return [0.0] * len(self)
+            return torch.zeros(len(self), dtype=torch.float64)
         low, high = self.score_range
-        reference = 0.0 if self.reference is None else self.reference.to(low)
-        farthest = (
-            high.amax(0) - reference if self.phrasing.absent_scores == "low" else reference - low.amin(0)
-        )
-        reach: list[float] = farthest.clamp(min=0).tolist()
-        return reach
+        reference = torch.zeros_like(low[0]) if self.reference is None else self.reference.to(low)
+        is_low = self.phrasing.absent_scores == "low"
+        farthest = high.amax(0) - reference if is_low else reference - low.amin(0)
+        return farthest.clamp(min=0).double()

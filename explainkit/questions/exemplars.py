@@ -18,6 +18,9 @@ EXEMPLARS = 3
 CHUNK = 2**22
 """Most scores that are sorted at once."""
 
+BOXES = 2**16
+"""Most boxes that are made at once, of some 200 bytes each on the way."""
+
 Layout = tuple[torch.Size, torch.Size | None]
 """The size of an image, and the shape of its maps."""
 
@@ -105,12 +108,12 @@ class Exemplars:
         """The boxes of exemplars in images of one layout, (M, E, K, 4); 0 where there is none."""
         dtype = _integers_to(max(layout[0], default=0))
         boxes = torch.zeros(len(rows), *self.places.shape[1:], 4, dtype=dtype)
-        frame = _whole(layout[0])
-        for index, row in enumerate(rows.tolist()):
-            places = self.places[row].long()
+        frame, per_row = _whole(layout[0]), max(1, self.places[:1].numel())
+        for part in torch.arange(len(rows)).split(max(1, BOXES // per_row)):
+            places = self.places[rows[part]].long()
             cells = torch.where(places < 0, -1 - places, places)
             around = _boxes_around(cells, places >= 0, frame.expand(*cells.shape, 4), layout)
-            boxes[index] = around.masked_fill_((self.ids[row] < 0)[..., None], 0)
+            boxes[part] = around.masked_fill_((self.ids[rows[part]] < 0)[..., None], 0).to(dtype)
         return boxes
 
 

@@ -41,7 +41,7 @@ TRIED = 4
 """Candidates of each image that are tried in pixels."""
 
 LABELS = 4096
-"""Labels of which it is told at once which classes they are."""
+"""Labels of distractors that are compared with all classes at once."""
 
 LARGEST = 2**22
 """Most cells of maps that evidence is read off at once."""

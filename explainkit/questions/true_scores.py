@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from attrs import evolve
 from torch import Tensor
 
 from explainkit.data.types import Batch, ImageDataset
@@ -138,11 +138,8 @@ def _presence(
     dataset: ImageDataset, split: str, images: int, phrases: tuple[str | None, ...], batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Whether what each of K phrases says is in images, and whether that is known: (N, K) each, bool."""
-    batches = [
-        evolve(batch, images=batch.images[:0]) for batch in _batches(dataset, split, images, batch_size)
-    ]
     try:
-        concepts = find_concepts(batches, dataset, False)
+        concepts = find_concepts(_batches(dataset, split, images, batch_size), dataset, False)
     except InputError as error:
         whole = len(dataset.split(split))
         if images >= whole:
@@ -156,8 +153,10 @@ def _presence(
     return present & (index >= 0), known & (index >= 0)
 
 
-def _batches(dataset: ImageDataset, split: str, images: int, batch_size: int) -> list[Batch]:
+def _batches(dataset: ImageDataset, split: str, images: int, batch_size: int) -> Iterator[Batch]:
+    """The first `images` of a split, one batch after the other."""
     source = dataset.split(split)
     if not len(source):
         raise InputError(f"Expected images in split {split!r} of {dataset.name}; there are none.")
-    return [source.batch(ids) for ids in torch.arange(min(images, len(source))).split(batch_size)]
+    for ids in torch.arange(min(images, len(source))).split(batch_size):
+        yield source.batch(ids)

@@ -337,9 +337,9 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
 
 
 def _shown_picture(item: Evidence) -> UnitPicture | None:
-    """The first picture of a unit that is kept: of the kind with little of it where its score is low."""
+    """The first picture of a unit that is kept: of the kind with little of it where it is absent."""
     pictures = [picture for picture in item.pictures if picture.image is not None]
-    wanted = "least" if item.score < 0 else "training"
+    wanted = "least" if item.is_absent else "training"
     return next((picture for picture in pictures if picture.kind == wanted), next(iter(pictures), None))
 
 

@@ -38,7 +38,7 @@ def test_a_card_refuses(fields, message):
 @pytest.mark.parametrize(
     ("additivity", "answers"),
     [
-        ("exact", {"image", "class", "counterfactual"}),
+        ("exact", {"image", "class"}),
         ("approximate", {"image", "class"}),
         ("none", {"image"}),
     ],
@@ -46,6 +46,9 @@ def test_a_card_refuses(fields, message):
 def test_answers_follow_from_what_is_claimed_unless_given(additivity, answers):
     assert ek.Card(**GOOD | {"additivity": additivity}).answers == answers
     assert ek.Card(**GOOD | {"answers": ["class"]}).answers == {"class"}
+    architecture = GOOD | {"additivity": additivity, "learns_from": "training images"}
+    more = {"counterfactual"} if additivity == "exact" else set()
+    assert ek.Card(**architecture).answers == answers | more
 
 
 @pytest.mark.parametrize("card", [None, "a card", {"title": "Made"}])
