@@ -246,3 +246,21 @@ def test_a_model_of_labels_is_explained_by_the_command_label_by_label(tmp_path, 
         capsys, "compare", folder, files[0], "--with", "captum/saliency", "--out", tmp_path / "side.html"
     )
     assert status == 0, err
+
+
+def test_a_method_that_needs_no_images_of_others_needs_no_data_set(model, pictures, tmp_path, capsys):
+    asked = ["explain", model, pictures / "high" / "0.png", "--question", "counterfactual"]
+    page = ["--out", tmp_path / "page.html"]
+
+    status, out, _ = run(capsys, *asked, "--method", "score-edit", *page)
+    assert status == 0 and "taken from" not in out
+    status, _, err = run(capsys, *asked, *page)
+    assert status != 0 and "--dataset NAME" in err
+    status, _, err = run(capsys, *asked, "--method", "region-swap", *page)
+    assert status != 0 and "Expected training images" in err
+
+
+def test_a_network_beside_a_model_that_has_its_own_is_refused(model, pictures, tmp_path, capsys):
+    status, _, err = run(capsys, "explain", model, pictures / "high" / "0.png", "--network", tmp_path)
+
+    assert status != 0 and "has a network of its own" in err

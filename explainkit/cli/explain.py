@@ -77,7 +77,8 @@ def explain(
     import explainkit as ek
 
     explainer = load_explainer(model, network, device)
-    chosen, image_dataset = class_of(target), _question_dataset(question, dataset, dataset_option)
+    is_needed = question == "class" or (question == "counterfactual" and not method)
+    chosen, image_dataset = class_of(target), _question_dataset(question, dataset, dataset_option, is_needed)
     if question == "class":
         assert image_dataset is not None
         class_explanations = explainer.explain_class(image_dataset, None if chosen is None else [chosen])
@@ -105,12 +106,14 @@ def explain(
     print(f"page: {ek.report(explanations, out).resolve()}")
 
 
-def _question_dataset(question: str, name: str | None, settings: Sequence[str] | None) -> ImageDataset | None:
-    """The data set that a question needs."""
+def _question_dataset(
+    question: str, name: str | None, settings: Sequence[str] | None, is_needed: bool
+) -> ImageDataset | None:
+    """The data set that a question looks at; methods that are named say themselves whether they need it."""
     import explainkit as ek
     from explainkit.errors import InputError
 
-    if question == "image":
+    if question == "image" or (name is None and not is_needed):
         return None
     if name is None:
         raise InputError(

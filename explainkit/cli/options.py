@@ -101,7 +101,10 @@ def load_explainer(folder: Path, network: Path | Explainer | None, device: torch
     import explainkit as ek
     from explainkit.explanations.serialization import read_json
 
-    if network is None or not read_json(folder / "explainer.json").get("bound"):
+    is_bound = bool(read_json(folder / "explainer.json").get("bound"))
+    if isinstance(network, Path) and not is_bound:
+        raise InputError(f"Expected no --network: {str(folder)!r} has a network of its own.")
+    if network is None or not is_bound:
         return ek.load(folder, device=device)
     explained = ek.load(network, device=device) if isinstance(network, Path) else network
     return ek.load(folder, device=device, network=explained.network)

@@ -113,6 +113,6 @@ def _score_of(explanations: Explanations, column: int, unit: int | str, value: A
     if scores.shape not in ((), (len(like),)) or not scores.isfinite().all():
         raise InputError(
             f"Expected the score of {unit!r} as a finite number, or one an image, ({len(like)},); got "
-            f"{tuple(scores.shape)} numbers, or some that are not finite."
+            f"{value!r:.80}."
         )
     return scores
