@@ -32,8 +32,9 @@ class Gaps:
         return self.gains.numel()
 
     def select(self, index: Tensor) -> Gaps:
-        """The gaps of the images of `index`; of all in order, these."""
-        if torch.equal(index, torch.arange(len(self.gaps))):
+        """The gaps of the images of `index`, numbers or a mask; of all in order, these."""
+        is_mask = index.dtype == torch.bool  # of two images, (False, True) equals (0, 1) to torch
+        if not is_mask and torch.equal(index, torch.arange(len(self.gaps))):
             return self
         return Gaps(
             gaps=self.gaps[index], gains=self.gains[index], low=self.low[index], high=self.high[index]

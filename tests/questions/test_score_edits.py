@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, linprog, minimize
 
 from explainkit.questions import edit_programs, score_edits
+from explainkit.questions.edit_problem import Gaps
 from explainkit.questions.score_edits import edit_scores
 
 
@@ -299,3 +300,14 @@ def test_gains_are_differences_of_weights_whether_these_are_a_view_or_not(dtype)
 
     assert torch.equal(gains, weights.double()[targets][:, None] - weights.double())
     assert gains.dtype == torch.float64
+
+
+@pytest.mark.parametrize("mask", [[False, True], [True, False], [True, True], [False, False]])
+def test_the_gaps_of_a_mask_are_those_of_its_images(mask):
+    gaps, gains, low = torch.randn(2, 3), torch.randn(2, 3, 4), torch.zeros(2, 4)
+    whole = Gaps(gaps=gaps, gains=gains, low=low, high=low + 1)
+
+    some = whole.select(torch.tensor(mask))
+
+    assert torch.equal(some.gaps, gaps[torch.tensor(mask)]) and len(some.low) == sum(mask)
+    assert torch.equal(whole.select(torch.tensor([1, 0])).gains, gains.flip(0))
