@@ -16,6 +16,11 @@ def explainkit_backbones() -> list[Offer]:
             "small-fine", "The same at stride 4: a 16 x 16 grid", "explainkit.networks.backbones:small_fine"
         ),
         Offer(
+            "local",
+            "Cells of a 16 x 16 grid that see 19 pixels each: place means something",
+            "explainkit.networks.backbones:local",
+        ),
+        Offer(
             "tiny",
             "Residual, stride 4, 32 channels, for 28 to 32 pixels",
             "explainkit.networks.backbones:tiny",
