@@ -140,6 +140,41 @@ class Intervenable(Protocol):
 
 
 @runtime_checkable
+class Redrawable(Protocol):
+    """A split that can draw other scenes whose object stands where it does in a given one."""
+
+    def redraw(self, ids: Tensor, *, same_class: bool, seed: int) -> Batch:
+        """For each of `ids` (n,) another scene, its object in the same place and pose; all else drawn anew.
+
+        The object is of the same class, or of another, drawn by `seed` like all else.
+        """
+        ...
+
+
+@runtime_checkable
+class BackgroundEditable(Protocol):
+    """A split that can show the same scenes without one of the objects in their background."""
+
+    def background_objects(self, ids: Tensor) -> Tensor:
+        """Which background objects are in the scenes of `ids` (n,): (n, B), bool."""
+        ...
+
+    def without_background_object(self, ids: Tensor, objects: Tensor) -> Batch:
+        """The scenes of `ids` (n,) again, each without background object number `objects` (n,)."""
+        ...
+
+
+@runtime_checkable
+class PartCoded(Protocol):
+    """A data set whose classes are defined by their parts."""
+
+    @property
+    def shared_parts(self) -> Tensor:
+        """Which parts two classes have in common, (C, C, P), bool."""
+        ...
+
+
+@runtime_checkable
 class Observable(Protocol):
     """A split whose scenes are known so well that an ideal classifier of them can be written down."""
 
