@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.intervention_curve import InterventionCurve
     from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
+    from explainkit.explanations.receptive_field import ReceptiveField
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
     from explainkit.metrics.table import evaluate_explanations
@@ -75,6 +76,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "PerImageWeights": "explanations.decomposition",
     "Phase": "training.phases",
     "Phrasing": "explanations.phrasing",
+    "ReceptiveField": "explanations.receptive_field",
     "PostHocExplainer": "explainers.posthoc",
     "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
@@ -128,6 +130,7 @@ __all__ = [
     "PluginWarning",
     "PostHocExplainer",
     "Provenance",
+    "ReceptiveField",
     "Repeat",
     "Sample",
     "ScoreEdits",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from explainkit.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedNetworkError
 from explainkit.networks.backbones import Backbone, grid_size
+from explainkit.networks.receptive_field import find_receptive_field
 from explainkit.networks.tracing import split_after, split_at_pooling, split_before_last_pooling
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,8 +31,9 @@ class TorchvisionBackbone(Backbone):
 
     Attributes
     ----------
-    receptive_field : int
-        0: not known; of deep networks it is mostly larger than the image.
+    receptive_field : int or None
+        Found by trial on an image of 128 pixels; ``None`` for deep networks, whose cells see more than that.
+        Those that are cut early with ``until=…`` see less.
     image_size : int or None
         The one size that it takes; ``None`` for any.
     """
@@ -50,7 +52,7 @@ class TorchvisionBackbone(Backbone):
         self.features = features
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.receptive_field, self.image_size, self.signed = 0, image_size, False
+        self.image_size, self.signed = image_size, False
         self.eval()
         side = image_size or PROBE
         with torch.no_grad():
@@ -64,6 +66,9 @@ class TorchvisionBackbone(Backbone):
         self.stride = side // cells
         self.signed = bool((maps < 0).any())
         self.channels = maps.shape[1] * (1 + self.signed)
+        found = find_receptive_field(self, torch.full((1, len(mean), side, side), 0.5))
+        if found is not None:
+            self.receptive_field, self.first_pixel, self.stride = found.size, found.first_pixel, found.stride
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, channels, h, w)."""

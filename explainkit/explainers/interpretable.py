@@ -269,6 +269,8 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         network_units = self._adopt(network, classes, spec).units
         if units is not None and network_units is not None and len(units) != len(network_units):
             raise InputError(f"Expected the network's {len(network_units)} units; got {len(units)}.")
+        if units is not None and network_units is not None:  # what a cell sees is the network's to say
+            units = evolve(units, receptive_field=network_units.receptive_field)
         self.units = units or network_units
         return self
 

@@ -24,7 +24,16 @@ PER_IMAGE = (
 )  # fmt: skip
 """Columns of explanations that have a row an image, beside the images."""
 
-SAID_OF_UNITS = ("kind", "names", "pooling", "parents", "phrases", "phrasing", *UNIT_TENSORS)
+SAID_OF_UNITS = (
+    "kind",
+    "names",
+    "pooling",
+    "parents",
+    "phrases",
+    "phrasing",
+    "receptive_field",
+    *UNIT_TENSORS,
+)
 """The fields of units that numbers and words follow from: all but pictures."""
 
 

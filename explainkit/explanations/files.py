@@ -20,6 +20,7 @@ from explainkit.explanations.factored_maps import FACTORS, FactoredMaps, UnitMap
 from explainkit.explanations.images import absent_images, as_levels, from_levels
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Digest, Provenance
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
@@ -54,9 +55,15 @@ PROVENANCE: Mapping[str, type | UnionType] = {
 }  # fmt: skip
 
 UNITS: Mapping[str, type | UnionType] = {
-    "kind": str, "names": list, "pooling": str | list, "phrases": list | None, "pictures": list | None,
-    "parents": list | None, "phrasing": dict,
-}  # fmt: skip
+    "kind": str,
+    "names": list,
+    "pooling": str | list,
+    "phrases": list | None,
+    "pictures": list | None,
+    "parents": list | None,
+    "phrasing": dict,
+}
+"""Of its facts, those that files have had from the beginning."""  # fmt: skip
 
 COLUMNS = (
     "logits", "targets", "base", "scores", "weights", "boxes", "foils", "map_units", "remainder_map",
@@ -64,6 +71,7 @@ COLUMNS = (
 )  # fmt: skip
 """Tensors that are saved as they are."""
 
+RECEPTIVE_FIELD = tuple(item.name for item in fields(ReceptiveField))
 PICTURE = ("kind", "box", "cell", "id", "label", "split")
 PHRASING = tuple(item.name for item in fields(Phrasing))
 
@@ -240,6 +248,7 @@ def units_to_json(units: Units) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {
         "kind": units.kind, "names": units.names, "pooling": units.pooling, "phrases": units.phrases,
         "pictures": pictures, "parents": units.parents, "phrasing": units.phrasing.facts(),
+        "receptive_field": None if units.receptive_field is None else asdict(units.receptive_field),
     }, tensors  # fmt: skip
 
 
@@ -247,6 +256,7 @@ def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     """The vocabulary that `units_to_json` wrote."""
     check_kinds(facts, UNITS)
     phrases, parents, pictures = facts["phrases"], facts["parents"], None
+    receptive_field = facts.get("receptive_field")
     if facts["pictures"] is not None:
         pictures = tuple(
             tuple(
@@ -266,6 +276,9 @@ def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         pictures=pictures,
         parents=None if parents is None else checked_names(parents),
         phrasing=Phrasing(**{name: facts["phrasing"][name] for name in PHRASING}),
+        receptive_field=None
+        if receptive_field is None
+        else ReceptiveField(**{name: receptive_field[name] for name in RECEPTIVE_FIELD}),
         **{name: tensors.get(f"units.{name}") for name in UNIT_TENSORS},
     )
 

@@ -9,6 +9,7 @@ import torch
 from explainkit.errors import InputError
 from explainkit.explanations.decomposition import Pooling
 from explainkit.explanations.phrasing import Phrasing
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.explanations.validation import (
     check_finite,
     check_floats,
@@ -36,6 +37,10 @@ def check_units(units: Units, picture_type: type[UnitPicture]) -> None:
     for pooling in units.pooling if isinstance(units.pooling, tuple) else (units.pooling,):
         if pooling not in get_args(Pooling):
             raise InputError(f"Expected units.pooling to be one of {get_args(Pooling)}; got {pooling!r}.")
+    if not isinstance(units.receptive_field, ReceptiveField | None):
+        raise InputError(
+            f"Expected units.receptive_field as a ReceptiveField or None; got {units.receptive_field!r:.60}."
+        )
     if not isinstance(units.phrasing, Phrasing):
         raise InputError(f"Expected units.phrasing as a Phrasing; got {units.phrasing!r:.60}.")
     for name in ("phrases", "pictures"):
@@ -49,12 +54,19 @@ def check_units(units: Units, picture_type: type[UnitPicture]) -> None:
                 f"Expected units.phrases as words, or None where there are none; got {phrase!r:.60}."
             )
     _check_pictures(units, picture_type)
-    for name, shape in {"group": (count,), "reference": (count,), "phrase_scores": (2, count)}.items():
+    for name, shape in {
+        "group": (count,),
+        "reference": (count,),
+        "phrase_scores": (2, count),
+        "leak": (count,),
+    }.items():
         if (column := getattr(units, name)) is not None:
             check_tensor(f"units.{name}", column)
             check_shape(f"units.{name}", column, shape)
     check_indices("units.group", units.group, 2**62)  # of boxes, which explanations have
     _check_belonging(units, count)
+    if units.leak is not None:
+        check_floats({"units.leak": units.leak})
     for name in ("reference", "score_range", "phrase_scores"):
         check_floats({f"units.{name}": getattr(units, name)})
         check_finite({f"units.{name}": getattr(units, name)})

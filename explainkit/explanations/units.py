@@ -13,10 +13,13 @@ from explainkit.explanations.decomposition import Pooling, Poolings
 from explainkit.explanations.json_pictures import PICTURE_FORM
 from explainkit.explanations.json_values import JsonValue
 from explainkit.explanations.phrasing import Phrasing
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.explanations.unit_validation import as_poolings, check_picture, check_units
 from explainkit.explanations.validation import as_names
 
-UNIT_TENSORS = ("group", "parent", "class_affinity", "reference", "score_range", "phrase_scores")
+UNIT_TENSORS = (
+    "group", "parent", "class_affinity", "reference", "score_range", "phrase_scores", "leak",
+)  # fmt: skip
 """The fields of `Units` that are tensors, or None."""
 
 NEAR = 0.05
@@ -93,6 +96,11 @@ class Units(JsonValue):
     pictures : tuple of tuple of UnitPicture or None, K
     phrasing : Phrasing
         How explanations by these units are put in words.
+    receptive_field : ReceptiveField or None
+        Which pixels one cell of a map can see, where the network bounds that; ``None`` where it does not.
+    leak : Tensor or None, (K,)
+        Which share of each unit's score came from outside of where it was shown, as measured on images; NaN
+        where it could not be measured.
     """
 
     kind: str
@@ -108,6 +116,8 @@ class Units(JsonValue):
     phrase_scores: Tensor | None = field(default=None, repr=False)
     pictures: tuple[tuple[UnitPicture, ...], ...] | None = field(default=None, repr=False)
     phrasing: Phrasing = field(factory=Phrasing, repr=False)
+    receptive_field: ReceptiveField | None = None
+    leak: Tensor | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_units(self, UnitPicture)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.networks.modes import eval_mode
 from explainkit.networks.precision import reference_tensor
 
@@ -33,6 +34,13 @@ class Backbone(nn.Module):
     stride: int
     receptive_field: int | None = None
     first_pixel: int | None = None
+
+    @property
+    def field(self) -> ReceptiveField | None:
+        """What its cells see, where size and place of that are stated."""
+        if self.receptive_field is None or self.first_pixel is None:
+            return None
+        return ReceptiveField(size=self.receptive_field, stride=self.stride, first_pixel=self.first_pixel)
 
 
 class SmallBackbone(Backbone):

@@ -12,9 +12,11 @@ from explainkit.explainers.isolation import running
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.decisions import Decision
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.networks.input_scaling import Normalization
 from explainkit.networks.layers import describe_output
 from explainkit.networks.precision import disable_autocast, full_precision, reference_tensor
+from explainkit.networks.receptive_field import find_receptive_field
 from explainkit.networks.tracing import HOW, split_at_pooling
 from explainkit_cam.model import pooled
 
@@ -60,6 +62,7 @@ class BoundNetwork(nn.Module):
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
         self._sizes = _SharedSet()
+        self.receptive_field: ReceptiveField | None = None  # of one cell, once it was looked for
 
     def check_size(self, size: Sequence[int]) -> None:
         """Check, once for images of each `size`, that the logits are the pooled features through the head.
@@ -127,8 +130,18 @@ def bind(
     size = input_spec.size or DEFAULT_SIZE
     with running(bound) as twin:
         bound.signed.fill_((_checked_features(cast(BoundNetwork, twin), size) < 0).any())
+        bound.receptive_field = _find_receptive_field(cast(BoundNetwork, twin), size)
     bound._sizes.add(tuple(size))
     return bound
+
+
+def _find_receptive_field(bound: BoundNetwork, size: Sequence[int]) -> ReceptiveField | None:
+    """What one cell of the features sees of images of `size`; ``None`` where that is no less than all."""
+    features, _ = bound._parts
+    spec = bound.input_spec
+    gray = spec.from_unit(reference_tensor(bound.network).new_full((1, spec.channels, *size), 0.5))
+    with disable_autocast(gray.device):
+        return find_receptive_field(lambda images: features(bound.normalized(images)), gray)
 
 
 def _checked_features(bound: BoundNetwork, size: Sequence[int]) -> Tensor:

@@ -109,12 +109,12 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
             )
         ]
 
-    def describe_units(self, network: nn.Module) -> ek.Units:
+    def describe_units(self, network: CAMNetwork | BoundNetwork) -> ek.Units:  # type: ignore[override]
         """A unit a filter; two where filters go below zero."""
         names = [f"filter {k}" for k in range(_head(network).in_features)]
         if isinstance(network, BoundNetwork) and network.signed:
             names = [f"{name} above zero" for name in names] + [f"{name} below zero" for name in names]
-        return ek.Units(kind="filter", names=names, pooling="mean")
+        return ek.Units(kind="filter", names=names, pooling="mean", receptive_field=network.receptive_field)
 
     def adopt_network(self, network: nn.Module, classes: Sequence[str] | None) -> None:
         """Take any network that ends in global average pooling and one linear layer, as torchvision's do.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.receptive_field import ReceptiveField
 from explainkit.networks.backbones import Backbone
 from explainkit.networks.precision import disable_autocast, full_precision
 
@@ -45,6 +46,12 @@ class CAMNetwork(nn.Module):
         """The filters' maps (N, K, h, w), their means, and what each is worth."""
         maps = full_precision(self.further(self.backbone(images)))
         return pooled(maps, self.head, self.dropout, self.unit_mask)
+
+    @property
+    def receptive_field(self) -> ReceptiveField | None:
+        """What one cell of a map sees."""
+        field = self.backbone.field
+        return field if field is None or isinstance(self.further, nn.Identity) else field.after(kernel=3)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""

@@ -207,7 +207,10 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         count = network.head.in_features
         phrases = self._phrasebook.phrases if self._phrasebook is not None else None
         names = [f"filter {k}" for k in range(count)]
-        return ek.Units(kind="phrase", names=names, phrases=phrases, pooling="mean", phrasing=PHRASING)
+        return ek.Units(
+            kind="phrase", names=names, phrases=phrases, pooling="mean", phrasing=PHRASING,
+            receptive_field=network.backbone.field,  # filters are 1 x 1
+        )  # fmt: skip
 
     def load_state(
         self,

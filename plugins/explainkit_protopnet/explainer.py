@@ -194,11 +194,17 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         owners = network.owner
         numbers = _numbers_within_class(owners.tolist())
         names = [f"prototype {number} of {self.classes[label]}" for label, number in numbers]
+        field = network.backbone.field  # all that follows is 1 x 1
         affinity = one_hot(owners, len(self.classes)).float()
         if not network.projected:
             phrases = tuple(f"{name} (not projected)" for name in names)
             return ek.Units(
-                kind="prototype", names=names, pooling="max", class_affinity=affinity, phrases=phrases
+                kind="prototype",
+                names=names,
+                pooling="max",
+                class_affinity=affinity,
+                phrases=phrases,
+                receptive_field=field,
             )
         sources = network.sources
         rows = zip(
@@ -210,7 +216,12 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
             for label, image, (row, column), box, picture in rows
         )
         return ek.Units(
-            kind="prototype", names=names, pooling="max", class_affinity=affinity, pictures=pictures
+            kind="prototype",
+            names=names,
+            pooling="max",
+            class_affinity=affinity,
+            pictures=pictures,
+            receptive_field=field,
         )
 
     @property

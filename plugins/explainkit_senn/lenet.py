@@ -11,7 +11,7 @@ class LeNet(Backbone):
 
     channels = 20
     stride = 4
-    receptive_field = 16
+    receptive_field, first_pixel = 16, 0
 
     def __init__(self) -> None:
         super().__init__()
