@@ -49,15 +49,11 @@ class SmallBackbone(Backbone):
     Parameters
     ----------
     widths : sequence of int
-        Channels of each residual block.
+        Channels of each residual block; the stem has the first.
     strides : sequence of int
         Of each block, beside the stem's stride of 2.
     in_channels : int
         Of the images.
-    stem_width : int or None
-        Channels of the stem; as many as the first block unless given.
-    kernels : sequence of (int, int) or None
-        Sides of each block's two convolutions, odd; all 3 unless given. What is 1 sees no farther.
     """
 
     def __init__(
@@ -65,27 +61,21 @@ class SmallBackbone(Backbone):
         widths: Sequence[int] = (24, 48, 96),
         strides: Sequence[int] = (1, 2, 2),
         in_channels: int = 3,
-        stem_width: int | None = None,
-        kernels: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         super().__init__()
-        kernels = [(3, 3)] * len(widths) if kernels is None else kernels
-        if not len(widths) == len(strides) == len(kernels):
-            raise InputError(
-                f"Expected one stride and one pair of kernels a width; got {len(strides)} and {len(kernels)} "
-                f"for {len(widths)} widths."
-            )
-        sizes = [stem_width or widths[0], *widths]
+        if len(widths) != len(strides):
+            raise InputError(f"Expected one stride a width; got {len(strides)} for {len(widths)} widths.")
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, sizes[0], 3, 2, 1, bias=False), nn.BatchNorm2d(sizes[0]), nn.ReLU()
+            nn.Conv2d(in_channels, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
+        sizes = [widths[0], *widths]
         self.blocks = nn.Sequential(
-            *(ResidualBlock(*step) for step in zip(sizes, sizes[1:], strides, kernels, strict=False))
+            *(ResidualBlock(*step) for step in zip(sizes, sizes[1:], strides, strict=False))
         )
         self.channels = widths[-1]
         self.stride, self.receptive_field = 2, 3
-        for stride, (first, second) in zip(strides, kernels, strict=True):  # the first of the two is strided
-            self.receptive_field += (first - 1) * self.stride + (second - 1) * self.stride * stride
+        for stride in strides:  # two 3 x 3 convolutions, the first of them strided
+            self.receptive_field += 2 * self.stride + 2 * self.stride * stride
             self.stride *= stride
         self.first_pixel = -(self.receptive_field // 2)  # padding keeps cell 0 centered on pixel 0
 
@@ -95,19 +85,14 @@ class SmallBackbone(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut (He et al., CVPR 2016, figure 2)."""
+    """Two 3 x 3 convolutions and a shortcut (He et al., CVPR 2016, figure 2)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, kernels: tuple[int, int] = (3, 3)) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        first, second = kernels
         self.first = nn.Sequential(
-            nn.Conv2d(inputs, outputs, first, stride, first // 2, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
         )
-        self.second = nn.Sequential(
-            nn.Conv2d(outputs, outputs, second, 1, second // 2, bias=False), nn.BatchNorm2d(outputs)
-        )
+        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
         self.shortcut = (
             nn.Identity()
             if inputs == outputs and stride == 1
@@ -160,52 +145,3 @@ def small_fine(in_channels: int = 3) -> Backbone:
 def tiny(in_channels: int = 3) -> Backbone:
     """Stride 4, 32 channels: for images of 28 to 32 pixels, and for tests."""
     return SmallBackbone(widths=(16, 32), strides=(1, 2), in_channels=in_channels)
-
-
-def local(in_channels: int = 3, receptive_field: int = 19, stride: int = 4, width: int = 96) -> Backbone:
-    """A residual network whose cells see few pixels, so that where it responds is where something is.
-
-    One convolution of each block is 1 x 1, and so are both of the last block. Few layers look around, as in
-    the BagNets of Brendel and Bethge (ICLR 2019, arXiv:1904.00760).
-
-    Parameters
-    ----------
-    in_channels : int
-        Of the images.
-    receptive_field : int
-        Side of the square of pixels that can change a cell: 19 of 64 is about a part of a bird.
-    stride : {2, 4, 8, 16}
-        Pixels between neighboring cells.
-    width : int
-        Channels of a cell, a multiple of 4.
-
-    Raises
-    ------
-    InputError
-        For a stride or width of another kind, and for a receptive field that no such layers have; the message
-        names the nearest.
-    """
-    if stride not in (2, 4, 8, 16) or width < 4 or width % 4:
-        raise InputError(
-            f"Expected a stride of 2, 4, 8 or 16 and a width that is a multiple of 4; got {stride}, {width}."
-        )
-    # a 3 x 3 convolution adds two steps of the grid that it reads: 1 pixel, then 2, 4, …
-    least = 3 + 2 * sum(2**level for level in range(1, stride.bit_length() - 1))
-    extra = receptive_field - least
-    if extra < 0 or extra % 4:
-        nearest = least + 4 * max(0, round(extra / 4))
-        raise InputError(
-            f"Expected a receptive field of {least}, {least + 4}, {least + 8} … at stride {stride}; got "
-            f"{receptive_field}. The nearest is {nearest}."
-        )
-    around = {}  # blocks that look around, by the step of their grid
-    for step in reversed([2**level for level in range(1, stride.bit_length())]):
-        around[step], extra = divmod(extra, 2 * step)
-    plan: list[tuple[int, int, int]] = []  # width, stride, kernel
-    for step, count in sorted(around.items()):
-        if step > 2:
-            plan.append((width, 2, 3))
-        plan += [(width if step > 2 else width // 2, 1, 3)] * count
-    plan.append((width, 1, 1))
-    widths, strides, sides = zip(*plan, strict=True)
-    return SmallBackbone(widths, strides, in_channels, width // 4, [(side, 1) for side in sides])

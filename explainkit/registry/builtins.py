@@ -18,7 +18,12 @@ def explainkit_backbones() -> list[Offer]:
         Offer(
             "local",
             "Cells of a 16 x 16 grid that see 19 pixels each: place means something",
-            "explainkit.networks.backbones:local",
+            "explainkit.networks.local:local",
+        ),
+        Offer(
+            "bagnet",
+            "A ResNet-50 whose cells see 9, 17 or 33 pixels, for images of about 224",
+            "explainkit.networks.bagnet:bagnet",
         ),
         Offer(
             "tiny",

@@ -71,7 +71,7 @@ def test_widths_and_strides_are_settings():
 
 
 def test_a_stride_without_a_width_is_refused():
-    with pytest.raises(ek.InputError, match=r"one stride and one pair of kernels a width"):
+    with pytest.raises(ek.InputError, match=r"one stride a width"):
         SmallBackbone(widths=(8, 8), strides=(1, 2, 2))
 
 
