@@ -12,7 +12,7 @@ from explainkit.explainers.settings import PART
 from explainkit.explanations.spatial import activation_regions, bounding_boxes
 from explainkit.training.phases import step_decay
 from explainkit_cam.binding import DEFAULT_SIZE, BoundNetwork, bind
-from explainkit_cam.losses import cross_entropy
+from explainkit_cam.losses import evidence_loss
 from explainkit_cam.model import CAMNetwork
 
 
@@ -26,6 +26,8 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         Name of a feature extractor, as in `explainkit.backbone`.
     weights, until : str or None
         Handed to that extractor, for those that come trained or can be cut early, such as torchvision's.
+    backbone_settings : mapping
+        Its other settings, such as ``{"receptive_field": 27}`` for ``"local"``.
     filters : int or None
         Of a further convolution before pooling.
     epochs, batch_size : int
@@ -35,6 +37,9 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         With AdamW; or with SGD, whose rate falls to a tenth after each quarter of the epochs.
     label_smoothing : float
         Of the labels.
+    evidence_l1, evidence_l2 : float
+        Weights of an elastic net on the class evidence maps, which makes CAM a SoftCAM (Djoumessi and Berens,
+        MIDL 2026, arXiv:2505.17748): of the mean of their size, and of their square.
     dropout : float
         Before the linear layer.
     precision : str
@@ -65,6 +70,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     backbone: str = "small"
     weights: str | None = None
     until: str | None = None
+    backbone_settings: Mapping[str, Any] = field(factory=dict)
     filters: int | None = None
     epochs: int = 12
     batch_size: int = 64
@@ -72,6 +78,8 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     weight_decay: float = 0.05
     lr_scheduler: Literal["one-cycle", "steps"] = "one-cycle"
     label_smoothing: float = 0.05
+    evidence_l1: float = 0.0
+    evidence_l2: float = 0.0
     dropout: float = 0.0
     precision: str = "32-true"
     features: nn.Module | None = field(default=None, metadata=PART)
@@ -80,8 +88,9 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
         backbone = ek.backbone(
-            self.backbone, in_channels=task.channels, weights=self.weights, until=self.until
-        )
+            self.backbone, in_channels=task.channels, weights=self.weights, until=self.until,
+            **self.backbone_settings,
+        )  # fmt: skip
         return CAMNetwork(backbone, len(task.classes), self.dropout, self.filters)
 
     def phases(self) -> list[ek.Phase[Any]]:
@@ -95,7 +104,10 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
                 "lr_scheduler": quarters,
                 "lr_scheduler_interval": "epoch",
             }
-        loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
+        loss = partial(
+            evidence_loss, label_smoothing=self.label_smoothing, evidence_l1=self.evidence_l1,
+            evidence_l2=self.evidence_l2,
+        )  # fmt: skip
         return [
             ek.Phase(
                 "all",

@@ -48,6 +48,8 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         By name; fine grids tell small parts apart.
     weights : str or None
         Handed to it, for those that come trained.
+    backbone_settings : mapping
+        Its other settings, such as ``{"receptive_field": 27}`` for ``"local"``.
     vectors : str or None
         A file of word vectors, as those of GloVe: a word and its numbers a line. ``None``: words are hashed.
         Read by `fit` alone; what was read of it is saved with the network.
@@ -119,6 +121,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     backbone: str = "small-fine"
     weights: str | None = None
+    backbone_settings: Mapping[str, Any] = field(factory=dict)
     vectors: str | None = None
     phrases_per_class: int = 20
     min_count: int = 3
@@ -146,7 +149,9 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
 
     def build(self, task: ek.Task) -> CCNNNetwork:
         """The network of model.py, a filter a phrase of the training captions, or of the saved units."""
-        backbone = ek.backbone(self.backbone, in_channels=task.channels, weights=self.weights)
+        backbone = ek.backbone(
+            self.backbone, in_channels=task.channels, weights=self.weights, **self.backbone_settings
+        )
         height, width = grid_size(backbone, task.size)
         if task.dataset is not None:
             self._phrasebook = book = self._find_phrases(task.dataset)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from attrs import define
+from attrs import define, field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -34,6 +34,8 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         Name of a feature extractor, as in `explainkit.backbone`.
     weights : str or None
         Handed to that extractor, for those that come trained, such as torchvision's.
+    backbone_settings : mapping
+        Its other settings, such as ``{"receptive_field": 27}`` for ``"local"``.
     prototypes_per_class, depth : int
         Prototypes of a class, and the length of each.
     start_epochs, warm_epochs, joint_epochs : int
@@ -105,6 +107,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
 
     backbone: str = "small"
     weights: str | None = None
+    backbone_settings: Mapping[str, Any] = field(factory=dict)
     prototypes_per_class: int = 5
     depth: int = 64
     start_epochs: int = 9
@@ -130,7 +133,9 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     def build(self, task: ek.Task) -> ProtoPNetNetwork:
         """The network of model.py."""
         return ProtoPNetNetwork(
-            ek.backbone(self.backbone, in_channels=task.channels, weights=self.weights),
+            ek.backbone(
+                self.backbone, in_channels=task.channels, weights=self.weights, **self.backbone_settings
+            ),
             len(task.classes),
             self.prototypes_per_class,
             self.depth,

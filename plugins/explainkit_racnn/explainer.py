@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, ClassVar, get_args
 
 import torch
-from attrs import define
+from attrs import define, field
 from torch import Tensor
 
 import explainkit as ek
@@ -38,6 +38,8 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         Of each scale, by name; their weights are not shared.
     weights : str or None
         Handed to each, for those that come trained.
+    backbone_settings : mapping
+        Its other settings, such as ``{"receptive_field": 27}`` for ``"local"``.
     crop_size : int
         Pixels a side that each scale sees.
     min_half_size, max_half_size : float
@@ -104,6 +106,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
 
     backbone: str = "small"
     weights: str | None = None
+    backbone_settings: Mapping[str, Any] = field(factory=dict)
     crop_size: int = 48
     min_half_size: float = 0.15
     max_half_size: float = 0.45
@@ -150,7 +153,13 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     def build(self, task: ek.Task) -> RACNNNetwork:
         """The network of model.py."""
         return RACNNNetwork(
-            partial(ek.backbone, self.backbone, in_channels=task.channels, weights=self.weights),
+            partial(
+                ek.backbone,
+                self.backbone,
+                in_channels=task.channels,
+                weights=self.weights,
+                **self.backbone_settings,
+            ),
             len(task.classes),
             self.crop_size,
             min_half_size=self.min_half_size,

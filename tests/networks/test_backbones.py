@@ -6,8 +6,8 @@ import explainkit as ek
 from explainkit.networks.backbones import SmallBackbone
 from explainkit.networks.normalization import ChannelScale, batch_mixing_module, fold_batch_norm
 
-BUILT_IN = ["small", "small-fine", "tiny"]
-STATED = {"small": (8, 96), "small-fine": (4, 96), "tiny": (4, 32)}
+BUILT_IN = ["small", "small-fine", "tiny", "local"]
+STATED = {"small": (8, 96), "small-fine": (4, 96), "tiny": (4, 32), "local": (4, 96)}
 
 
 def backbone(name):
