@@ -1,5 +1,6 @@
 """Pictures from files, PIL and arrays, as the tensors that networks take."""
 
+import io
 import os
 import struct
 import warnings
@@ -76,20 +77,35 @@ def read_picture(path: str | Path, *, upright: bool = True) -> Image.Image:
     path = Path(path)
     if not os.path.isfile(path) or not path.stat().st_size:  # some files of the system are empty without end
         raise InputError(f"Expected an image file; there is none at {str(path)!r}, or an empty one.")
+    return _decode(path, str(path), upright)
+
+
+def decode_picture(content: bytes, name: str, *, upright: bool = True) -> Image.Image:
+    """The picture in the bytes of a file, in RGB; `name` and `upright` as `read_picture` has them.
+
+    Raises
+    ------
+    InputError
+        For what is damaged, no image, or far too large to be a photograph.
+    """
+    return _decode(io.BytesIO(content), name, upright)
+
+
+def _decode(file: Path | io.BytesIO, name: str, upright: bool) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            with Image.open(file, formats=FORMATS) as picture:
                 picture.load()
                 if upright:
                     ImageOps.exif_transpose(picture, in_place=True)
                 return _to_rgb(picture)
     except Image.DecompressionBombError as error:
-        raise InputError(f"Expected an image of ordinary size at {str(path)!r}: {error}") from None
+        raise InputError(f"Expected an image of ordinary size at {name!r}: {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"Expected an image file; {str(path)!r} is none, or of an unknown format.") from None
+        raise InputError(f"Expected an image file; {name!r} is none, or of an unknown format.") from None
     except DAMAGE as error:
-        raise InputError(f"Expected a whole image file; {str(path)!r} is damaged: {error}.") from None
+        raise InputError(f"Expected a whole image file; {name!r} is damaged: {error}.") from None
 
 
 def list_images(folder: Path) -> list[Path]:

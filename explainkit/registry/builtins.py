@@ -35,7 +35,7 @@ def explainkit_backbones() -> list[Offer]:
 
 @hookimpl
 def explainkit_datasets() -> list[Offer]:
-    """Two that need no download, and three that read what you have."""
+    """Those that need no download, and those that read what you have."""
     return [
         Offer(
             "aviary",
@@ -64,6 +64,11 @@ def explainkit_datasets() -> list[Offer]:
             "pascal-part",
             "PASCAL-Part, from its archives: objects with part masks",
             "explainkit.data.datasets.pascal_part.dataset:pascal_part",
+        ),
+        Offer(
+            "funnybirds",
+            "FunnyBirds, from its archive: rendered birds, also without parts",
+            "explainkit.data.datasets.funnybirds.dataset:funnybirds",
         ),
     ]
 

@@ -1,11 +1,11 @@
-"""Archives of CUB-200-2011 and PASCAL-Part: fresh ones to change, and shared ones to read."""
+"""Archives of CUB-200-2011, PASCAL-Part and FunnyBirds: fresh ones to change, and shared ones to read."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # of cub_cases.py, pascal_part_cases.py and split_cases.py
+sys.path.insert(0, str(Path(__file__).parent))  # of the modules of cases
 
 
 @pytest.fixture
@@ -38,3 +38,19 @@ def shared_devkit(tmp_path_factory):
     from pascal_part_cases import Devkit
 
     return Devkit(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """An archive of FunnyBirds that a test may change."""
+    from funnybirds_cases import FunnyBirdsArchive
+
+    return FunnyBirdsArchive(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_birds(tmp_path_factory):
+    """An archive of FunnyBirds that no test changes."""
+    from funnybirds_cases import FunnyBirdsArchive
+
+    return FunnyBirdsArchive(tmp_path_factory.mktemp("funnybirds"))
