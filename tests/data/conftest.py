@@ -41,11 +41,17 @@ def shared_devkit(tmp_path_factory):
 
 
 @pytest.fixture
-def birds(tmp_path):
+def birds(shared_birds, tmp_path):
     """An archive of FunnyBirds that a test may change."""
+    return shared_birds.copied(tmp_path)
+
+
+@pytest.fixture
+def bird_lists(tmp_path):
+    """The lists of an archive of FunnyBirds, without pictures, that a test may change."""
     from funnybirds_cases import FunnyBirdsArchive
 
-    return FunnyBirdsArchive(tmp_path)
+    return FunnyBirdsArchive(tmp_path, pictures=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """FunnyBirds as its archive has it: tiny pictures and lists, all written here."""
 
+import copy
 import itertools
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -34,9 +36,9 @@ LISTS = ("classes.json", "parts.json", "dataset_train.json", "dataset_test.json"
 
 
 class FunnyBirdsArchive:
-    """The folder FunnyBirds, of pictures of 24 pixels a side."""
+    """The folder FunnyBirds, of pictures of 24 pixels a side, or of its lists alone."""
 
-    def __init__(self, above):
+    def __init__(self, above, pictures=True):
         self.above, self.root = above, above / "FunnyBirds"
         self.root.mkdir()
         chance = np.random.default_rng(0)
@@ -54,6 +56,11 @@ class FunnyBirdsArchive:
         self.write("classes.json", classes)
         for mode, scenes in self.scenes.items():
             self.write(f"dataset_{mode}.json", scenes)
+        if pictures:
+            self.draw()
+
+    def draw(self):
+        for mode, scenes in self.scenes.items():
             for number, scene in enumerate(scenes):
                 self.save(self.drawn(scene, self.present(scene)), self.file(mode, number))
         for number, scene in enumerate(self.scenes["test"]):
@@ -64,6 +71,13 @@ class FunnyBirdsArchive:
             for lacking in range(scene["bg_objects"].count(",")):
                 file = below / "background_interventions" / f"{lacking}.png"
                 self.save(self.drawn(scene, PARTS, without=lacking), file)
+
+    def copied(self, above):
+        """The same in another folder."""
+        other = copy.copy(self)
+        other.above, other.root = above, above / "FunnyBirds"
+        shutil.copytree(self.root, other.root)
+        return other
 
     @staticmethod
     def subsets():

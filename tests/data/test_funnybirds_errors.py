@@ -16,13 +16,13 @@ NO_PARTS = torch.zeros(1, len(PARTS), dtype=torch.bool)
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_that_is_missing_is_named(birds, name):
-    (birds.root / name).unlink()
+def test_a_list_that_is_missing_is_named(bird_lists, name):
+    (bird_lists.root / name).unlink()
 
     with pytest.raises(ek.InputError, match=name):
-        birds.dataset()
+        bird_lists.dataset()
     with pytest.raises(ek.InputError, match=name):
-        birds.dataset(path=birds.zipped(birds.above / "birds.zip"))
+        bird_lists.dataset(path=bird_lists.zipped(bird_lists.above / "birds.zip"))
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -34,11 +34,11 @@ def test_a_list_that_is_missing_is_named(birds, name):
         b"9" * 5000, b'{"beak": [{"model": 3}]}', b'{"beak": [{"model": ""}]}', b'{"beak": {"model": "a"}}',
     ],
 )  # fmt: skip
-def test_a_list_of_another_form_is_refused_in_words(birds, name, content):
-    (birds.root / name).write_bytes(content)
+def test_a_list_of_another_form_is_refused_in_words(bird_lists, name, content):
+    (bird_lists.root / name).write_bytes(content)
 
     with pytest.raises(FormatError, match=f"Expected .*{name}"):
-        birds.dataset()
+        bird_lists.dataset()
 
 
 def in_scene(**values):
@@ -81,11 +81,11 @@ def in_scene(**values):
         ("dataset_train.json", lambda scenes: scenes.insert(1, []), "a class of classes.json for scene 1"),
     ],
 )
-def test_lists_that_do_not_agree_are_refused_in_words(birds, name, change, message):
-    birds.change(name, change)
+def test_lists_that_do_not_agree_are_refused_in_words(bird_lists, name, change, message):
+    bird_lists.change(name, change)
 
     with pytest.raises(FormatError, match=message) as refusal:
-        birds.dataset()
+        bird_lists.dataset()
 
     assert name in str(refusal.value) or "classes.json" in str(refusal.value)
     assert len(str(refusal.value)) < 1000
@@ -172,16 +172,16 @@ def test_a_setting_that_does_not_fit_is_refused_in_words(shared_birds, settings,
         shared_birds.dataset(**settings)
 
 
-def test_a_class_without_complete_birds_is_refused_in_words(birds):
+def test_a_class_without_complete_birds_is_refused_in_words(bird_lists):
     def incomplete(scenes):
         for scene in scenes:
             if scene["class_idx"] == 1:
                 scene.update(eye_model="placeholder")
 
-    birds.change("dataset_train.json", incomplete)
+    bird_lists.change("dataset_train.json", incomplete)
 
     with pytest.raises(ek.InputError, match=r"two training birds of a class with all parts.*'bird 1' has 0"):
-        birds.dataset()
+        bird_lists.dataset(ground_truth=False)
 
 
 # hostile archives
@@ -199,42 +199,42 @@ def packed(birds, **members):
 @pytest.mark.parametrize(
     "name", ["../../evil.png", "/etc/passwd", "FunnyBirds/../../a", "C:\\a", "a\nb", "..\\a"]
 )
-def test_a_name_that_leads_out_of_the_archive_is_refused(birds, name):
+def test_a_name_that_leads_out_of_the_archive_is_refused(bird_lists, name):
     with pytest.raises(FormatError, match=r"Expected the name of a file in .*zip"):
-        birds.dataset(path=packed(birds, **{name: b""}))
+        bird_lists.dataset(path=packed(bird_lists, **{name: b""}))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_file_that_is_in_the_archive_twice_is_refused(birds):
+def test_a_file_that_is_in_the_archive_twice_is_refused(bird_lists):
     with pytest.raises(FormatError, match="Expected each file once"):
-        birds.dataset(path=packed(birds, **{"FunnyBirds/classes.json": b"[]"}))
+        bird_lists.dataset(path=packed(bird_lists, **{"FunnyBirds/classes.json": b"[]"}))
 
 
-def test_a_file_that_is_no_zip_archive_is_refused(birds):
-    file = birds.above / "birds.tar"
+def test_a_file_that_is_no_zip_archive_is_refused(bird_lists):
+    file = bird_lists.above / "birds.tar"
     for content in (b"", b"no archive", b"PK\x03\x04" * 20, b"PK\x05\x06" + b"\xff" * 18):
         file.write_bytes(content)
         with pytest.raises(ek.ExplainKitError, match=r"Expected .*birds\.tar"):
-            birds.dataset(path=file)
+            bird_lists.dataset(path=file)
 
 
-def test_an_archive_of_something_else_is_refused(birds):
-    file = birds.above / "other.zip"
+def test_an_archive_of_something_else_is_refused(bird_lists):
+    file = bird_lists.above / "other.zip"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/b/classes.json", "[]")
 
     with pytest.raises(ek.InputError, match=r"Expected classes\.json at the top of"):
-        birds.dataset(path=file)
+        bird_lists.dataset(path=file)
 
 
-def test_a_file_that_would_unpack_to_far_more_than_it_can_be_is_not_unpacked(birds, monkeypatch):
+def test_a_file_that_would_unpack_to_far_more_than_it_can_be_is_not_unpacked(bird_lists, monkeypatch):
     monkeypatch.setattr("explainkit.data.datasets.funnybirds.annotations._LARGEST", 2**16)
-    scenes = json.loads((birds.root / "dataset_test.json").read_text())
-    (birds.root / "dataset_test.json").write_text(json.dumps(scenes) + " " * 2**16)
+    scenes = json.loads((bird_lists.root / "dataset_test.json").read_text())
+    (bird_lists.root / "dataset_test.json").write_text(json.dumps(scenes) + " " * 2**16)
 
-    for path in (birds.root, birds.zipped(birds.above / "birds.zip")):
+    for path in (bird_lists.root, bird_lists.zipped(bird_lists.above / "birds.zip")):
         with pytest.raises(FormatError, match=r"Expected at most 65,536 bytes at .*dataset_test\.json"):
-            birds.dataset(path=path)
+            bird_lists.dataset(path=path)
 
 
 def test_an_archive_that_was_damaged_is_refused_when_the_damage_is_reached(birds):
@@ -252,9 +252,9 @@ def test_an_archive_that_was_damaged_is_refused_when_the_damage_is_reached(birds
         whole_batch(test)
 
 
-def test_a_list_that_is_a_pipe_is_not_waited_for(birds):
-    (birds.root / "parts.json").unlink()
-    os.mkfifo(birds.root / "parts.json")
+def test_a_list_that_is_a_pipe_is_not_waited_for(bird_lists):
+    (bird_lists.root / "parts.json").unlink()
+    os.mkfifo(bird_lists.root / "parts.json")
 
     with pytest.raises(ek.InputError, match=r"parts\.json"):
-        birds.dataset()
+        bird_lists.dataset()

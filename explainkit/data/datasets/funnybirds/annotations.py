@@ -38,6 +38,7 @@ ABSENT = ("", "placeholder")
 """What stands for the model of a part that was left out."""
 
 _LARGEST = 2**30  # bytes of a list: the scenes of 50,000 training images take some 135 million
+_BYTES = np.array([1 << 16, 1 << 8, 1], np.int64)  # a color (…, 3) as one number
 _IGNORED = re.compile(r"(camera|light|bg)_(?!objects$)")
 
 Identities = NDArray[np.uint8]
@@ -165,7 +166,7 @@ def read_scenes(files: Files, name: str, catalog: PartCatalog) -> SceneList:
 
 def read_identities(picture: Image.Image, parts: Sequence[str], size: tuple[int, int]) -> Identities:
     """What each pixel of a part map shows, (H, W); once resized to `size`, what most of a pixel shows."""
-    pixels = np.asarray(picture, np.int64) @ [1 << 16, 1 << 8, 1]
+    pixels = np.asarray(picture, np.int64) @ _BYTES
     colors, values = _color_table(parts)
     index = np.searchsorted(colors, pixels).clip(max=len(colors) - 1)
     identities = np.where(colors[index] == pixels, values[index], NOTHING).astype(np.uint8)
@@ -186,7 +187,7 @@ def _color_table(parts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.in
     red, green, blue = FIRST_OBJECT
     meanings |= {BODY: len(parts)}
     meanings |= {(red, green, blue + number): len(parts) + 1 + number for number in range(MOST_OBJECTS)}
-    colors = np.array(list(meanings), np.int64) @ [1 << 16, 1 << 8, 1]
+    colors = np.array(list(meanings), np.int64) @ _BYTES
     order = colors.argsort()
     return colors[order], np.array(list(meanings.values()), np.int64)[order]
 
