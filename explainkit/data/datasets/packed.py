@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from explainkit.data.datasets.archives import require_files, safe_path
 from explainkit.data.reading import DAMAGE
 from explainkit.errors import FormatError, InputError
 
+_PLAIN = re.compile(r"([\w-][\w.-]*/)*[\w-][\w.-]*")
 _BROKEN = (*DAMAGE, BadZipFile, zlib.error, lzma.LZMAError)
 
 
@@ -144,7 +146,8 @@ class ZipFiles:
         self._opened: tuple[int, ZipFile] | None = None
         members = [name for name in self._archive().namelist() if not name.endswith("/")]
         for name in members:
-            safe_path(path, name)
+            if not _PLAIN.fullmatch(name):  # else there is nothing to parse, in 76,000 names of FunnyBirds
+                safe_path(path, name)
         if len(set(members)) < len(members):
             raise FormatError(f"Expected each file once in {str(path)!r}; some are there twice.")
         tops = [name for name in members if name.split("/")[-1] == marker and name.count("/") < 2]
