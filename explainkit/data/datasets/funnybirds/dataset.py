@@ -36,7 +36,7 @@ from explainkit.data.transforms.augmentation import FlipShiftBrightness
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import FormatError, InputError
 
-_LARGEST_PICTURE = 2**26  # bytes; those of the authors have some 20,000
+_LARGEST_PICTURE = 2**26  # bytes, far more than 256 pixels a side take
 
 
 @define(eq=False, kw_only=True)
