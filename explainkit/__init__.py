@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from explainkit.explanations.receptive_field import ReceptiveField
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
+    from explainkit.metrics.posthoc import compare_with_posthoc
+    from explainkit.metrics.posthoc_comparison import PostHocComparison
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
@@ -77,6 +79,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Phase": "training.phases",
     "Phrasing": "explanations.phrasing",
     "ReceptiveField": "explanations.receptive_field",
+    "PostHocComparison": "metrics.posthoc_comparison",
     "PostHocExplainer": "explainers.posthoc",
     "Provenance": "explanations.provenance",
     "Repeat": "training.phases",
@@ -87,6 +90,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "UnitPicture": "explanations.units",
     "Units": "explanations.units",
     "compare": "comparison",
+    "compare_with_posthoc": "metrics.posthoc",
     "concept_truth": "questions.true_scores",
     "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
@@ -128,6 +132,7 @@ __all__ = [
     "Phase",
     "Phrasing",
     "PluginWarning",
+    "PostHocComparison",
     "PostHocExplainer",
     "Provenance",
     "ReceptiveField",
@@ -141,6 +146,7 @@ __all__ = [
     "__version__",
     "backbone",
     "compare",
+    "compare_with_posthoc",
     "concept_truth",
     "correction_curve",
     "dataset",

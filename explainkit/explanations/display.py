@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(value: Any, size: float) -> Figure:
-    """A matplotlib figure of one explanation, class or counterfactual; `size` in inches a panel."""
-    figure: Figure = rendering().figure(value, size)
+def figure(value: Any, size: float, **options: Any) -> Figure:
+    """A matplotlib figure of one value; `size` in inches a panel, `options` of the kind of value."""
+    figure: Figure = rendering().figure(value, size, **options)
     return figure
 
 

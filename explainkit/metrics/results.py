@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, Self, TypedDict
+from typing import Literal, Self
 
 import torch
 from attrs import evolve, field, frozen
@@ -16,6 +16,7 @@ from explainkit.errors import ExplainKitError, InputError, UnknownNameError
 from explainkit.explanations.json_values import JsonValue, breach, read_document, read_value, schema_name
 from explainkit.explanations.serialization import SCHEMA, as_format_error, in_brief
 from explainkit.metrics.context import ExplainerOutput
+from explainkit.metrics.table_text import TableParts, as_markdown, as_text
 from explainkit.protocols import Metric
 
 ORACLE = "oracle"
@@ -118,6 +119,27 @@ class Score(JsonValue):
             )
         return evolve(self, values=self.values.cpu() - other.values.cpu(), note="difference, image by image")
 
+    def advantage_over(self, other: Score) -> Score:
+        """How much better than `other`, image by image: above 0 where this one is better.
+
+        The `paired_difference`, its sign turned where lower is better, and as it is where neither is.
+
+        Raises
+        ------
+        InputError
+            As `paired_difference`.
+        """
+        difference = (
+            other.paired_difference(self) if self.better == "lower" else self.paired_difference(other)
+        )
+        return evolve(difference, better=self.better and "higher", seed=self.seed)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies to one side of 0."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
 
 def metric(
     *, better: Better | None, unit: str = "", note: str = ""
@@ -148,15 +170,6 @@ def metric(
         return evaluate
 
     return decorate
-
-
-class TableParts(TypedDict):
-    """The same table as words: title, columns, rows of (name, cells, trivial) and a note."""
-
-    title: str
-    columns: list[str]
-    rows: list[tuple[str, list[str], bool]]
-    note: str
 
 
 @frozen(eq=False, kw_only=True)
@@ -206,14 +219,28 @@ class MetricTable(JsonValue):
         UnknownNameError
             For a row or a column that is not there.
         """
-        match = next((each for each in self.rows if each.name == row), None)
-        if match is None:
-            raise UnknownNameError(
-                f"No row {row!r}. There are: {', '.join(each.name for each in self.rows)}."
-            )
+        match = self._row(row)
         if column not in match.scores:
             raise UnknownNameError(f"No column {column!r}. There are: {', '.join(self.columns)}.")
         return match.scores[column]
+
+    def paired_differences(self, row: str) -> dict[str, dict[str, Score]]:
+        """How much better `row` is than each other row of its network, by row and column.
+
+        Above 0 where `row` is better, by `Score.advantage_over`; a reason where one of two cells has no
+        value. The intervals are those of each difference alone, not corrected for their number.
+
+        Raises
+        ------
+        UnknownNameError
+            For a row that is not there.
+        """
+        own = self._row(row)
+        return {
+            other.name: {column: _advantage(own, other, column) for column in self.columns}
+            for other in self.rows
+            if other is not own and other.network == own.network
+        }
 
     def only(self, *columns: str) -> MetricTable:
         """The same rows with fewer columns, in this order.
@@ -286,7 +313,7 @@ class MetricTable(JsonValue):
         """The table as words, for a page: ``TableView(**table.view())``; `intervals` beside the means."""
         reasons: dict[str, int] = {}
         rows = [
-            (row.name, [_cell(row.scores[name], reasons, intervals) for name in self.columns], row.trivial)
+            (row.name, [cell_text(row.scores[name], reasons, intervals) for name in self.columns], row.trivial)
             for row in self.rows
         ]
         heads = [_head(name, [row.scores[name] for row in self.rows]) for name in self.columns]
@@ -301,23 +328,18 @@ class MetricTable(JsonValue):
 
     def table(self, intervals: bool = False) -> str:
         """The table as plain text, a line a row; trivial rows are marked with a dot."""
-        view = self.view(intervals)
-        lines = [["", *view["columns"]]]
-        lines += [[f"{'· ' if trivial else ''}{name}", *cells] for name, cells, trivial in view["rows"]]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
-        return "\n".join([view["title"], *text, view["note"]])
+        return as_text(self.view(intervals))
 
     def markdown(self) -> str:
         """The table in Markdown; trivial rows in italics."""
-        view = self.view()
-        lines = [["", *view["columns"]], ["---"] * (len(self.columns) + 1)]
-        lines += [[f"*{name}*" if trivial else name, *cells] for name, cells, trivial in view["rows"]]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        return "\n".join([*(f"| {' | '.join(line)} |" for line in escaped), "", view["note"], ""])
+        return as_markdown(self.view())
+
+    def _row(self, name: str) -> Row:
+        match = next((each for each in self.rows if each.name == name), None)
+        if match is None:
+            names = ", ".join(each.name for each in self.rows)
+            raise UnknownNameError(f"No row {name!r}. There are: {names}.")
+        return match
 
     def _facts(self, row: Row, column: str) -> dict[str, object]:
         score = row.scores[column]
@@ -331,6 +353,14 @@ class MetricTable(JsonValue):
             "undefined": score.undefined, "skill": _number(self.skill(row, column)),
             "better": score.better, "unit": score.unit, "note": score.note, "values": values,
         } | own  # fmt: skip
+
+
+def _advantage(own: Row, other: Row, column: str) -> Score:
+    """Of one row over another, or why there is none."""
+    without = next((row for row in (own, other) if row.scores[column].values is None), None)
+    if without is None:
+        return own.scores[column].advantage_over(other.scores[column])
+    return Score(name=column, reason=f"{without.name}: {without.scores[column].reason}")
 
 
 def _baseline_name(row: Row) -> str:
@@ -347,7 +377,7 @@ def _head(name: str, scores: Sequence[Score]) -> str:
     return name + {"higher": " ↑", "lower": " ↓", None: ""}[better]
 
 
-def _cell(score: Score, reasons: dict[str, int], intervals: bool) -> str:
+def cell_text(score: Score, reasons: dict[str, int], intervals: bool) -> str:
     """Mean and interval, or the number of the reason."""
     if score.reason is not None or math.isnan(score.mean):
         reason = score.reason or f"Undefined for all {score.undefined} images."

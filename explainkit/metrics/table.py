@@ -65,7 +65,7 @@ def evaluate_explanations(
     UnknownNameError
         For a split or a metric that is not there.
     """
-    split = split or ("mixed" if "mixed" in dataset.splits else "test")
+    split = split or usual_split(dataset)
     ids = torch.arange(len(dataset.split(split)))[: max(images, 0)]
     by_name = _by_name(explainers)
     if not by_name or not len(ids):
@@ -79,11 +79,9 @@ def evaluate_explanations(
             explainer=explainer, dataset=dataset, split=split, ids=ids, value=value, seed=seed
         )
         network, context = contexts.setdefault(network_key(explainer), (name, new_context))
-        rows.append(_evaluate_row(name, network, False, context, metric_by_name, _output_of(explainer, name)))
+        rows.append(evaluate_row(name, network, False, context, metric_by_name, explainer_output(explainer, name)))
     for name, context in contexts.values():
-        for label, baseline in TRIVIAL.items():
-            row = label if len(contexts) == 1 else f"{label} ({name})"
-            rows.append(_evaluate_row(row, name, True, context, metric_by_name, baseline))
+        rows += trivial_rows(name, context, metric_by_name, f" ({name})" if len(contexts) > 1 else "")
     return MetricTable(
         rows=tuple(rows),
         columns=tuple(metric_by_name),
@@ -92,6 +90,21 @@ def evaluate_explanations(
         images=len(ids),
         seed=seed,
     )
+
+
+def usual_split(dataset: ImageDataset) -> str:
+    """``"mixed"`` where the data have it, on which importance varies within a class; else ``"test"``."""
+    return "mixed" if "mixed" in dataset.splits else "test"
+
+
+def trivial_rows(
+    network: str, context: EvalContext, metrics: Mapping[str, Metric], suffix: str = ""
+) -> list[Row]:
+    """What every baseline scores about one network."""
+    return [
+        evaluate_row(f"{label}{suffix}", network, True, context, metrics, baseline)
+        for label, baseline in TRIVIAL.items()
+    ]
 
 
 def _columns() -> list[str]:
@@ -109,7 +122,7 @@ def _by_name(explainers: Explainer | Sequence[Explainer] | Mapping[str, Explaine
     return distinct_names([explainers] if isinstance(explainers, Explainer) else explainers)
 
 
-def _output_of(explainer: Explainer, name: str) -> Callable[[EvalContext], ExplainerOutput]:
+def explainer_output(explainer: Explainer, name: str) -> Callable[[EvalContext], ExplainerOutput]:
     """A function that explains the images of a context, and counts what that costs."""
 
     def explain(context: EvalContext) -> ExplainerOutput:
@@ -130,7 +143,7 @@ def _output_of(explainer: Explainer, name: str) -> Callable[[EvalContext], Expla
     return explain
 
 
-def _evaluate_row(
+def evaluate_row(
     name: str,
     network: str,
     trivial: bool,
@@ -142,7 +155,7 @@ def _evaluate_row(
     try:
         output = make_output(context)
     except Exception as error:  # a third-party explainer must not cost the others their rows
-        scores = {column: Score(name=column, reason=_error_text(error)) for column in metrics}
+        scores = {column: Score(name=column, reason=error_text(error)) for column in metrics}
     else:
         scores = {column: _evaluate_cell(column, metrics[column], output) for column in metrics}
     return Row(name=name, network=network, trivial=trivial, scores=scores)
@@ -152,8 +165,9 @@ def _evaluate_cell(column: str, metric: Metric, output: ExplainerOutput) -> Scor
     try:
         return metric(output)
     except Exception as error:  # a third-party metric must not cost the others their columns
-        return Score(name=column, reason=_error_text(error))
+        return Score(name=column, reason=error_text(error))
 
 
-def _error_text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """An error as a reason: in our words where it is one of ours."""
     return str(error) if isinstance(error, ExplainKitError) else f"{type(error).__name__}: {error}"

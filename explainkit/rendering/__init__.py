@@ -11,6 +11,7 @@ from explainkit.explanations.class_level import ClassExplanation
 from explainkit.explanations.counterfactuals import Counterfactual
 from explainkit.explanations.intervention_curve import InterventionCurve
 from explainkit.explanations.single import Explanation
+from explainkit.metrics.posthoc_comparison import PostHocComparison
 from explainkit.rendering.class_figures import draw_class
 from explainkit.rendering.counterfactual_figures import draw_counterfactual
 from explainkit.rendering.curve_figures import draw_curve
@@ -25,12 +26,18 @@ from explainkit.rendering.html import (
     report,
     text_fragment,
 )
+from explainkit.rendering.posthoc_figures import draw_posthoc_comparison
 
 __all__ = ["Fact", "TableView", "figure", "markup", "report"]
 
 
-def figure(value: Explanation | ClassExplanation | Counterfactual | InterventionCurve, size: float) -> Figure:
-    """A matplotlib figure of one value; `size` in inches a panel."""
+Drawable = Explanation | ClassExplanation | Counterfactual | InterventionCurve | PostHocComparison
+
+
+def figure(value: Drawable, size: float, **options: Any) -> Figure:
+    """A matplotlib figure of one value; `size` in inches a panel, `options` of the kind of value."""
+    if isinstance(value, PostHocComparison):
+        return draw_posthoc_comparison(value, size, **options)
     if isinstance(value, ClassExplanation):
         return draw_class(value, size)
     if isinstance(value, InterventionCurve):

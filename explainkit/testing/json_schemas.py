@@ -23,12 +23,13 @@ from explainkit.explanations.json_values import schema_name
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.units import UnitPicture, Units
+from explainkit.metrics.posthoc_comparison import PostHocComparison
 from explainkit.metrics.results import MetricTable, Score
 from explainkit.questions.naming import Names
 
 VALUES = (
     Explanations, ClassExplanations, Counterfactuals, InterventionCurve, Units, UnitPicture, Phrasing,
-    Provenance, Decision, Decomposition, Names,
+    Provenance, Decision, Decomposition, Names, PostHocComparison,
 )  # fmt: skip
 
 
