@@ -3,7 +3,8 @@
 Run ``python benchmarks/own_against_posthoc.py --model runs/demo/cam … --images 200 --out own`` for saved
 models. It prints each row as soon as it is measured, then the tables in Markdown, and writes MODEL.md,
 MODEL.json (means, intervals and differences; ``--values`` adds the values of every image, as
-`PostHocComparison.from_json` reads them) and MODEL.png into the folder. A model that fails costs only its own.
+`PostHocComparison.from_json` reads them) and MODEL.png into the folder. A model that fails
+costs none of the others.
 """
 
 import argparse

@@ -29,6 +29,17 @@ def table():
     )
 
 
+def beside_posthoc():
+    return ek.compare_with_posthoc(
+        fitted_example("cam"),
+        tiny_dataset(),
+        methods=["captum/saliency", "captum/layer-grad-cam", "captum/kernel-shap"],
+        split="test",
+        images=4,
+        metrics=["gini", "residual", "pointing", "forward-passes"],
+    )
+
+
 def names():
     name = Name(
         unit=0, name="a", phrase=None, score=0.5, std_error=0.1, selection_stability=1.0, accepted=False
@@ -67,6 +78,7 @@ WRITTEN = {
     "intervention-curve": lambda: ek.unit_curve(fitted_example("cam"), tiny_dataset()).to_json(),
     "comparison": lambda: compared().to_json(),
     "metric-table": lambda: table().to_json(),
+    "post-hoc-comparison": lambda: beside_posthoc().to_json(),
     "names": lambda: names().to_json(),
     "units": lambda: explained().units.to_json(),
     "unit-picture": lambda: explained().units.pictures[0][0].to_json(),

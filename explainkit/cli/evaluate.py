@@ -1,11 +1,19 @@
 """``explainkit evaluate``."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import options_of, post_hoc
+from explainkit.cli.options import options_of, post_hoc, writing_picture
+
+if TYPE_CHECKING:
+    from explainkit.data.types import ImageDataset
+    from explainkit.explainers.interface import Explainer
+    from explainkit.metrics import MetricTable
+    from explainkit.metrics.posthoc_comparison import PostHocComparison
 
 
 def evaluate(
@@ -18,6 +26,9 @@ def evaluate(
     images: int = 50,
     seed: int = 0,
     curve: Annotated[bool, Parameter(negative="")] = False,
+    own_against_posthoc: Annotated[bool, Parameter(negative="")] = False,
+    methods: Annotated[list[str] | None, Parameter(negative="")] = None,
+    out: Path | None = None,
     json: Path | None = None,
     device: str = "cpu",
 ) -> None:
@@ -39,6 +50,12 @@ def evaluate(
         Of the random rows, of ties and of the intervals.
     curve
         Also print the accuracy as units are switched off one after the other.
+    own_against_posthoc
+        Compare the model's own explanation with post-hoc methods on its network instead.
+    methods
+        Of that comparison, by name, or all; the usual ones unless given.
+    out
+        Also draw that comparison to this file, such as own.png or own.svg.
     json
         Also write all numbers to this file.
     device
@@ -47,6 +64,7 @@ def evaluate(
     Examples
     --------
     explainkit evaluate model --dataset aviary --images 200 --with captum/integrated-gradients
+    explainkit evaluate model --own-against-posthoc --methods captum/occlusion --out own.png
     """
     import explainkit as ek
     from explainkit.errors import InputError
@@ -55,6 +73,10 @@ def evaluate(
 
     if images < 1:
         raise InputError(f"Expected at least one image to measure on; got {images}.")
+    if not own_against_posthoc and (methods or out):
+        raise InputError("Expected --methods and --out only with --own-against-posthoc.")
+    if own_against_posthoc and others:
+        raise InputError("Expected --methods with --own-against-posthoc, which names what it compares.")
 
     explainer = ek.load(model, device=device)
     image_dataset = ek.dataset(dataset, **options_of(dataset_option))
@@ -64,11 +86,42 @@ def evaluate(
         precision = scores.get("mean_average_precision")
         more = "" if precision is None else f", mean average precision {precision:.1%}"
         print(f"{split}: accuracy {scores['accuracy']:.1%}{more}, cross-entropy {scores['loss']:.3f}")
-    table = evaluate_explanations(
-        [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
-    )
-    print(table.table())
+    result: PostHocComparison | MetricTable
+    if own_against_posthoc:
+        result = _compare_with_posthoc(explainer, image_dataset, methods, images, seed, out)
+    else:
+        result = evaluate_explanations(
+            [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
+        )
+        print(result.table())
     if curve:
         print(ek.unit_curve(explainer, image_dataset, images=images, seed=seed).table())
     if json is not None:
-        write(json, table.to_json().encode())
+        write(json, result.to_json().encode())
+
+
+def _compare_with_posthoc(
+    explainer: Explainer,
+    dataset: ImageDataset,
+    methods: list[str] | None,
+    images: int,
+    seed: int,
+    out: Path | None,
+) -> PostHocComparison:
+    """Print the comparison, and draw it where a file is named."""
+    from matplotlib.figure import Figure
+
+    import explainkit as ek
+
+    if out is not None:
+        with writing_picture(out):  # an empty one, before what takes minutes
+            Figure().savefig(out)
+    comparison = ek.compare_with_posthoc(
+        explainer, dataset, methods="all" if methods == ["all"] else methods, images=images, seed=seed
+    )
+    print(comparison.tables())
+    if out is not None:
+        with writing_picture(out):
+            comparison.figure().savefig(out, dpi=150)
+        print(f"picture: {out.resolve()}")
+    return comparison

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,6 +95,24 @@ def scores_of(settings: Sequence[str]) -> dict[int | str, float | Literal["off"]
 def plain(text: str) -> str:
     """Text from plugins and data for the terminal: characters that would steer it are spelled out."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
+
+
+@contextmanager
+def writing_picture(path: Path) -> Iterator[None]:
+    """A folder for the picture at `path`, which is written within; what fails then names the path.
+
+    Raises
+    ------
+    InputError
+        For a path that cannot be written, and a kind of picture that is unknown.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected a picture's path that can be written; got {str(path)!r}: {error}"
+        ) from None
 
 
 def load_explainer(folder: Path, network: Path | Explainer | None, device: torch.device | str) -> Explainer:

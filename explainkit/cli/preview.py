@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import options_of
+from explainkit.cli.options import options_of, writing_picture
 
 
 def preview(
@@ -31,19 +31,13 @@ def preview(
     explainkit preview aviary --dataset-option size=160 --out sheet.png
     """
     import explainkit as ek
-    from explainkit.errors import InputError
     from explainkit.rendering.figures import class_sheet
 
     image_dataset = ek.dataset(dataset, **options_of(dataset_option))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing_picture(out):
         contact_sheet = getattr(image_dataset, "contact_sheet", None)  # the data set's own, a PIL image
         if contact_sheet is None:
             class_sheet(image_dataset).savefig(out)
         else:
             contact_sheet().save(out)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Expected a picture's path that can be written; got {str(out)!r}: {error}"
-        ) from None
     print(f"picture: {out.resolve()}")

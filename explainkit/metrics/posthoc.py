@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from attrs import field, frozen
@@ -39,11 +39,15 @@ USUAL_METRICS = (
 """What is true of an explanation, and what it costs."""
 
 COINCIDENCE = 1e-5
-"""Maps that differ by no more than this share of the largest value are the same: what float32 leaves."""
+"""Maps that differ by no more than this share of the largest value are the same."""
+
+ROUNDINGS, ROUNDED = 8, 1e-3
+"""So are maps that differ by no more than so many roundings of the logit, which methods that subtract logits
+cannot get below; where that is no more than this share of the largest value."""
 
 
 def compare_with_posthoc(
-    explainer: InterpretableExplainer[Any],
+    explainer: Explainer,
     dataset: ImageDataset,
     *,
     methods: Sequence[str] | Literal["all"] | None = None,
@@ -63,7 +67,7 @@ def compare_with_posthoc(
     Parameters
     ----------
     explainer : InterpretableExplainer
-        Fitted, or made from a network.
+        One that is fitted, or made from a network; methods that are post hoc themselves are refused.
     methods : sequence of str, "all" or None
         Names as plugins offer them; ``"all"`` that are post hoc and learn nothing; ``None``: the usual ones.
     split, images, seed, metrics, value
@@ -122,21 +126,36 @@ def coincidence(own: ExplainerOutput, other: ExplainerOutput) -> Coincidence | N
     """How two outputs about the same images are the same, or ``None`` where they are not.
 
     Maps are the same where one positive number, for all images and pixels, turns the one into the other up to
-    `COINCIDENCE` of each image's largest value; where both are in logits that number is 1. A shift is none of
-    it: maps are summed over parts, so that a shift adds the area of each part to its score.
+    `COINCIDENCE` of each image's largest value, or up to `ROUNDINGS` of its logit; where both are in logits
+    that number is 1. A shift is none of it: maps are summed over parts, so that a shift adds the area of each
+    part to its score. Nor is a factor of each image's own, as `within-class-correlation` is about all images.
     """
     one, two = own.saliency.double(), other.saliency.to(own.saliency).double()
-    both_in_logits = all(output.explanations.additivity != "none" for output in (own, other))
-    factor = 1.0 if both_in_logits else ((one * two).sum() / two.square().sum()).item()
-    largest = one.abs().amax((1, 2))
-    difference = _share((one - factor * two).abs().amax((1, 2)), largest).amax().item()
-    is_same = 0 < factor < torch.inf and difference <= COINCIDENCE  # false for NaN
-    return Coincidence(factor=factor, difference=difference) if is_same else None
+    in_logits = [output.explanations.additivity != "none" for output in (own, other)]
+    factor = 1.0 if all(in_logits) else ((one * two).sum() / two.square().sum()).item()
+    differences = (one - factor * two).abs().amax((1, 2))
+    shares = _ratio(differences, one.abs().amax((1, 2)))
+    rounding = torch.finfo(other.saliency.dtype).eps * own.explanations.explained_output.abs().double()
+    roundings = _ratio(differences, rounding if in_logits[0] else torch.zeros_like(differences))
+    is_rounded = (roundings <= ROUNDINGS) & (shares <= ROUNDED)
+    is_same = (shares <= COINCIDENCE) | is_rounded  # false for NaN
+    if not is_same.all() or not 0 < factor < torch.inf:
+        return None
+    return Coincidence(
+        factor=factor,
+        difference=_largest(shares),
+        roundings=_largest(roundings) if in_logits[0] else None,
+    )
 
 
-def _share(difference: Tensor, largest: Tensor) -> Tensor:
-    """In shares of the largest value; of a flat map 0 where there is no difference, else infinite."""
-    return torch.where(difference == 0, 0, difference / largest)
+def _ratio(differences: Tensor, scales: Tensor) -> Tensor:
+    """Differences by scale; 0 where there is none, whatever the scale."""
+    return torch.where(differences == 0, 0, differences / scales)
+
+
+def _largest(ratios: Tensor) -> float:
+    """Of the images that have one: by a flat map, or a logit of 0, nothing can be divided."""
+    return max(ratios[ratios.isfinite()].tolist(), default=0.0)
 
 
 def _method_names(methods: Sequence[str] | str | None) -> list[str]:
@@ -159,8 +178,9 @@ def _explains_any_network(name: str) -> bool:
         kind = registry.find("explainers", name)
     except Exception:  # a third-party plugin must not cost the others their rows
         return True
-    is_posthoc = isinstance(kind, type) and issubclass(kind, PostHocExplainer)
-    return is_posthoc and kind.card.learns_from is None
+    if not isinstance(kind, type) or not issubclass(kind, PostHocExplainer):
+        return False
+    return kind.card.learns_from is None
 
 
 @frozen(eq=False, kw_only=True)

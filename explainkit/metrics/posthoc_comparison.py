@@ -31,10 +31,13 @@ class Coincidence:
         What the method's maps are multiplied by; the same for all images, 1 where both are in logits.
     difference : float
         The largest difference that is left at a pixel of an image, in shares of the image's largest value.
+    roundings : float or None
+        The same in roundings of the image's logit, eps · |logit|; ``None`` where maps are not in logits.
     """
 
     factor: float
     difference: float
+    roundings: float | None
 
 
 class DifferenceFacts(TypedDict):
@@ -165,7 +168,8 @@ class PostHocComparison(JsonValue):
         """What is said beneath the tables: which methods coincide, and which are not there."""
         notes = [
             f"{method} equals {self.own}: its maps times {each.factor:.6g} differ by at most "
-            f"{each.difference:.1e} of an image's largest value."
+            f"{each.difference:.1e} of an image's largest value"
+            f"{'' if each.roundings is None else f', {each.roundings:.2g} roundings of its logit'}."
             for method, each in self.coinciding.items()
         ]
         return [*notes, *(f"{method} is unavailable: {why}" for method, why in self.unavailable.items())]

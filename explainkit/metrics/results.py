@@ -313,7 +313,11 @@ class MetricTable(JsonValue):
         """The table as words, for a page: ``TableView(**table.view())``; `intervals` beside the means."""
         reasons: dict[str, int] = {}
         rows = [
-            (row.name, [cell_text(row.scores[name], reasons, intervals) for name in self.columns], row.trivial)
+            (
+                row.name,
+                [cell_text(row.scores[name], reasons, intervals) for name in self.columns],
+                row.trivial,
+            )
             for row in self.rows
         ]
         heads = [_head(name, [row.scores[name] for row in self.rows]) for name in self.columns]

@@ -79,7 +79,9 @@ def evaluate_explanations(
             explainer=explainer, dataset=dataset, split=split, ids=ids, value=value, seed=seed
         )
         network, context = contexts.setdefault(network_key(explainer), (name, new_context))
-        rows.append(evaluate_row(name, network, False, context, metric_by_name, explainer_output(explainer, name)))
+        rows.append(
+            evaluate_row(name, network, False, context, metric_by_name, explainer_output(explainer, name))
+        )
     for name, context in contexts.values():
         rows += trivial_rows(name, context, metric_by_name, f" ({name})" if len(contexts) > 1 else "")
     return MetricTable(

@@ -24,6 +24,8 @@ LINES = (ORACLE, AREA, "random")
 FONT = 7
 """Points of all labels."""
 
+LEADER = {"arrowstyle": "-", "color": NEUTRAL, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+
 PAD = 2.0
 """Points that are kept free about a label."""
 
@@ -62,7 +64,9 @@ def draw_posthoc_comparison(
     axes.tick_params(labelsize=FONT)
     axes.spines[["top", "right"]].set_visible(False)
     table = comparison.table
-    title = f"{comparison.own} beside post-hoc methods, {table.images} images ({table.dataset}, {table.split})"
+    title = (
+        f"{comparison.own} beside post-hoc methods, {table.images} images ({table.dataset}, {table.split})"
+    )
     axes.set_title(legible(title), fontsize=9, parse_math=False)
     figure.text(
         0.5, 0.015,
@@ -164,8 +168,7 @@ def _label_points(axes: Axes, points: Sequence[_Point]) -> None:
             near = (box.x0 if box.x0 > x else box.x1, (box.y0 + box.y1) / 2)
             axes.annotate(
                 "", (x, y), near, xycoords="figure points", textcoords="figure points",
-                arrowprops={"arrowstyle": "-", "color": NEUTRAL, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
-                zorder=1,
+                arrowprops=LEADER, zorder=1,
             )  # fmt: skip
         axes.annotate(
             legible(point.label, 40), (box.x0 + PAD / 2, (box.y0 + box.y1) / 2), xycoords="figure points",
@@ -175,7 +178,7 @@ def _label_points(axes: Axes, points: Sequence[_Point]) -> None:
 
 
 def _free_place(x: float, y: float, width: float, inside: Bbox, taken: Sequence[Bbox]) -> tuple[Bbox, bool]:
-    """The nearest box of a label that overlaps nothing, else the first; and whether it is beside its point."""
+    """The nearest box of a label that overlaps nothing, else the first; whether it is beside its point."""
     height = FONT + PAD
     places = [
         Bbox.from_bounds(left, y + rise - height / 2, width + PAD, height)
@@ -184,7 +187,9 @@ def _free_place(x: float, y: float, width: float, inside: Bbox, taken: Sequence[
     boxes = [box for box in places if inside.containsx(box.x0) and inside.containsx(box.x1)]
     boxes = [box for box in boxes if inside.containsy(box.y0) and inside.containsy(box.y1)] or places
     chosen = next((box for box in boxes if not any(box.overlaps(other) for other in taken)), boxes[0])
-    return chosen, abs((chosen.y0 + chosen.y1) / 2 - y) < 1 and min(abs(chosen.x0 - x), abs(chosen.x1 - x)) < 8
+    return chosen, abs((chosen.y0 + chosen.y1) / 2 - y) < 1 and min(
+        abs(chosen.x0 - x), abs(chosen.x1 - x)
+    ) < 8
 
 
 def _offsets(x: float, width: float, height: float) -> Iterator[tuple[float, float]]:
@@ -214,8 +219,6 @@ class _Transform:
     def __call__(self, x: float, y: float) -> tuple[float, float]:
         across, up = self.axes.transData.transform((x, y)) * self.scale
         return float(across), float(up)
-
-
 
 
 def _width(text: str, weight: str) -> float:
