@@ -86,6 +86,28 @@ def test_what_was_trained_is_evaluated(model, pictures, capsys):
     assert re.search(r"^off +last unit +accuracy +true logit +gain a unit +at random$", out, re.MULTILINE)
 
 
+def test_an_own_explanation_is_evaluated_against_posthoc_methods(model, pictures, tmp_path, capsys):
+    numbers = tmp_path / "own.json"
+    methods = ("--methods", "captum/saliency", "--methods", "captum/layer-grad-cam")
+    folder = (*OF_FOLDER, f"path={pictures}", "--images", "3")
+
+    status, out, _ = run(
+        capsys, "evaluate", model, *folder, "--own-against-posthoc", *methods, "--json", numbers
+    )
+
+    assert status == 0 and "cam less each method" in out and "captum/layer-grad-cam equals cam" in out
+    comparison = ek.PostHocComparison.from_json(numbers.read_text())
+    assert comparison.methods == ("captum/saliency",)
+
+    for wrong in (methods, ("--out", "own.png"), ("--own-against-posthoc", "--with", "captum/saliency")):
+        status, _, err = run(capsys, "evaluate", model, *folder, *wrong)
+        assert status and "--own-against-posthoc" in err
+    status, _, err = run(
+        capsys, "evaluate", model, *folder, "--own-against-posthoc", "--out", tmp_path / "own.hologram"
+    )
+    assert status and "own.hologram" in err
+
+
 def test_training_logs_every_epoch_and_leaves_no_checkpoint(model):
     beside = model.with_name("model-log")
 

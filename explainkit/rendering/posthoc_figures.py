@@ -196,7 +196,7 @@ def _offsets(x: float, width: float, height: float) -> Iterator[tuple[float, flo
     """Left edges and rises, the nearest first: right and left of the point, then further up, down and out."""
     places = [
         (x + gap if side > 0 else x - gap - width, lines * height / 2, gap + abs(lines) * height / 2)
-        for gap in (5, 14, 28, 48)
+        for gap in (5, 14, 28, 48, 100, 150, 200, 250)
         for lines in range(-30, 31)
         for side in (1, -1)
     ]

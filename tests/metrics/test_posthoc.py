@@ -127,17 +127,22 @@ def test_maps_in_logits_coincide_only_in_logits(small) -> None:
 
 
 def test_rounding_of_the_logit_is_no_difference(small) -> None:
-    def beside(scale, roundings):
-        logits = small.cam.explain(small.context().images).explained_output.abs()
-        shift = roundings * 2**-23 * logits[:, None, None]
-        own, other = output_of(small, lambda maps: (maps.double() * scale + shift.double()).float())
-        return coincidence(evolve(own, saliency_map=own.saliency * scale), other)
+    explanations = small.cam.explain(small.context().images)
+    roundings = 2**-23 * explanations.explained_output.double().abs()
+    largest = explanations.saliency().double().abs().amax((1, 2))
 
-    same = beside(1 / 16, 0.6 * ROUNDINGS)
+    def beside(count, share):
+        """Maps so small that `count` roundings of the logit are `share` of the largest value, at most."""
+        scale = count * (roundings / largest).amax() / share
+        own, other = output_of(small, lambda maps: maps.double() * scale + count * roundings[:, None, None])
+        other = evolve(other, saliency_map=other.saliency.float())
+        return coincidence(evolve(own, saliency_map=own.saliency.double() * scale), other)
+
+    same = beside(0.6 * ROUNDINGS, 0.5 * ROUNDED)
 
     assert same is not None and COINCIDENCE < same.difference <= ROUNDED and same.roundings <= ROUNDINGS
-    assert beside(1 / 16, 2 * ROUNDINGS) is None, "more than rounding"
-    assert beside(1 / 4096, 0.6 * ROUNDINGS) is None, "maps that are little more than rounding"
+    assert beside(2 * ROUNDINGS, 0.5 * ROUNDED) is None, "more than rounding"
+    assert beside(0.6 * ROUNDINGS, 0.2) is None, "maps that are little more than rounding"
 
 
 def test_differences_are_image_by_image_and_above_zero_where_the_own_explanation_is_better(
