@@ -10,10 +10,7 @@ from cyclopts import Parameter
 from explainkit.cli.options import options_of, post_hoc, writing_picture
 
 if TYPE_CHECKING:
-    from explainkit.data.types import ImageDataset
-    from explainkit.explainers.interface import Explainer
     from explainkit.metrics import MetricTable
-    from explainkit.metrics.posthoc_comparison import PostHocComparison
 
 
 def evaluate(
@@ -70,13 +67,11 @@ def evaluate(
     from explainkit.errors import InputError
     from explainkit.explanations.serialization import write
     from explainkit.metrics import evaluate_explanations
+    from explainkit.metrics.posthoc_comparison import PostHocComparison
 
     if images < 1:
         raise InputError(f"Expected at least one image to measure on; got {images}.")
-    if not own_against_posthoc and (methods or out):
-        raise InputError("Expected --methods and --out only with --own-against-posthoc.")
-    if own_against_posthoc and others:
-        raise InputError("Expected --methods with --own-against-posthoc, which names what it compares.")
+    _check_settings(own_against_posthoc, methods, others, out)
 
     explainer = ek.load(model, device=device)
     image_dataset = ek.dataset(dataset, **options_of(dataset_option))
@@ -88,7 +83,11 @@ def evaluate(
         print(f"{split}: accuracy {scores['accuracy']:.1%}{more}, cross-entropy {scores['loss']:.3f}")
     result: PostHocComparison | MetricTable
     if own_against_posthoc:
-        result = _compare_with_posthoc(explainer, image_dataset, methods, images, seed, out)
+        result = ek.compare_with_posthoc(
+            explainer, image_dataset, methods="all" if methods == ["all"] else methods, images=images,
+            seed=seed,
+        )  # fmt: skip
+        print(result.tables())
     else:
         result = evaluate_explanations(
             [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
@@ -98,30 +97,24 @@ def evaluate(
         print(ek.unit_curve(explainer, image_dataset, images=images, seed=seed).table())
     if json is not None:
         write(json, result.to_json().encode())
+    if out is not None and isinstance(result, PostHocComparison):
+        with writing_picture(out):
+            result.figure().savefig(out, dpi=150)
+        print(f"picture: {out.resolve()}")
 
 
-def _compare_with_posthoc(
-    explainer: Explainer,
-    dataset: ImageDataset,
-    methods: list[str] | None,
-    images: int,
-    seed: int,
-    out: Path | None,
-) -> PostHocComparison:
-    """Print the comparison, and draw it where a file is named."""
+def _check_settings(
+    own_against_posthoc: bool, methods: list[str] | None, others: list[str] | None, out: Path | None
+) -> None:
+    """Refuse settings that do not go together, before what takes minutes."""
     from matplotlib.figure import Figure
 
-    import explainkit as ek
+    from explainkit.errors import InputError
 
-    if out is not None:
-        with writing_picture(out):  # an empty one, before what takes minutes
-            Figure().savefig(out)
-    comparison = ek.compare_with_posthoc(
-        explainer, dataset, methods="all" if methods == ["all"] else methods, images=images, seed=seed
-    )
-    print(comparison.tables())
-    if out is not None:
-        with writing_picture(out):
-            comparison.figure().savefig(out, dpi=150)
-        print(f"picture: {out.resolve()}")
-    return comparison
+    if not own_against_posthoc and (methods or out):
+        raise InputError("Expected --methods and --out only with --own-against-posthoc.")
+    if own_against_posthoc and others:
+        raise InputError("Expected --methods in place of --with beside --own-against-posthoc.")
+    kinds = Figure().canvas.get_supported_filetypes()
+    if out is not None and out.suffix.removeprefix(".").lower() not in kinds:
+        raise InputError(f"Expected --out as a picture, one of .{', .'.join(kinds)}; got {str(out)!r}.")
