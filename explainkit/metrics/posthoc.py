@@ -13,6 +13,7 @@ from explainkit import registry
 from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.identity import name_of
+from explainkit.explainers.inputs import check_same_scaling
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explainers.posthoc import PostHocExplainer
@@ -78,7 +79,7 @@ def compare_with_posthoc(
     Raises
     ------
     InputError
-        For an explainer that is itself post hoc, and without a method or an image.
+        For an explainer that is itself post hoc or among the methods, and without a method or an image.
     UnknownNameError
         For a method, a split or a metric that is not there.
 
@@ -101,6 +102,8 @@ def compare_with_posthoc(
     if not names or not len(ids):
         raise InputError(f"Expected at least one method and one image; got {len(names)} and {len(ids)}.")
     own = name_of(type(explainer))
+    if own in names:
+        raise InputError(f"Expected methods to compare with the own explanation; got {own!r}, which that is.")
     race = _Race(
         own=own,
         explainer=explainer,
@@ -209,6 +212,7 @@ class _Race:
             explainer = explainer_by_name(
                 method, network=self.explainer.network, classes=self.explainer.classes
             )
+            check_same_scaling([self.explainer, explainer])
             output = explainer_output(explainer, method)(self.context)
             same = coincidence(own, output)
         except Exception as error:  # a third-party explainer must not cost the others their rows

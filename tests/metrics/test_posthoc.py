@@ -241,6 +241,8 @@ def test_what_cannot_be_compared_is_refused(small) -> None:
         ek.compare_with_posthoc(small.cam, small.dataset, methods=["captum/oclusion"])
     with pytest.raises(UnknownNameError, match="gin"):
         ek.compare_with_posthoc(small.cam, small.dataset, metrics=["ginny"])
+    with pytest.raises(InputError, match="got 'cam', which that is"):
+        ek.compare_with_posthoc(small.cam, small.dataset, methods=["captum/saliency", "cam"])
     for settings in ({"methods": []}, {"images": 0}):
         with pytest.raises(InputError, match="at least one method and one image"):
             ek.compare_with_posthoc(small.cam, small.dataset, **settings)
