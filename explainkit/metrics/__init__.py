@@ -6,7 +6,8 @@
 - `faithfulness`, `localization`, `interpretability`, `cost`: the metrics, by family;
 - `concepts`: how well a unit agrees with a concept, for naming units;
 - `baselines`: the rows without which no number means anything;
-- `table`: all of it for several explainers.
+- `table`, `table_text`: all of it for several explainers, as values and as words;
+- `posthoc`, `posthoc_comparison`: a network's own explanation beside post-hoc methods on the same network.
 """
 
 from explainkit.metrics.context import EvalContext, ExplainerOutput
