@@ -58,6 +58,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
+        "local": {"backbone": "local"},
         "digits": {"backbone": "tiny", "epochs": 25, "weight_decay": 0.2},
         "tiny": {"backbone": "tiny", "epochs": 2},
         "paper": {

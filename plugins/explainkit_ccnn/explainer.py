@@ -87,6 +87,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     network_type: ClassVar[type[CCNNNetwork]] = CCNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
+        "local": {"backbone": "local"},
         "tiny": {
             "backbone": "tiny",
             "guided_epochs": 1,

@@ -78,6 +78,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     network_type: ClassVar[type[ProtoPNetNetwork]] = ProtoPNetNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
+        "local": {"backbone": "local"},
         "digits": {"backbone": "tiny", "prototypes_per_class": 3, "depth": 32},
         "tiny": {
             "backbone": "tiny",

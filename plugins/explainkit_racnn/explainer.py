@@ -74,6 +74,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     network_type: ClassVar[type[RACNNNetwork]] = RACNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
+        "local": {"backbone": "local"},
         "tiny": {
             "backbone": "tiny",
             "crop_size": 16,
