@@ -18,6 +18,7 @@ from explainkit.data.datasets.aviary.grammar import (
     Grammar,
     grammar,
 )
+from explainkit.data.datasets.aviary.interventions import redrawn, with_other_species
 from explainkit.data.datasets.aviary.language import (
     captions,
     hard_negatives,
@@ -33,6 +34,7 @@ from explainkit.data.datasets.aviary.scenes import (
     Scenes,
     compose,
 )
+from explainkit.data.random_keys import random_keys
 from explainkit.data.transforms.augmentation import FlipShiftBrightness
 from explainkit.data.types import Batch, Caption, ImageDataset
 from explainkit.errors import InputError, UnknownNameError
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 _BLOCK = 256
 """Images drawn at a time, when one of them is requested."""
+
+_REDRAW = 0x52454452
+"""Parts the seeds of redrawn scenes from those of data sets."""
 
 
 @frozen(eq=False, kw_only=True)
@@ -62,7 +67,8 @@ class SceneBatch(Batch):
 class BirdSplit:
     """Drawn birds in memory: bytes for the images and one more for what each pixel shows.
 
-    An `Intervenable`: its scenes can be drawn again without some of their parts.
+    An `Intervenable` and `Redrawable`: its scenes can be drawn again without some of their parts, and with
+    birds that stand as they do while all else is new.
     """
 
     def __init__(self, grammar: Grammar, casting: Casting, count: int, size: int) -> None:
@@ -118,6 +124,23 @@ class BirdSplit:
         scenes = self.scenes(ids.cpu().numpy())
         present = scenes.present & parts.cpu().numpy()[:, None]
         return render_batch(evolve(scenes, present=present), self._images.shape[-1])
+
+    def redraw(self, ids: Tensor, *, same_class: bool, seed: int) -> SceneBatch:
+        """The birds of `ids` (n,) in the same places and poses, in other plumages before other backgrounds.
+
+        Parts have other tints; of another class each is that of another species, drawn evenly, and is there
+        where it was. An image depends on `seed` and its id alone.
+        """
+        rows = self._rows(ids.cpu().numpy())
+        casting = evolve(self._casting, seed=self._redraw_seed(same_class, seed), spurious=0.0)
+        scenes = redrawn(self.scenes(rows), compose(self._grammar, rows, casting))
+        if not same_class:
+            scenes = with_other_species(scenes, self._grammar)
+        return render_batch(scenes, self._images.shape[-1])
+
+    def _redraw_seed(self, same_class: bool, seed: int) -> int:
+        """A seed of scenes that no data set is likely to have."""
+        return int(random_keys(_REDRAW, self._casting.seed, int(same_class), seed).astype(np.int64))
 
     def object_masks(self, ids: Tensor) -> Tensor:
         """Where birds are seen, bodies and all, in the images of `ids` (n,): (n, S, S), bool."""

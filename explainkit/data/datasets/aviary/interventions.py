@@ -13,12 +13,14 @@ from explainkit.data.datasets.aviary.grammar import (
     PATTERNS,
     SHAPES,
     Codes,
+    Grammar,
 )
 from explainkit.data.datasets.aviary.scenes import (
     PLUMAGES,
     THEMES,
     Booleans,
     Scenes,
+    chances,
 )
 from explainkit.errors import UnknownNameError
 
@@ -102,6 +104,30 @@ def without_bird(scenes: Scenes, bird: int) -> Scenes:
     shown = scenes.shown.copy()
     shown[:, bird] = False
     return evolve(scenes, shown=shown)
+
+
+def redrawn(scenes: Scenes, others: Scenes) -> Scenes:
+    """With the birds where they stand, and their parts; all else as in `others`, scene by scene.
+
+    Plumages, tints, backgrounds and distractors.
+    """
+    names = (
+        "keys", "tints", "plumages", "themes", "backdrop", "distractors", "distractor_colors",
+        "distractor_positions",
+    )  # fmt: skip
+    return evolve(scenes, **{name: getattr(others, name) for name in names})
+
+
+def with_other_species(scenes: Scenes, grammar: Grammar) -> Scenes:
+    """With all parts as another species has them, drawn evenly by the scene's key; what lacks stays so.
+
+    All birds of a scene become that species. Attributes that tell no species apart stay.
+    """
+    turn = 1 + (chances(scenes.keys, "other species", 1)[:, 0] * (len(grammar) - 1)).astype(np.int64)
+    labels = (scenes.labels + turn) % len(grammar)
+    codes = np.where(grammar.relevant, grammar.codes[labels][:, None], scenes.codes)
+    species = np.ascontiguousarray(np.broadcast_to(labels[:, None], scenes.species.shape))
+    return evolve(scenes, labels=labels, species=species, codes=codes)
 
 
 def concat(scenes: Sequence[Scenes]) -> Scenes:

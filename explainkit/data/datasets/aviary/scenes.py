@@ -195,7 +195,7 @@ def compose(
 
 _STREAMS = (
     *("scene", "distractors", "stance", "sizes", "tints", "plumage", "backdrop", "place"),
-    *("dropout", "variation", "mixed", "colors", "caption", "negative"),
+    *("dropout", "variation", "mixed", "colors", "caption", "negative", "other species"),
 )
 
 
