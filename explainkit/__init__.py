@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.edits import ImageEdits, ScoreEdits
     from explainkit.explanations.factored_maps import FactoredMaps
     from explainkit.explanations.intervention_curve import InterventionCurve
+    from explainkit.explanations.leak import Leak
     from explainkit.explanations.phrasing import Phrasing
     from explainkit.explanations.provenance import Provenance
     from explainkit.explanations.receptive_field import ReceptiveField
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
     from explainkit.questions.intervention_curves import correction_curve, unit_curve
+    from explainkit.questions.leak import measure_leak
     from explainkit.questions.naming import Names, name_units
     from explainkit.questions.true_scores import concept_truth
     from explainkit.rendering.html import report
@@ -74,6 +76,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "InputSpec": "explainers.inputs",
     "InterpretableExplainer": "explainers.interpretable",
     "InterventionCurve": "explanations.intervention_curve",
+    "Leak": "explanations.leak",
     "Names": "questions.naming",
     "PerImageWeights": "explanations.decomposition",
     "Phase": "training.phases",
@@ -95,6 +98,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
     "load": "explainers.saving",
+    "measure_leak": "questions.leak",
     "name_units": "questions.naming",
     "report": "rendering.html",
     "save": "explainers.saving",
@@ -126,6 +130,7 @@ __all__ = [
     "InputSpec",
     "InterpretableExplainer",
     "InterventionCurve",
+    "Leak",
     "Names",
     "Offer",
     "PerImageWeights",
@@ -154,6 +159,7 @@ __all__ = [
     "explainer",
     "hookimpl",
     "load",
+    "measure_leak",
     "name_units",
     "plugins",
     "report",

@@ -1,6 +1,7 @@
 """What is written as JSON is what the schemas in docs/schemas say, and these are what the code says."""
 
 import json
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,10 @@ def compared():
     )
 
 
+def leak(name="cam"):
+    return ek.measure_leak(copy(fitted_example(name)), tiny_dataset(), images=2)
+
+
 def classes():
     return fitted_example("protopnet").explain_class(tiny_dataset())
 
@@ -79,6 +84,8 @@ WRITTEN = {
     "comparison": lambda: compared().to_json(),
     "metric-table": lambda: table().to_json(),
     "post-hoc-comparison": lambda: beside_posthoc().to_json(),
+    "leak": lambda: leak().to_json(),
+    "leak that is none": lambda: leak("senn").to_json(),
     "names": lambda: names().to_json(),
     "units": lambda: explained().units.to_json(),
     "unit-picture": lambda: explained().units.pictures[0][0].to_json(),

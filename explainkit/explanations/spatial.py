@@ -31,6 +31,9 @@ from explainkit.explanations.factored_maps import (
 FAINTEST = 1e-30
 """A map whose peak is at most this counts as zero: dividing by it would leave the range of float32."""
 
+TOUCH = 1e-6
+"""Which share of a cell's height or width may be on a pixel by rounding alone."""
+
 
 def is_localized(maps: UnitMaps) -> Tensor:
     """Which units have a place at all, (N, K): those whose map (N, K, h, w) is not zero everywhere."""
@@ -149,6 +152,34 @@ def paste(maps: Tensor, boxes: Tensor, image_size: Sequence[int], size: Sequence
     columns = _paste_matrix(boxes[..., 0], boxes[..., 2], fine.shape[-1], image_size[1], size[1])
     with no_autocast(maps.device):
         return (rows @ fine @ columns.mT).sum(1)
+
+
+def paint(maps: Tensor, boxes: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Maps (..., h, w), each in its box (..., 4), every cell spread evenly over its pixels: (..., H, W).
+
+    Every map keeps its sum, as with `paste`, which smooths them beside.
+    """
+    rows, columns = _cell_pixels(boxes.to(maps.dtype), maps.shape[-2:], image_size)
+    with no_autocast(maps.device):
+        return rows @ maps @ columns.mT
+
+
+def touched_pixels(cells: Tensor, boxes: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Which pixels lie in one of the `cells` (..., h, w) of maps in boxes (..., 4): (..., H, W), bool.
+
+    To where a cell that divides pixels begins or ends, they count as its own.
+    """
+    rows, columns = _cell_pixels(boxes.double(), cells.shape[-2:], image_size)
+    touches_row, touches_column = ((share > TOUCH).double() for share in (rows, columns))
+    with no_autocast(cells.device):
+        return touches_row @ cells.double() @ touches_column.mT > 0
+
+
+def _cell_pixels(boxes: Tensor, grid: Sequence[int], image_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Shares of rows of cells on rows of pixels, (..., H, h), and of columns, (..., W, w)."""
+    (height, width), (x0, y0, x1, y1) = image_size, boxes.unbind(-1)
+    rows = _paste_matrix(y0, y1, grid[0], height, height)
+    return rows, _paste_matrix(x0, x1, grid[1], width, width)
 
 
 def saliency_grid(

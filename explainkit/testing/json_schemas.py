@@ -20,6 +20,7 @@ from explainkit.explanations.intervention_curve import InterventionCurve
 from explainkit.explanations.json_explanations import EVIDENCE, EvidenceFacts
 from explainkit.explanations.json_schemas import document_schema
 from explainkit.explanations.json_values import schema_name
+from explainkit.explanations.leak import Leak
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Provenance
 from explainkit.explanations.units import UnitPicture, Units
@@ -29,7 +30,7 @@ from explainkit.questions.naming import Names
 
 VALUES = (
     Explanations, ClassExplanations, Counterfactuals, InterventionCurve, Units, UnitPicture, Phrasing,
-    Provenance, Decision, Decomposition, Names, PostHocComparison,
+    Provenance, Decision, Decomposition, Names, PostHocComparison, Leak,
 )  # fmt: skip
 
 
