@@ -3,7 +3,7 @@
 - `context`: what the explainers of one network are evaluated on, and the output of one of them;
 - `results`: scores, how a function becomes a metric, and tables of scores;
 - `ground_truth`: what each part is truly worth to a network;
-- `faithfulness`, `localization`, `interpretability`, `cost`: the metrics, by family;
+- `faithfulness`, `localization`, `leak`, `interpretability`, `cost`: the metrics, by family;
 - `concepts`: how well a unit agrees with a concept, for naming units;
 - `baselines`: the rows without which no number means anything;
 - `table`, `table_text`: all of it for several explainers, as values and as words;

@@ -138,6 +138,8 @@ class ExplainerOutput:
         For what scores parts without saying where they are.
     full_explanations : Explanations or None
         In full, where there is more than a map.
+    explainer : Explainer or None
+        Whose they are, for metrics that ask it about other images.
     passes : Passes or None
         What they cost.
     not_applicable : mapping of str to str
@@ -150,6 +152,7 @@ class ExplainerOutput:
     saliency_map: Tensor | None = field(default=None, repr=False)
     given_part_scores: Tensor | None = field(default=None, repr=False)
     full_explanations: Explanations | None = field(default=None, repr=False)
+    explainer: Explainer | None = field(default=None, repr=False)
     passes: Passes | None = None
     not_applicable: Mapping[str, str] = field(factory=dict, repr=False)
 

@@ -22,7 +22,7 @@ from explainkit.protocols import Metric
 COLUMN_ORDER = (
     "shapley-correlation", "within-class-correlation", "top-part", "part-deletion", "part-insertion",
     "residual", "pixel-deletion", "pixel-insertion", "pointing", "object-mass",
-    "units-to-95-percent", "gini", "forward-passes", "backward-passes",
+    "cell-leak", "region-leak", "units-to-95-percent", "gini", "forward-passes", "backward-passes",
 )  # fmt: skip
 """The order of the columns, from what is true to what it costs."""
 
@@ -138,6 +138,7 @@ def explainer_output(explainer: Explainer, name: str) -> Callable[[EvalContext],
             context=context,
             name=name,
             full_explanations=explanations,
+            explainer=explainer,
             saliency_map=explanations.saliency(),
             passes=passes,
         )

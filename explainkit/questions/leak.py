@@ -110,16 +110,23 @@ def leak_of(
     split: str,
     ids: Tensor,
     *,
+    explanations: Explanations | None = None,
     units: int = UNITS,
     seed: int = 0,
     regions: bool = True,
     cells: bool = True,
 ) -> Leak:
-    """`measure_leak` of the images `ids` (N,), one of both leaks or both; the explainer stays as it is."""
+    """`measure_leak` of the images `ids` (N,), one of both leaks or both; the explainer stays as it is.
+
+    Parameters
+    ----------
+    explanations : Explanations or None
+        Of those images, one each with all maps, where they are there.
+    """
     source = dataset.split(split)
     if "image" not in explainer.card.answers or not len(ids):
         return _without_leak(explainer, dataset, split, "There are no explanations of images to measure.")
-    first = _explain_strongest(explainer, source.batch(ids[:1]))
+    first = _explain_strongest(explainer, source.batch(ids[:1])) if explanations is None else explanations[:1]
     reason = _no_place(explainer, first)
     if reason is not None:
         return _without_leak(explainer, dataset, split, reason)
@@ -130,7 +137,8 @@ def leak_of(
         regions=regions, cells=cell_reason is None,
     )  # fmt: skip
     copies = 2 * max(study.units, BEST_CELLS + DRAWN_CELLS)
-    parts = [study.measure(part) for part in ids.split(max(1, images_at_once(first, 256) // copies))]
+    rows = torch.arange(len(ids)).split(max(1, images_at_once(first, 256) // copies))
+    parts = [study.measure(ids[some], None if explanations is None else explanations[some]) for some in rows]
     cells_measured = _joined([part.cells for part in parts], 0)
     per_kind = regions * study.units + (0 if cells_measured is None else cells_measured.shape[1])
     return Leak(
@@ -139,7 +147,7 @@ def leak_of(
         region=_joined([part.region for part in parts], 1), region_reason=region_reason,
         cell=_joined([part.cell for part in parts], 1), cell_reason=cell_reason, cells=cells_measured,
         receptive_field=first.units.receptive_field, replacement=replacement_of(source),
-        passes=1 + 2 * per_kind, seed=seed,
+        passes=int(explanations is None) + 2 * per_kind, seed=seed,
     )  # fmt: skip
 
 
@@ -236,9 +244,10 @@ class _Study:
     regions: bool
     cells: bool
 
-    def measure(self, ids: Tensor) -> _Part:
+    def measure(self, ids: Tensor, explanations: Explanations | None) -> _Part:
         """Both leaks of the images `ids` (n,), as far as they are asked for."""
-        explanations = _explain_strongest(self.explainer, self.source.batch(ids))
+        if explanations is None:
+            explanations = _explain_strongest(self.explainer, self.source.batch(ids))
         batches, is_there = replacements(self.source, ids, self.seed)
         donors = torch.stack([self.explainer.read_images(batch) for batch in batches])  # (2, n, C, H, W)
         absent = ~is_there[:, :, None]  # (2, n, 1)

@@ -96,6 +96,8 @@ def explainkit_metrics() -> list[Offer]:
         Offer("pixel-insertion", "Pixels unveiled one by one", f"{metrics}.faithfulness:pixel_insertion"),
         Offer("pointing", "Is the strongest pixel on a part", f"{metrics}.localization:pointing"),
         Offer("object-mass", "Evidence on the bird", f"{metrics}.localization:object_mass"),
+        Offer("cell-leak", "What a cell takes from beyond what it can see", f"{metrics}.leak:cell_leak"),
+        Offer("region-leak", "What a score takes from outside of its place", f"{metrics}.leak:region_leak"),
         Offer(
             "units-to-95-percent",
             "Units to 95 % of the evidence",
