@@ -24,6 +24,7 @@ from explainkit.testing.image_checks import (
     check_state_restored,
     check_targets,
 )
+from explainkit.testing.place_checks import check_cell_leak
 from explainkit.testing.question_checks import (
     check_class_explanations,
     check_disabled_units,
@@ -37,6 +38,7 @@ Check = Callable[[Explainer, Tensor], None]
 
 CHECKS: tuple[Check, ...] = (
     check_additivity,
+    check_cell_leak,
     check_batch_invariance,
     check_deterministic,
     check_state_restored,
