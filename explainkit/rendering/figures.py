@@ -14,6 +14,7 @@ from explainkit.data.types import ImageDataset
 from explainkit.explanations.colors import channels_note
 from explainkit.explanations.single import Evidence, Explanation
 from explainkit.rendering.pictures import Pixels, common_grid, overlay, pixels, rounded_limit, spotlight
+from explainkit.rendering.place import SQUARE, strongest_cell_box
 
 TITLE_Y = 1.0
 """Where titles stand above axes, in shares of their height: given, matplotlib need not measure every tick."""
@@ -81,8 +82,11 @@ def show_evidence(explanation: Explanation, axes: Axes) -> None:
     """The saliency over the image, with numbers on its color bar: logit per cell of an 8 x 8 grid."""
     grid = common_grid(explanation.saliency())
     limit = rounded_limit(grid)
-    axes.imshow(overlay(explanation.image, grid, limit))
+    square = strongest_cell_box(explanation)
+    axes.imshow(overlay(explanation.image, grid, limit, square=square))
     axes.set_axis_off()
+    if square is not None:
+        axes.text(0.5, -0.02, SQUARE, ha="center", va="top", fontsize=7, transform=axes.transAxes)
     axes.set_title("evidence for (red) and against (blue)", fontsize=9, y=TITLE_Y)
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import FuncNorm

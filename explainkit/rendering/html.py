@@ -33,6 +33,7 @@ from explainkit.rendering.pictures import (
     rounded_limit,
     spotlight,
 )  # fmt: skip
+from explainkit.rendering.place import SQUARE, cell_note, leak_note, leak_of_unit, strongest_cell_box
 from explainkit.version import __version__
 
 LABELS = {
@@ -286,6 +287,7 @@ def _image_card(
 ) -> dict[str, Any]:
     """The card of one explainer for one image."""
     items = explanation.top(count)
+    square = None if grid is None else strongest_cell_box(explanation)
     others = explanation.contributions.sum().item() - sum(item.contribution for item in items)
     sums = {"others": others, "base": explanation.base, "residual": explanation.residual or 0.0}
     longest = max(
@@ -294,7 +296,9 @@ def _image_card(
     return {
         "explainer": name,
         "additivity": explanation.batch.additivity,
-        "picture": None if grid is None else data_uri(overlay(explanation.image, grid, limit)),
+        "picture": None if grid is None else data_uri(overlay(explanation.image, grid, limit, square=square)),
+        "square": None if square is None else SQUARE,
+        "place": " ".join(filter(None, (cell_note(explanation), leak_note(explanation, items)))),
         "is_localized": grid is not None and bool(grid.any()),
         "diagnostics": explanation.diagnostics,
         "limit": limit,
@@ -322,6 +326,7 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
         "text": item.text,
         "name": item.name,
         "fit": item.phrase_score,
+        "leak": leak_of_unit(explanation, item.unit),
         "absent": item.is_absent and item.phrase is not None,
         "score": item.score,
         "weight": item.weight,

@@ -23,6 +23,9 @@ SLACK = 1e-2
 BLANK = 0.92
 """The gray that stands for an image that is left out."""
 
+DASH = 5
+"""Length of a dash, as a multiple of the line's width."""
+
 GRID = (8, 8)
 """The common grid on which maps of different methods are compared: logit per cell."""
 
@@ -50,7 +53,11 @@ def common_grid(saliency: Tensor, grid: tuple[int, int] = GRID) -> Tensor:
     return resize(saliency, grid)
 
 
-def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixels:
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, half-open."""
+
+
+def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224, square: Box | None = None) -> Pixels:
     """Evidence (h, w) over a grayed image: red for, blue against.
 
     Color goes with the square root of evidence, so that a method of many small shares can be seen beside
@@ -62,6 +69,8 @@ def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixel
         Signed.
     limit : float
         The value that is drawn in full color, shared by whatever is to be compared.
+    square : (int, int, int, int) or None
+        x0, y0, x1, y1 in pixels of the image: drawn as a dashed line.
     """
     ground = pixels(image, side).astype(np.float64) / 255
     gray = (ground @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.75 + 0.2
@@ -69,7 +78,24 @@ def overlay(image: Tensor, grid: Tensor, limit: float, side: int = 224) -> Pixel
     strength = root(values, limit)
     color = colormaps["RdBu_r"](strength / 2 + 0.5)[..., :3]
     cover = (np.abs(strength) * 0.9)[..., None]
-    return np.asarray((gray * (1 - cover) + color * cover).clip(0, 1) * 255).round().astype(np.uint8)
+    picture = np.asarray((gray * (1 - cover) + color * cover).clip(0, 1) * 255).round().astype(np.uint8)
+    return picture if square is None else dashed(picture, square, picture.shape[1] / image.shape[-1])
+
+
+def dashed(picture: Pixels, box: Box, scale: float) -> Pixels:
+    """A picture with a dashed line within the edge of `box`, whose pixels are `scale` of the picture's each.
+
+    Dark and light by turns, so that it is seen on any ground.
+    """
+    x0, y0, x1, y1 = (round(end * scale) for end in box)
+    edge = max(1, max(picture.shape[:2]) // 160)
+    rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    inside = (rows >= y0) & (rows < y1) & (columns >= x0) & (columns < x1)
+    inner = (rows >= y0 + edge) & (rows < y1 - edge) & (columns >= x0 + edge) & (columns < x1 - edge)
+    is_dark = ((rows - y0 + columns - x0) // (DASH * edge)) % 2 == 0
+    drawn = picture.copy()
+    drawn[inside & ~inner & is_dark], drawn[inside & ~inner & ~is_dark] = (24, 24, 27), (255, 255, 255)
+    return drawn
 
 
 def root(values: Any, limit: float) -> Any:

@@ -27,7 +27,7 @@ CELLS = 4
 
 
 def check_cell_leak(explainer: Explainer, images: Tensor) -> None:
-    """Where a receptive field is claimed, no pixel outside of it changes a cell, and none has a gradient there.
+    """Where a receptive field is claimed, no pixel outside of it changes a cell, and none has a gradient.
 
     Images are enlarged until cells do not see all of them, where the network takes images of other sizes; a
     claim that every cell sees the whole image is no claim.
