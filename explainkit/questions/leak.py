@@ -317,8 +317,7 @@ def _boxes(explanations: Explanations, row: Tensor, unit: Tensor) -> Tensor:
 def _has_place(explanations: Explanations) -> Tensor:
     """Which units have a place in which image, (N, K)."""
     assert explanations.maps is not None
-    is_pooled = ~is_pooled_by(explanations.units.poolings, "none").to(explanations.scores.device)
-    return is_localized(explanations.maps) & is_pooled
+    return is_localized(explanations.maps)
 
 
 def _no_place(explainer: Explainer, explanations: Explanations) -> str | None:
