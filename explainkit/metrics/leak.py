@@ -31,7 +31,7 @@ def region_leak(output: ExplainerOutput) -> Tensor:
 
     Over the three strongest units, with scenes of the same class and of another; six further runs of the
     network for each image. In the spirit of the misalignment scores of Sacha et al., AAAI 2024,
-    arXiv:2308.08162, section 4, with another scene in place of an attack.
+    arXiv:2308.08162; the outside is another scene here.
     """
     leak = _measured(output, regions=True)
     if leak.region_leak is None:

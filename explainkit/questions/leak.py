@@ -3,7 +3,7 @@
 That cells of deep networks see far more than their place, and how that misleads: Sacha, Jura, Rymarczyk,
 Struski, Tabor, Zieliński: Interpretability benchmark for evaluating spatial misalignment of prototypical
 parts explanations, AAAI 2024, arXiv:2308.08162; Carmichael et al.: Pixel-grounded prototypical part networks,
-WACV 2024, arXiv:2309.14531. The benchmark attacks the outside with gradients; here it becomes another scene.
+WACV 2024, arXiv:2309.14531.
 """
 
 from __future__ import annotations

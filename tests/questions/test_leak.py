@@ -7,6 +7,7 @@ import torch
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leak_cases import example, noise_dataset, patch_cam, slow_cell_pixels
 
 import explainkit as ek
 from explainkit.errors import InputError
@@ -15,7 +16,6 @@ from explainkit.explanations.spatial import paint, touched_pixels
 from explainkit.questions.leak import cell_leak, leak_of, region_leak
 from explainkit.questions.replacements import donors
 from explainkit.testing import tiny_dataset
-from tests.questions.leak_cases import example, noise_dataset, patch_cam, slow_cell_pixels
 
 
 def literal_region_leak(explainer, explained, other, unit):
@@ -25,14 +25,19 @@ def literal_region_leak(explainer, explained, other, unit):
 
     def facts(explanations):
         group = 0 if units.group is None else int(units.group[unit])
-        box = [0, 0, size[1], size[0]] if explanations.boxes is None else explanations.boxes[0, group].tolist()
+        box = (
+            [0, 0, size[1], size[0]] if explanations.boxes is None else explanations.boxes[0, group].tolist()
+        )
         unit_map = explanations.maps[torch.tensor([0]), torch.tensor([unit])][0].double()
         return explanations.scores[0, unit].item() - reference, unit_map, box
 
     score, unit_map, box = facts(explained)
     pixels_of = slow_cell_pixels(box, unit_map.shape, size)
     region = {
-        pixel for cell, pixels in pixels_of.items() if unit_map[cell] >= unit_map.max() / 2 for pixel in pixels
+        pixel
+        for cell, pixels in pixels_of.items()
+        if unit_map[cell] >= unit_map.max() / 2
+        for pixel in pixels
     }
     mixed = other.clone()
     for y, x in region:
