@@ -17,6 +17,7 @@ from torch import Tensor
 
 from explainkit.data.random_keys import random_keys, uniform
 from explainkit.data.types import Batch, ImageDataset
+from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.counts import check_count
@@ -122,7 +123,14 @@ def leak_of(
     ----------
     explanations : Explanations or None
         Of those images, one each with all maps, where they are there.
+
+    Raises
+    ------
+    InputError
+        For explanations that have not kept all maps.
     """
+    if explanations is not None and explanations.map_units is not None:
+        raise InputError("Expected explanations with all maps; these kept some. Explain with maps='all'.")
     source = dataset.split(split)
     if "image" not in explainer.card.answers or not len(ids):
         return _without_leak(explainer, dataset, split, "There are no explanations of images to measure.")

@@ -208,6 +208,9 @@ def test_wrong_arguments_are_refused_in_words() -> None:
             ek.measure_leak(model, dataset, **settings_)
     with pytest.raises(InputError, match="classes"):
         ek.measure_leak(model, tiny_dataset())
+    few_maps = model.explain(dataset.test.batch(torch.arange(2)), maps=1)
+    with pytest.raises(InputError, match="all maps"):
+        leak_of(model, dataset, "test", torch.arange(2), explanations=few_maps)
     leak = ek.measure_leak(model, dataset, images=2)
     with pytest.raises(InputError, match="units that were measured"):
         leak.apply(example("protopnet").units)
