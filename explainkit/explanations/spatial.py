@@ -28,6 +28,9 @@ from explainkit.explanations.factored_maps import (
     take_units,
 )
 
+SHOWN_FROM, SHOWN_FROM_PEAK = 0.5, 0.85
+"""From which share of its maximum on a map is shown as a region; and where a unit is its best cell alone."""
+
 FAINTEST = 1e-30
 """A map whose peak is at most this counts as zero: dividing by it would leave the range of float32."""
 

@@ -25,6 +25,8 @@ from explainkit.explanations.factored_maps import FactoredMaps, UnitMaps
 from explainkit.explanations.leak import Leak
 from explainkit.explanations.spatial import (
     FAINTEST,
+    SHOWN_FROM,
+    SHOWN_FROM_PEAK,
     distribution,
     is_localized,
     is_pooled_by,
@@ -59,8 +61,8 @@ def measure_leak(
 
     What is found of units is kept with the explainer's units, `Units.leak`, and is saved with it.
 
-    *Region leak*: the region of a unit is the pixels of its map's cells that reach half of the map's maximum,
-    connected or not. All other pixels become those of another scene. The leak is by how much that changes
+    *Region leak*: the region of a unit is the pixels of its map's cells that reach half of the map's maximum
+    (85 % of it for units pooled by the maximum), connected or not. All other pixels become those of another scene. The leak is by how much that changes
     what the map puts on the region, though no pixel there did, as a share of the score; of units pooled by
     the maximum, how much of the score is lost. Scores count from the unit's reference.
 
@@ -215,11 +217,13 @@ def cell_leak(explain: Explain, explanations: Explanations, donors: Tensor, cell
 def shown_regions(explanations: Explanations, row: Tensor, unit: Tensor) -> Tensor:
     """Where a reader is shown the units `unit` (N, k) of images `row` (N, k): (N, k, H, W), bool.
 
-    The pixels of all cells that reach half of the map's maximum.
+    The pixels of all cells that reach half of the map's maximum; 85 % of it for units that are their maximum.
     """
     assert explanations.maps is not None
     maps = explanations.maps[row, unit]
-    reached = maps >= maps.amax((-2, -1), keepdim=True) / 2
+    is_max = is_pooled_by(explanations.units.poolings, "max").to(unit.device)[unit]
+    share = torch.where(is_max, SHOWN_FROM_PEAK, SHOWN_FROM)[..., None, None]
+    reached = maps >= maps.amax((-2, -1), keepdim=True) * share.to(maps.dtype)
     return touched_pixels(reached, _boxes(explanations, row, unit), explanations.images.shape[-2:])
 
 

@@ -20,6 +20,7 @@ from explainkit.explanations.counterfactuals import Counterfactual, Counterfactu
 from explainkit.explanations.sentences import percent
 from explainkit.explanations.serialization import write
 from explainkit.explanations.single import Evidence, Explanation
+from explainkit.explanations.spatial import SHOWN_FROM, SHOWN_FROM_PEAK
 from explainkit.explanations.units import UnitPicture
 from explainkit.rendering.figures import drawn, image_note
 from explainkit.rendering.pictures import (
@@ -321,7 +322,7 @@ def _unit_row(explanation: Explanation, item: Evidence, longest: float) -> dict[
     picture = _shown_picture(item)
     side = 112 if picture else 72
     from_one_cell = explanation.batch.units.pooling_of(item.unit) == "max"
-    threshold = 0.85 if from_one_cell else 0.5
+    threshold = SHOWN_FROM_PEAK if from_one_cell else SHOWN_FROM
     return {
         "text": item.text,
         "name": item.name,

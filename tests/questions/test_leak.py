@@ -33,10 +33,11 @@ def literal_region_leak(explainer, explained, other, unit):
 
     score, unit_map, box = facts(explained)
     pixels_of = slow_cell_pixels(box, unit_map.shape, size)
+    share = 0.85 if units.pooling_of(unit) == "max" else 0.5
     region = {
         pixel
         for cell, pixels in pixels_of.items()
-        if unit_map[cell] >= unit_map.max() / 2
+        if unit_map[cell] >= unit_map.max() * share
         for pixel in pixels
     }
     mixed = other.clone()
