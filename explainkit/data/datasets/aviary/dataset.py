@@ -67,8 +67,8 @@ class SceneBatch(Batch):
 class BirdSplit:
     """Drawn birds in memory: bytes for the images and one more for what each pixel shows.
 
-    An `Intervenable` and `Redrawable`: its scenes can be drawn again without some of their parts, and with
-    birds that stand as they do while all else is new.
+    Intervenable, Redrawable and BackgroundEditable: its scenes can be drawn again without some of their parts,
+    with birds that stand as they do while all else is new, and without any one of their distractors.
     """
 
     def __init__(self, grammar: Grammar, casting: Casting, count: int, size: int) -> None:
@@ -147,6 +147,22 @@ class BirdSplit:
         rendering = render(self.scenes(ids.cpu().numpy()), self._images.shape[-1])
         return torch.from_numpy(rendering.birds.any(1))
 
+    def background_objects(self, ids: Tensor) -> Tensor:
+        """Which distractors are in the scenes of `ids` (n,), seen or behind a bird: (n, 8), bool."""
+        return torch.from_numpy(self.scenes(ids.cpu().numpy()).distractors >= 0)
+
+    def without_background_object(self, ids: Tensor, objects: Tensor) -> SceneBatch:
+        """The scenes of `ids` (n,) again, each without distractor number `objects` (n,)."""
+        scenes, removed = self.scenes(ids.cpu().numpy()), objects.cpu().numpy()
+        distractors = scenes.distractors.copy()
+        if removed.shape != (len(scenes),) or (removed < 0).any() or (removed >= distractors.shape[1]).any():
+            raise InputError(
+                f"Expected a distractor of 0 … {distractors.shape[1] - 1} for each of {len(scenes)} scenes; "
+                f"got {removed!r}."
+            )
+        distractors[np.arange(len(scenes)), removed] = -1
+        return render_batch(evolve(scenes, distractors=distractors), self._images.shape[-1])
+
     def ideal_observer(self, ids: Tensor) -> IdealObserver:
         """The explainer that knows the scenes of `ids` (n,), and any `SceneBatch` that is passed to it."""
         from explainkit.data.datasets.aviary.observer import IdealObserver
@@ -193,6 +209,11 @@ class Aviary(ImageDataset):
     def codes(self) -> Codes:
         """(C, P, 3): shape, color and pattern of each part of each species."""
         return self.grammar.codes
+
+    @property
+    def shared_parts(self) -> Tensor:
+        """Which parts two species have in common, (C, C, P), bool."""
+        return torch.from_numpy(self.grammar.shared)
 
     def scenes(self, split: str, ids: ArrayLike | None = None) -> Scenes:
         """What is in the images of `split`: change it with `interventions` and `render` it."""
@@ -245,7 +266,7 @@ def aviary(
     placement: Placement = "centered",
     birds: int = 1,
     dropout: float = 0.5,
-    variation: float = 0.1,
+    variation: float | None = None,
     class_seed: int = 0,
 ) -> Aviary:
     """Birds made of seven parts, drawn on demand; see the page "aviary" of the documentation.
@@ -256,7 +277,7 @@ def aviary(
         5 … 200.
     size : int
         Pixels a side, 32 … 224.
-    preset : {"standard", "integrate", "shape", "color", "hard", "clever-hans"}
+    preset : {"standard", "integrate", "shape", "color", "hard", "clever-hans", "funny"}
     seed : int
         Of the scenes. The species stay the same: they follow `class_seed`.
     train, validation, test : int
@@ -268,17 +289,29 @@ def aviary(
         1 … 3: the most birds (of one species) in an image.
     dropout : float
         How often a training bird lacks parts, so that images with parts removed are nothing new to a model.
-    variation : float
-        How often one part of a bird differs from its species in shape, color or pattern.
+    variation : float or None
+        How often one part of a bird differs from its species in shape, color or pattern. ``None``: 0.1, and 0
+        with preset ``"funny"``.
     """
     _check_settings(size, placement, birds, {"train": train, "validation": validation, "test": test})
+    species = grammar(classes, preset, class_seed)
+    settings = PRESETS[preset]
+    variation = settings.variation if variation is None else variation
     for name, share in (("dropout", dropout), ("variation", variation)):
         if not 0 <= share <= 1:
             raise InputError(f"Expected {name} within [0, 1]; got {share}.")
-    species = grammar(classes, preset, class_seed)
     casting = Casting(seed=seed, split=3, variation=variation, birds=birds, placement=placement)
     castings = {
-        "train": (evolve(casting, split=1, dropout=dropout, spurious=PRESETS[preset].spurious), train),
+        "train": (
+            evolve(
+                casting,
+                split=1,
+                dropout=dropout,
+                spurious=settings.spurious,
+                max_missing=settings.max_missing,
+            ),
+            train,
+        ),
         "validation": (evolve(casting, split=2), validation),
         "test": (casting, test),
         "mixed": (evolve(casting, split=4, mixed=True), test),

@@ -5,6 +5,7 @@ A part has a shape, a color and a pattern. A species joins a *shape word* (a var
 that the colors of an image alone say little, and neither does its silhouette.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import permutations
 from typing import Literal
@@ -46,6 +47,21 @@ VARIANTS = {
 }
 """Shape and pattern of a part, the most distinct first; a grammar uses the first few."""
 
+FUNNY_VARIANTS = {
+    "beak": ("hooked yellow", "dagger yellow", "toucan yellow", "curved yellow"),
+    "eye": ("ringed purple", "striped purple", "cheeked purple"),
+    "wing": tuple(f"{shape} {color}" for shape in ("pointed", "round") for color in ("red", "green", "blue")),
+    "tail": tuple(
+        f"{shape} {color}" for shape in ("fork", "fan", "plume") for color in ("red", "green", "blue")
+    ),
+    "feet": ("perching pink", "webbed pink", "boots pink", "perching black"),
+}
+"""As many variants of each part as FunnyBirds has: 4 beaks, 3 eyes, 6 wings, 9 tails, 4 feet.
+
+There, too, beaks have one color, and wings and tails are a few shapes in three colors each. aviary has three
+shapes of feet, so that the fourth variant is a color.
+"""
+
 
 @frozen(kw_only=True)
 class Preset:
@@ -65,6 +81,14 @@ class Preset:
         Take words as near to each other as the distances allow.
     spurious : float
         How often the background of a *training* image depends on its species.
+    variants_by_part : mapping of str to tuple of str, or None
+        The parts that species have, and every variant of each as shape, color and pattern, to draw species
+        from without a minimum distance. ``None``: all parts, and words of shapes and colors.
+    max_missing : int or None
+        The most parts that a training bird may lack, its species recognizable or not. ``None``: up to 3, and
+        only as long as its species is the nearest.
+    variation : float
+        How often one part of a bird differs from its species, unless the data set is asked for another share.
     """
 
     variants: int = 3
@@ -74,6 +98,9 @@ class Preset:
     color_distance: int = 4
     siblings: bool = False
     spurious: float = 0.0
+    variants_by_part: Mapping[str, tuple[str, ...]] | None = None
+    max_missing: int | None = None
+    variation: float = 0.1
 
 
 PRESETS = {
@@ -83,6 +110,7 @@ PRESETS = {
     "color": Preset(cues="color"),
     "hard": Preset(shape_distance=1, color_distance=2, siblings=True),
     "clever-hans": Preset(spurious=0.98),
+    "funny": Preset(variants_by_part=FUNNY_VARIANTS, max_missing=len(FUNNY_VARIANTS), variation=0.0),
 }
 
 
@@ -95,10 +123,13 @@ class Grammar:
     codes : array, (C, P, 3), int16
     relevant : tuple of bool
         Which of `ATTRIBUTES` tell species apart: all, or without the color.
+    has_parts : tuple of bool
+        Which of `PARTS` birds can have: all, or some. Codes of the others are zeros.
     """
 
     codes: Codes = field(repr=False)
     relevant: tuple[bool, bool, bool] = (True, True, True)
+    has_parts: tuple[bool, ...] = (True,) * len(PARTS)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -114,6 +145,11 @@ class Grammar:
     def matches(self, codes: Codes, present: NDArray[np.bool_]) -> NDArray[np.int64]:
         """(N, C): how many parts each species has in common; the logits of the ideal observer."""
         return self.evidence(codes, present).sum(1)
+
+    @cached_property
+    def shared(self) -> NDArray[np.bool_]:
+        """(C, C, P): which parts two species have in common."""
+        return self.same(self.codes[:, None], self.codes[None]) & np.array(self.has_parts)
 
     @cached_property
     def distances(self) -> NDArray[np.int64]:
@@ -158,6 +194,8 @@ def grammar(classes: int, preset: str = "standard", seed: int = 0) -> Grammar:
         raise InputError(f"Expected 5 … 200 classes; got {classes}.")
     settings = PRESETS[preset]
     rng = np.random.default_rng(seed)
+    if settings.variants_by_part is not None:
+        return _random_species(classes, settings.variants_by_part, rng)
     color_words = {"shape": 1, "color": classes, "both": max(2, round(classes**0.5))}[settings.cues]
     if settings.paired:
         color_words = min(color_words, 8)
@@ -171,6 +209,20 @@ def grammar(classes: int, preset: str = "standard", seed: int = 0) -> Grammar:
     species = np.arange(classes)
     codes = _spell_codes(shapes[species % shape_words], colors[species // shape_words])
     return Grammar(codes=codes, relevant=(True, settings.cues != "shape", True))
+
+
+def _random_species(
+    classes: int, variants_by_part: Mapping[str, tuple[str, ...]], rng: np.random.Generator
+) -> Grammar:
+    """Species that have some of the parts, drawn from all combinations of variants; no two are the same."""
+    counts = [len(variants) for variants in variants_by_part.values()]
+    words = np.unravel_index(rng.permutation(np.prod(counts))[:classes], counts)
+    codes = np.zeros((classes, len(PARTS), 3), np.int16)
+    for (part, variants), word in zip(variants_by_part.items(), words, strict=True):
+        split = [(*variant.split(), "plain")[:3] for variant in variants]
+        table = [(SHAPES[part].index(s), COLORS.index(c), PATTERNS.index(p)) for s, c, p in split]
+        codes[:, PARTS.index(part)] = np.array(table, np.int16)[word]
+    return Grammar(codes=codes, has_parts=tuple(part in variants_by_part for part in PARTS))
 
 
 def _shape_words(settings: Preset) -> NDArray[np.int64]:

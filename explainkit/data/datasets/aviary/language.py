@@ -11,6 +11,7 @@ from itertools import combinations, product
 from string import Formatter
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from attrs import evolve
 
 from explainkit.data.datasets.aviary.grammar import (
@@ -26,6 +27,7 @@ from explainkit.data.datasets.aviary.grammar import (
 from explainkit.data.datasets.aviary.scenes import (
     PLUMAGES,
     THEMES,
+    Booleans,
     Floats,
     Scenes,
     chances,
@@ -135,8 +137,15 @@ def synonyms() -> Mapping[str, str]:
 def species_names(grammar: Grammar) -> tuple[str, ...]:
     """A name for every species, such as "yellow-winged forktail"; no two are the same."""
     names: dict[str, None] = {}
+    parts = [part for part, has_part in zip(PARTS, grammar.has_parts, strict=True) if has_part]
+    heads = [part for part in SPECIES_NOUNS if part in parts]
+    # Where species have some of the parts only, a part is called by its color if that differs among them.
+    is_colored = np.full(len(PARTS), grammar.relevant[1])
+    if len(parts) < len(PARTS):
+        is_colored &= (grammar.codes[..., 1] != grammar.codes[0, :, 1]).any(0)
     for species, codes in enumerate(grammar.codes):
-        candidates = _candidate_names(codes, grammar.relevant[1], species % len(SPECIES_NOUNS))
+        turn = species % len(heads)
+        candidates = _candidate_names(codes, is_colored, heads[turn:] + heads[:turn], parts)
         names.setdefault(next(name for name in candidates if name not in names))
     return tuple(names)
 
@@ -253,17 +262,19 @@ def _part_phrases(part: str) -> Iterator[str]:
                 yield " ".join(words)
 
 
-def _candidate_names(codes: Codes, colored: bool, turn: int) -> Iterator[str]:
-    """Names from the plainest to the longest, taking turns in what they are called after."""
-    heads = list(SPECIES_NOUNS)[turn:] + list(SPECIES_NOUNS)[:turn]
+def _candidate_names(
+    codes: Codes, is_colored: Booleans, heads: Sequence[str], named: Sequence[str]
+) -> Iterator[str]:
+    """Names from the plainest to the longest, after one of `heads` and some of the other parts `named`."""
     shapes = {part: SHAPES[part][code[0]] for part, code in zip(PARTS, codes, strict=True)}
     colors = {part: COLORS[code[1]] for part, code in zip(PARTS, codes, strict=True)}
     adjectives = {
-        part: COLOR_WORDS[colors[part]][0] if colored else SHAPE_WORDS[part][shapes[part]][0]
-        for part in PARTS
+        part: COLOR_WORDS[colors[part]][0] if has_color else SHAPE_WORDS[part][shapes[part]][0]
+        for part, has_color in zip(PARTS, is_colored, strict=True)
     }
-    for length in range(1, len(SPECIES_ADJECTIVES) + 1):
+    modifying = [part for part in SPECIES_ADJECTIVES if part in named]
+    for length in range(1, len(modifying) + 1):
         for head in heads:
-            for parts in combinations([part for part in SPECIES_ADJECTIVES if part != head], length):
+            for parts in combinations([part for part in modifying if part != head], length):
                 modifiers = " ".join(f"{adjectives[part]}-{SPECIES_ADJECTIVES[part]}" for part in parts)
                 yield f"{modifiers} {SPECIES_NOUNS[head][shapes[head]]}"

@@ -34,11 +34,12 @@ _GRAYS = {BODY: (206, 200, 196), 9: (228, 222, 214)}
 def contact_sheet(dataset: Aviary, *, first: int = 12) -> Image.Image:
     """Species, one scene with one thing changed, masks and captions; of test images from id `first` on."""
     sheet = _Sheet(dataset.size[0])
-    sheet.title("aviary", f"{len(dataset.classes)} species of seven parts, {dataset.size[0]} pixels")
-    count = min(len(dataset.classes), 2 * COLUMNS)
-    species = compose(dataset.grammar, first + np.arange(count), Casting(seed=1), species=np.arange(count))
+    count = {5: "five", 7: "seven"}.get(len(_parts_of(dataset)), str(len(_parts_of(dataset))))
+    sheet.title("aviary", f"{len(dataset.classes)} species of {count} parts, {dataset.size[0]} pixels")
+    shown = np.arange(min(len(dataset.classes), 2 * COLUMNS))
+    species = compose(dataset.grammar, first + shown, Casting(seed=1), species=shown)
     sheet.heading("Species", "distinguished by the shapes of their parts and the colors that these wear")
-    sheet.tiles(dataset.draw(species).images, dataset.classes[:count])
+    sheet.tiles(dataset.draw(species).images, dataset.classes[: len(shown)])
     scene = dataset.scenes("test", [first])
     sheet.heading("The same scene with one thing changed", "every other pixel stays as it was")
     edited = list(_edited_scenes(dataset, scene))
@@ -65,16 +66,23 @@ def part_map(rendering: Rendering) -> NDArray[np.uint8]:
     return np.moveaxis(table[rendering.identities % NEXT_BIRD], -1, 1)
 
 
+def _parts_of(dataset: Aviary) -> list[str]:
+    """The parts that birds of `dataset` can have."""
+    return [part for part, has_part in zip(PARTS, dataset.grammar.has_parts, strict=True) if has_part]
+
+
 def _edited_scenes(dataset: Aviary, scene: Scenes) -> Iterator[tuple[str, Scenes]]:
     """Names of edits and the scene after them: two rows of the sheet."""
     yield "as it is", scene
-    for part in PARTS:
+    parts = _parts_of(dataset)
+    for part in parts:
         yield f"no {part}", interventions.remove(scene, part)
-    shape, color, _ = scene.codes[0, 0, PARTS.index("crest")]
+    changed = "crest" if "crest" in parts else "tail"
+    shape, color, _ = scene.codes[0, 0, PARTS.index(changed)]
     other = COLORS[(color + 3) % len(COLORS)]
-    yield f"{other} crest", interventions.recolor(scene, "crest", other)
-    reshaped = SHAPES["crest"][(shape + 1) % len(SHAPES["crest"])]
-    yield f"{reshaped} crest", interventions.reshape(scene, "crest", reshaped)
+    yield f"{other} {changed}", interventions.recolor(scene, changed, other)
+    reshaped = SHAPES[changed][(shape + 1) % len(SHAPES[changed])]
+    yield f"{reshaped} {changed}", interventions.reshape(scene, changed, reshaped)
     farthest = int(dataset.grammar.distances[scene.labels[0]].argmax())
     yield "another's beak", interventions.swap(scene, "beak", dataset.codes[farthest])
     yield "another's all", interventions.swap(scene, PARTS, dataset.codes[farthest])

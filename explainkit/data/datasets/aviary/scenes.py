@@ -133,6 +133,9 @@ class Casting:
         Free: the bird is 30 … 60 % of the frame long, and up to 25 % off its center.
     spurious : float
         How often the theme depends on the species.
+    max_missing : int or None
+        Of birds that lack parts, how many they lack at most, evenly from 0 on, though another species may
+        then fit as well. ``None``: 1 … 3, and only as long as the species is the nearest.
     """
 
     seed: int = 0
@@ -143,6 +146,7 @@ class Casting:
     birds: int = 1
     placement: Placement = "centered"
     spurious: float = 0.0
+    max_missing: int | None = None
 
 
 def compose(
@@ -235,12 +239,16 @@ def _dress(grammar: Grammar, keys: Keys, labels: Integers, casting: Casting) -> 
     if casting.mixed:
         return _mix(grammar, keys, labels, species)
     codes, changed = _vary(keys, species, casting.variation)
-    present = _drop(keys, changed, casting.dropout)
+    has_parts = np.array(grammar.has_parts)
+    present = _drop(keys, changed, has_parts, casting.dropout)
     matches = grammar.matches(codes, present)
     own = np.take_along_axis(matches, labels[:, None], 1)[:, 0]
     np.put_along_axis(matches, labels[:, None], -1, 1)
     is_nearest = own > matches.max(1)
-    return np.where(is_nearest[:, None, None], codes, species), present | ~is_nearest[:, None]
+    present = (present | ~is_nearest[:, None]) & has_parts
+    if casting.max_missing is not None:
+        present = _drop_any(keys, has_parts, casting.dropout, casting.max_missing)
+    return np.where(is_nearest[:, None, None], codes, species), present
 
 
 def _vary(keys: Keys, codes: Codes, variation: float) -> tuple[Codes, Booleans]:
@@ -263,13 +271,21 @@ def _vary(keys: Keys, codes: Codes, variation: float) -> tuple[Codes, Booleans]:
     return codes, changed
 
 
-def _drop(keys: Keys, changed: Booleans, dropout: float) -> Booleans:
+def _drop(keys: Keys, changed: Booleans, has_parts: Booleans, dropout: float) -> Booleans:
     """(N, P): which parts are left, with 2 · changed + removed < 4."""
     chance = chances(keys, "dropout", 2 + len(PARTS))
     max_removed = 3 - 2 * changed.sum(1)
     removed = np.where(chance[:, 0] < dropout, 1 + (chance[:, 1] * max_removed).astype(np.int64), 0)
-    order = np.argsort(np.argsort(chance[:, 2:] + changed, 1), 1)  # a changed part comes last
-    return order >= removed[:, None]
+    order = np.argsort(np.argsort(chance[:, 2:] + changed + 2 * ~has_parts, 1), 1)  # a changed part is last
+    return (order >= removed[:, None]) & has_parts
+
+
+def _drop_any(keys: Keys, has_parts: Booleans, dropout: float, max_missing: int) -> Booleans:
+    """(N, P): which parts are left, where birds that lack some lack 0 … `max_missing`, whichever they are."""
+    chance = chances(keys, "dropout", 2 + len(PARTS))
+    removed = np.where(chance[:, 0] < dropout, (chance[:, 1] * (max_missing + 1)).astype(np.int64), 0)
+    order = np.argsort(np.argsort(chance[:, 2:] + ~has_parts, 1), 1)  # parts that no bird has are last
+    return (order >= removed[:, None]) & has_parts
 
 
 def _mix(grammar: Grammar, keys: Keys, labels: Integers, codes: Codes) -> tuple[Codes, Booleans]:
@@ -285,5 +301,6 @@ def _mix(grammar: Grammar, keys: Keys, labels: Integers, codes: Codes) -> tuple[
     codes[rows, part] = np.where(grammar.relevant, grammar.codes[donor, part], codes[rows, part])
     swapped = np.zeros((len(keys), len(PARTS)), bool)
     swapped[rows, part] = True
-    order = np.argsort(np.argsort(chance[:, 3 + len(PARTS) :] + swapped, 1), 1)
-    return codes, order >= (chance[:, 1] * 3).astype(np.int64)[:, None]
+    has_parts = np.array(grammar.has_parts)
+    order = np.argsort(np.argsort(chance[:, 3 + len(PARTS) :] + swapped + 2 * ~has_parts, 1), 1)
+    return codes, (order >= (chance[:, 1] * 3).astype(np.int64)[:, None]) & has_parts
