@@ -58,7 +58,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "local": {"backbone": "local"},
+        "standard": {"backbone": "small"},
         "digits": {"backbone": "tiny", "epochs": 25, "weight_decay": 0.2},
         "tiny": {"backbone": "tiny", "epochs": 2},
         "paper": {
@@ -68,7 +68,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
         },
     }  # fmt: skip
 
-    backbone: str = "small"
+    backbone: str = "local"
     weights: str | None = None
     until: str | None = None
     backbone_settings: Mapping[str, Any] = field(factory=dict)

@@ -78,7 +78,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
     network_type: ClassVar[type[ProtoPNetNetwork]] = ProtoPNetNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "local": {"backbone": "local"},
+        "standard": {"backbone": "small"},
         "digits": {"backbone": "tiny", "prototypes_per_class": 3, "depth": 32},
         "tiny": {
             "backbone": "tiny",
@@ -106,7 +106,7 @@ class ProtoPNet(ek.InterpretableExplainer[ProtoPNetNetwork]):
         },
     }
 
-    backbone: str = "small"
+    backbone: str = "local"
     weights: str | None = None
     backbone_settings: Mapping[str, Any] = field(factory=dict)
     prototypes_per_class: int = 5
