@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.units import UnitPicture, Units
     from explainkit.metrics.posthoc import compare_with_posthoc
     from explainkit.metrics.posthoc_comparison import PostHocComparison
+    from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
@@ -71,6 +72,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
     "FactoredMaps": "explanations.factored_maps",
+    "FunnyBirdsTables": "metrics.funnybirds_table",
     "ImageDataset": "data.types",
     "ImageEdits": "explanations.edits",
     "InputSpec": "explainers.inputs",
@@ -97,6 +99,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "concept_truth": "questions.true_scores",
     "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
+    "evaluate_funnybirds": "metrics.funnybirds_table",
     "load": "explainers.saving",
     "measure_leak": "questions.leak",
     "name_units": "questions.naming",
@@ -124,6 +127,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "FactoredMaps",
+    "FunnyBirdsTables",
     "ImageDataset",
     "ImageEdits",
     "InputError",
@@ -156,6 +160,7 @@ __all__ = [
     "correction_curve",
     "dataset",
     "evaluate_explanations",
+    "evaluate_funnybirds",
     "explainer",
     "hookimpl",
     "load",

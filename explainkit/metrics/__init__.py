@@ -8,22 +8,32 @@
 - `baselines`: the rows without which no number means anything;
 - `table`, `table_text`: all of it for several explainers, as values and as words;
 - `posthoc`, `posthoc_comparison`: a network's own explanation beside post-hoc methods on the same network.
+- `table`: all of it for several explainers;
+- `funnybirds`, `funnybirds_rows`, `funnybirds_table`: FunnyBirds' scores, what explanations say of parts for
+  them, and their table;
+- `part_agreement`: whether prototypes and swapped regions show the part that they stand for.
 """
 
 from explainkit.metrics.context import EvalContext, ExplainerOutput
+from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
 from explainkit.metrics.ground_truth import PartTruth, part_truth, shapley
+from explainkit.metrics.part_agreement import unreasonable_prototypes, unreasonable_swaps
 from explainkit.metrics.results import MetricTable, Row, Score, metric
 from explainkit.metrics.table import evaluate_explanations
 
 __all__ = [
     "EvalContext",
     "ExplainerOutput",
+    "FunnyBirdsTables",
     "MetricTable",
     "PartTruth",
     "Row",
     "Score",
     "evaluate_explanations",
+    "evaluate_funnybirds",
     "metric",
     "part_truth",
     "shapley",
+    "unreasonable_prototypes",
+    "unreasonable_swaps",
 ]

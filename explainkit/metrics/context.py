@@ -34,6 +34,10 @@ class EvalContext:
         classes.
     seed : int
         Of everything that is drawn by chance.
+    given_targets : Tensor or None, (N,)
+        The classes that are explained, where they are not the predicted ones.
+    subset_logits : Tensor or None, (N, S, C)
+        `PartTruth.logits`, where they are there already.
     """
 
     explainer: Explainer = field(repr=False)
@@ -42,6 +46,8 @@ class EvalContext:
     ids: Tensor = field(repr=False)
     value: Value = "logit"
     seed: int = 0
+    given_targets: Tensor | None = field(default=None, repr=False)
+    subset_logits: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def batch(self) -> Batch:
@@ -55,7 +61,9 @@ class EvalContext:
 
     @cached_property
     def targets(self) -> Tensor:
-        """The predicted classes, (N,): what is explained is what the network says, right or wrong."""
+        """The predicted classes, (N,), unless given: explained is what the network says, right or wrong."""
+        if self.given_targets is not None:
+            return self.given_targets
         return self.explainer.decision.strongest(self.explainer.predict(self.images))
 
     @cached_property
@@ -95,7 +103,11 @@ class EvalContext:
         """
         if not isinstance(self._split, Intervenable):
             raise InputError(f"The scenes of {self.dataset.name} cannot be drawn again with a part removed.")
-        truth = part_truth(self.explainer.predict, self._split, self.ids, self.targets)
+        if self.subset_logits is None:
+            truth = part_truth(self.explainer.predict, self._split, self.ids, self.targets)
+        else:
+            present = self._split.part_presence(self.ids).to(self.subset_logits.device)
+            truth = PartTruth(logits=self.subset_logits, targets=self.targets, present=present)
         return evolve(truth, value=self.value, decision=self.explainer.decision)
 
     @property

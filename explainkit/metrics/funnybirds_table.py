@@ -1,0 +1,245 @@
+"""FunnyBirds' table: its scores for explainers and for trivial rows, with thresholds chosen in two ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from explainkit.data.types import ImageDataset
+from explainkit.errors import InputError
+from explainkit.explainers.inputs import check_same_scaling, network_key
+from explainkit.explainers.interface import Explainer
+from explainkit.explanations.serialization import SCHEMA
+from explainkit.metrics import funnybirds as scores
+from explainkit.metrics.baselines import TRIVIAL
+from explainkit.metrics.funnybirds import THRESHOLDS
+from explainkit.metrics.funnybirds_rows import (
+    MakeRow,
+    RowImportance,
+    Scenes,
+    explained_row,
+    gather_scenes,
+    has_boxes,
+    importance_of_boxes,
+    importance_of_explanations,
+    trivial_row,
+)
+from explainkit.metrics.results import MetricTable, Row, Score
+from explainkit.metrics.table import _by_name, _error_text
+
+COLUMNS = (
+    "fb-accuracy", "fb-csdc", "fb-pc", "fb-dc", "fb-d", "fb-bi", "fb-sd", "fb-ts",
+    "fb-completeness", "fb-correctness", "fb-contrastivity", "fb-mean", "fb-threshold",
+)  # fmt: skip
+"""In the order of the paper: accuracy, the scores, the three means, their mean, and the chosen threshold."""
+
+BOXES = "boxes"
+"""What the name of a row ends with whose units are shown as boxes."""
+
+
+@frozen(eq=False, kw_only=True)
+class FunnyBirdsTables:
+    """FunnyBirds' scores twice, by how the threshold of each row is chosen.
+
+    Attributes
+    ----------
+    by_validation : MetricTable
+        Where completeness is highest on other images: what a threshold that is chosen beforehand gives.
+    by_test : MetricTable
+        Where it is highest on the same images, as published: comparable with figures in print, and too good.
+    """
+
+    by_validation: MetricTable
+    by_test: MetricTable = field(repr=False)
+
+    def markdown(self) -> str:
+        """Both tables in Markdown."""
+        return "\n".join(f"**{title}**\n\n{table.markdown()}" for title, table in self._titled())
+
+    def table(self, intervals: bool = False) -> str:
+        """Both tables as plain text."""
+        return "\n\n".join(f"{title}\n{table.table(intervals)}" for title, table in self._titled())
+
+    def to_json(self) -> str:
+        """Both tables as JSON, each as `MetricTable.to_json` writes it."""
+        tables = {"by_validation": self.by_validation, "by_test": self.by_test}
+        facts = {name: json.loads(table.to_json()) for name, table in tables.items()}
+        return json.dumps({"schema": f"explainkit.FunnyBirdsTables/{SCHEMA}"} | facts, indent=1)
+
+    def _titled(self) -> list[tuple[str, MetricTable]]:
+        return [
+            ("Thresholds chosen on validation images", self.by_validation),
+            ("Thresholds chosen on the same images, as published", self.by_test),
+        ]
+
+
+def evaluate_funnybirds(
+    explainers: Explainer | Sequence[Explainer] | Mapping[str, Explainer],
+    dataset: ImageDataset,
+    *,
+    split: str = "test",
+    validation: str = "validation",
+    images: int = 500,
+    seed: int = 0,
+    trivial: Sequence[str] | None = None,
+) -> FunnyBirdsTables:
+    """FunnyBirds' scores of every explainer, and of the trivial rows of every network.
+
+    Hesse, Schaub-Meyer, Roth: FunnyBirds, ICCV 2023, arXiv:2308.06248. The network's logits with every subset
+    of parts are worked out once and shared by all of its explainers. An explainer whose units are prototypes
+    has a second row, in which they are shown as boxes.
+
+    Parameters
+    ----------
+    explainers
+        Fitted or made from a network; as a mapping, rows bear its names.
+    dataset : ImageDataset
+        Whose scenes can be drawn without parts and background objects, and whose classes are defined by their
+        parts: ``explainkit.dataset("aviary", preset="funny", classes=50, test=500)``.
+    split, validation : str
+        What is measured on, and what thresholds are chosen on.
+    images : int
+        The first so many of either split.
+    seed : int
+        Of the random rows and of the intervals.
+    trivial : sequence of str or None
+        Names of trivial rows as in `evaluate_explanations`; ``None``: all.
+
+    Raises
+    ------
+    InputError
+        Where there is no explainer or no image, and for data of another kind.
+    UnknownNameError
+        For a split that is not there.
+    """
+    by_name = _by_name(explainers)
+    ids, validation_ids = (
+        torch.arange(len(dataset.split(name)))[: max(images, 0)] for name in (split, validation)
+    )
+    if not by_name or not len(ids) or not len(validation_ids):
+        raise InputError(
+            f"Expected at least one explainer and one image of each split; got {len(by_name)}, "
+            f"{len(ids)} and {len(validation_ids)}."
+        )
+    names = tuple(TRIVIAL) if trivial is None else tuple(trivial)
+    if not set(names) <= TRIVIAL.keys():
+        raise InputError(f"Expected trivial rows of {', '.join(TRIVIAL)}; got {names}.")
+    check_same_scaling(by_name.values())
+    networks: dict[object, tuple[str, Scenes, Scenes]] = {}
+    rows: list[tuple[Row, Row]] = []
+    for name, explainer in by_name.items():
+        explainer.check_classes(dataset)
+        if network_key(explainer) not in networks:
+            scenes = (
+                gather_scenes(explainer, dataset, *where, seed)
+                for where in ((split, ids), (validation, validation_ids))
+            )
+            networks[network_key(explainer)] = (name, *scenes)  # type: ignore[assignment]
+        network, test, other = networks[network_key(explainer)]
+        makers = {name: explained_row(explainer, importance_of_explanations)}
+        if has_boxes(explainer.units):
+            makers[f"{name}, {BOXES}"] = explained_row(explainer, importance_of_boxes)
+        rows += [_two_rows(row, network, False, make, test, other) for row, make in makers.items()]
+    for network, test, other in networks.values():
+        for label in names:
+            row = label if len(networks) == 1 else f"{label} ({network})"
+            rows.append(_two_rows(row, network, True, trivial_row(label), test, other))
+    by_validation, by_test = (
+        MetricTable(
+            rows=rows_of_way, columns=COLUMNS, dataset=dataset.name, split=split, images=len(ids), seed=seed
+        )
+        for rows_of_way in zip(*rows, strict=True)
+    )
+    return FunnyBirdsTables(by_validation=by_validation, by_test=by_test)
+
+
+def _two_rows(
+    name: str, network: str, trivial: bool, make: MakeRow, test: Scenes, validation: Scenes
+) -> tuple[Row, Row]:
+    """A row with the threshold chosen on `validation`, and one with that chosen on `test`.
+
+    Where an explanation fails, the reason stands in every cell but those about the network.
+    """
+    of_network = {
+        "fb-accuracy": (test.logits.predicted == test.logits.labels).double(),
+        "fb-bi": scores.background_independence(test.logits),
+    }
+    cells: list[dict[str, Tensor | str]]
+    notes: dict[str, str] = {}
+    try:
+        row = make(test, True)
+        curves = _threshold_curves(test, row)
+        chosen = [
+            scores.best_threshold(*values, THRESHOLDS)
+            for values in (_threshold_curves(validation, make(validation, False)), curves)
+        ]
+    except Exception as error:  # a third-party explainer must not cost the others their rows
+        cells = [{column: _error_text(error) for column in COLUMNS} | of_network] * 2
+    else:
+        notes = _notes(row)
+        cells = [_cells(test, row, curves, threshold) | of_network for threshold in chosen]
+    seed = test.context.seed
+    by_validation, by_test = (
+        Row(
+            name=name, network=network, trivial=trivial,
+            scores={
+                column: _score(column, values[column], notes.get(column, ""), seed) for column in COLUMNS
+            },
+        )
+        for values in cells
+    )  # fmt: skip
+    return by_validation, by_test
+
+
+def _threshold_curves(scenes: Scenes, row: RowImportance) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four scores that depend on a threshold, each (T, N)."""
+    logits = scenes.logits
+    return (
+        scores.controlled_synthetic_data_check(logits, row.of_label, THRESHOLDS),
+        scores.preservation_check(logits, row.of_predicted, THRESHOLDS),
+        scores.deletion_check(logits, row.of_predicted, THRESHOLDS),
+        scores.distractibility(logits, row.of_label, THRESHOLDS),
+    )
+
+
+def _cells(
+    scenes: Scenes, row: RowImportance, curves: tuple[Tensor, ...], threshold: float
+) -> dict[str, Tensor | str]:
+    """The values (N,) of every score of an explanation at a threshold."""
+    logits = scenes.logits
+    at = int((THRESHOLDS - threshold).abs().argmin())
+    csdc, preservation, deletion, distractible = (values[at] for values in curves)
+    correctness = scores.single_deletion(logits, row.of_label)
+    contrastivity = torch.full_like(correctness, torch.nan)
+    if row.of_first is not None and row.of_second is not None:
+        compared = scores.target_sensitivity(logits, scenes.pairs, row.of_first, row.of_second)
+        contrastivity = compared.where(scenes.is_sensitive, torch.nan)
+    checks = [(1 / 6, values) for values in (csdc, preservation, deletion)]
+    completeness = scores.weighted_sum([*checks, (1 / 2, distractible)])
+    mean = scores.weighted_sum([(1 / 3, v) for v in (completeness, correctness, contrastivity)])
+    return {
+        "fb-csdc": csdc, "fb-pc": preservation, "fb-dc": deletion, "fb-d": distractible,
+        "fb-sd": correctness, "fb-ts": contrastivity, "fb-completeness": completeness,
+        "fb-correctness": correctness, "fb-contrastivity": contrastivity, "fb-mean": mean,
+        "fb-threshold": torch.full_like(csdc, threshold),
+    }  # fmt: skip
+
+
+def _notes(row: RowImportance) -> dict[str, str]:
+    """Where the rule of the threshold is turned round."""
+    share = (row.of_label.total <= 0).all(1).double().mean().item()
+    note = f"all evidence sums to no more than 0 in {share:.1%} of the images" if share else ""
+    return dict.fromkeys(("fb-csdc", "fb-pc", "fb-dc", "fb-d"), note)
+
+
+def _score(column: str, values: Tensor | str, note: str, seed: int) -> Score:
+    is_threshold = column == "fb-threshold"
+    return Score(
+        name=column, values=None if isinstance(values, str) else values.cpu(),
+        reason=values if isinstance(values, str) else None, better=None if is_threshold else "higher",
+        unit="share of all evidence" if is_threshold else "", note=note, seed=seed,
+    )  # fmt: skip
