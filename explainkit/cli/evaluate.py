@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from explainkit.cli.options import options_of, post_hoc, writing_picture
 
 if TYPE_CHECKING:
-    from explainkit.metrics import MetricTable
+    from explainkit.metrics import FunnyBirdsTables, MetricTable
 
 
 def evaluate(
@@ -26,6 +26,7 @@ def evaluate(
     own_against_posthoc: Annotated[bool, Parameter(negative="")] = False,
     methods: Annotated[list[str] | None, Parameter(negative="")] = None,
     out: Path | None = None,
+    funnybirds: Annotated[bool, Parameter(negative="")] = False,
     json: Path | None = None,
     device: str = "cpu",
 ) -> None:
@@ -53,6 +54,8 @@ def evaluate(
         Of that comparison, by name, or all; the usual ones unless given.
     out
         Also draw that comparison to this file, such as own.png or own.svg.
+    funnybirds
+        Measure by FunnyBirds' scores instead, on data such as aviary with the option preset=funny.
     json
         Also write all numbers to this file.
     device
@@ -61,16 +64,20 @@ def evaluate(
     Examples
     --------
     explainkit evaluate model --dataset aviary --images 200 --with captum/integrated-gradients
+
     explainkit evaluate model --own-against-posthoc --methods captum/occlusion --out own.png
+
+    explainkit evaluate model --dataset-option preset=funny --dataset-option classes=50 --funnybirds
     """
     import explainkit as ek
     from explainkit.errors import InputError
     from explainkit.explanations.serialization import write
-    from explainkit.metrics import evaluate_explanations
     from explainkit.metrics.posthoc_comparison import PostHocComparison
 
     if images < 1:
         raise InputError(f"Expected at least one image to measure on; got {images}.")
+    if own_against_posthoc and funnybirds:
+        raise InputError("Expected one of --own-against-posthoc and --funnybirds.")
     _check_settings(own_against_posthoc, methods, others, out)
 
     explainer = ek.load(model, device=device)
@@ -81,7 +88,7 @@ def evaluate(
         precision = scores.get("mean_average_precision")
         more = "" if precision is None else f", mean average precision {precision:.1%}"
         print(f"{split}: accuracy {scores['accuracy']:.1%}{more}, cross-entropy {scores['loss']:.3f}")
-    result: PostHocComparison | MetricTable
+    result: PostHocComparison | MetricTable | FunnyBirdsTables
     if own_against_posthoc:
         result = ek.compare_with_posthoc(
             explainer, image_dataset, methods="all" if methods == ["all"] else methods, images=images,
@@ -89,7 +96,8 @@ def evaluate(
         )  # fmt: skip
         print(result.tables())
     else:
-        result = evaluate_explanations(
+        measure = ek.evaluate_funnybirds if funnybirds else ek.evaluate_explanations
+        result = measure(
             [explainer, *post_hoc(explainer, others or [])], image_dataset, images=images, seed=seed
         )
         print(result.table())

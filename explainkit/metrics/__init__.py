@@ -7,8 +7,7 @@
 - `concepts`: how well a unit agrees with a concept, for naming units;
 - `baselines`: the rows without which no number means anything;
 - `table`, `table_text`: all of it for several explainers, as values and as words;
-- `posthoc`, `posthoc_comparison`: a network's own explanation beside post-hoc methods on the same network.
-- `table`: all of it for several explainers;
+- `posthoc`, `posthoc_comparison`: a network's own explanation beside post-hoc methods on the same network;
 - `funnybirds`, `funnybirds_rows`, `funnybirds_table`: FunnyBirds' scores, what explanations say of parts for
   them, and their table;
 - `part_agreement`: whether prototypes and swapped regions show the part that they stand for.

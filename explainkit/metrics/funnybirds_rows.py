@@ -129,8 +129,8 @@ def gather_scenes(
         and isinstance(dataset, PartCoded)
     ):  # fmt: skip
         raise InputError(
-            "Expected data whose classes are defined by parts and whose scenes can be drawn without a part or a "
-            f"background object; got {dataset.name}. Use explainkit.dataset('aviary', preset='funny')."
+            "Expected data whose classes are defined by parts and whose scenes can be drawn without a part "
+            f"or a background object; got {dataset.name}. Use explainkit.dataset('aviary', preset='funny')."
         )
     batch = split.batch(ids)
     if batch.masks is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from attrs import field, frozen
@@ -13,7 +14,8 @@ from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.inputs import check_same_scaling, network_key
 from explainkit.explainers.interface import Explainer
-from explainkit.explanations.serialization import SCHEMA
+from explainkit.explanations.json_values import breach, read_document, schema_name
+from explainkit.explanations.serialization import SCHEMA, as_format_error
 from explainkit.metrics import funnybirds as scores
 from explainkit.metrics.baselines import TRIVIAL
 from explainkit.metrics.funnybirds import THRESHOLDS
@@ -68,7 +70,21 @@ class FunnyBirdsTables:
         """Both tables as JSON, each as `MetricTable.to_json` writes it."""
         tables = {"by_validation": self.by_validation, "by_test": self.by_test}
         facts = {name: json.loads(table.to_json()) for name, table in tables.items()}
-        return json.dumps({"schema": f"explainkit.FunnyBirdsTables/{SCHEMA}"} | facts, indent=1)
+        return json.dumps({"schema": f"{schema_name(type(self))}/{SCHEMA}"} | facts, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            For text that is damaged, foreign, of another schema version, or against the rules.
+        """
+        document = read_document(text, schema_name(cls))
+        with as_format_error(breach(cls)):
+            tables = {name: document[name] for name in ("by_validation", "by_test")}
+        return cls(**{name: MetricTable.from_json(json.dumps(table)) for name, table in tables.items()})
 
     def _titled(self) -> list[tuple[str, MetricTable]]:
         return [
