@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from explainkit.explanations.receptive_field import ReceptiveField
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
+    from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
     from explainkit.metrics.posthoc import compare_with_posthoc
     from explainkit.metrics.posthoc_comparison import PostHocComparison
-    from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion

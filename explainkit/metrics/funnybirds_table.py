@@ -31,7 +31,7 @@ from explainkit.metrics.funnybirds_rows import (
     trivial_row,
 )
 from explainkit.metrics.results import MetricTable, Row, Score
-from explainkit.metrics.table import _by_name, _error_text
+from explainkit.metrics.table import _by_name, error_text
 
 COLUMNS = (
     "fb-accuracy", "fb-csdc", "fb-pc", "fb-dc", "fb-d", "fb-bi", "fb-sd", "fb-ts",
@@ -194,7 +194,7 @@ def _two_rows(
             for values in (_threshold_curves(validation, make(validation, False)), curves)
         ]
     except Exception as error:  # a third-party explainer must not cost the others their rows
-        cells = [{column: _error_text(error) for column in COLUMNS} | of_network] * 2
+        cells = [{column: error_text(error) for column in COLUMNS} | of_network] * 2
     else:
         notes = _notes(row)
         cells = [_cells(test, row, curves, threshold) | of_network for threshold in chosen]

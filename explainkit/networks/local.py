@@ -17,6 +17,10 @@ from explainkit.networks.backbones import Backbone
 
 STRIDES = (2, 4, 8, 16)
 
+NARROWEST = 32
+"""Least channels of a cell. With a fourth of them below 8, torch 2.14 writes beyond its memory on processors: in
+the gradient of a strided 1 x 1 convolution, channels last."""
+
 
 class LocalBackbone(Backbone):
     """A residual network for images of 32 to 128 pixels, with one 3 x 3 convolution in a block, or none.
@@ -28,7 +32,7 @@ class LocalBackbone(Backbone):
     stride : {2, 4, 8, 16}
         Pixels between neighboring cells.
     width : int
-        Channels of a cell, a multiple of 4; at stride 2 there are a fourth of them.
+        Channels of a cell, a multiple of 4 from 32 on; at stride 2 there are a fourth of them.
     in_channels : int
         Of the images.
 
@@ -107,9 +111,10 @@ def convolution(
 
 def _plan(receptive_field: int, stride: int, width: int) -> list[tuple[int, int, int]]:
     """Channels, stride and kernel of each block after a stem of stride 2 whose cells see 3 pixels."""
-    if stride not in STRIDES or width < 4 or width % 4:
+    if stride not in STRIDES or width < NARROWEST or width % 4:
         raise InputError(
-            f"Expected a stride of 2, 4, 8 or 16 and a width that is a multiple of 4; got {stride}, {width}."
+            f"Expected a stride of 2, 4, 8 or 16 and a width that is a multiple of 4, from {NARROWEST} on; "
+            f"got {stride} and {width}."
         )
     steps = [2**level for level in range(1, stride.bit_length())]  # of the grids: 2, 4, … stride
     least = 3 + 2 * sum(steps[:-1])  # a 3 x 3 convolution adds two steps of the grid that it reads

@@ -10,11 +10,11 @@ from explainkit.networks.receptive_field import find_receptive_field
 BOUNDED = {
     "small": ("small", {}),
     "tiny": ("tiny", {}),
-    "local": ("local", {"width": 8}),
-    "local-7": ("local", {"width": 8, "receptive_field": 7}),
-    "local-27": ("local", {"width": 8, "receptive_field": 27}),
-    "local-35-8": ("local", {"width": 8, "receptive_field": 35, "stride": 8}),
-    "local-11-2": ("local", {"width": 8, "receptive_field": 11, "stride": 2}),
+    "local": ("local", {"width": 32}),
+    "local-7": ("local", {"width": 32, "receptive_field": 7}),
+    "local-27": ("local", {"width": 32, "receptive_field": 27}),
+    "local-35-8": ("local", {"width": 32, "receptive_field": 35, "stride": 8}),
+    "local-11-2": ("local", {"width": 32, "receptive_field": 11, "stride": 2}),
     "bagnet-9": ("bagnet", {"receptive_field": 9, "width": 4, "depths": (1, 1, 2, 1)}),
     "bagnet-17": ("bagnet", {"receptive_field": 17, "width": 4, "depths": (1, 2, 1, 1)}),
     "bagnet-33": ("bagnet", {"receptive_field": 33, "width": 4, "depths": (1, 1, 1, 1)}),
@@ -130,7 +130,8 @@ def test_the_image_that_is_tried_stays_as_it_was():
         ({"receptive_field": 20}, "The nearest is 19"),
         ({"receptive_field": 3}, "The nearest is 7"),
         ({"stride": 3}, "a stride of 2, 4, 8 or 16"),
-        ({"width": 6}, "a multiple of 4"),
+        ({"width": 34}, "a multiple of 4"),
+        ({"width": 16}, "from 32 on"),
     ],
 )
 def test_a_local_backbone_that_cannot_be_is_refused_with_the_nearest(chosen, message):

@@ -11,7 +11,7 @@ from explainkit_cam.model import CAMNetwork
 
 def network(classes=4):
     torch.manual_seed(0)
-    return CAMNetwork(ek.backbone("local", width=8), classes).eval()
+    return CAMNetwork(ek.backbone("local", width=32), classes).eval()
 
 
 def batch(count=3, classes=4):
@@ -74,7 +74,7 @@ def test_a_softcam_says_less_of_all_classes_than_cam():
     sizes = []
     for weight in (0.0, 2.0):
         model = ek.explainer(
-            "cam", backbone="local", backbone_settings={"width": 8}, epochs=3, evidence_l1=weight
+            "cam", backbone="local", backbone_settings={"width": 32}, epochs=3, evidence_l1=weight
         ).fit(dataset, seed=0, device="cpu", progress=False)
         with torch.no_grad():
             maps = model.network.decompose(images).maps

@@ -67,8 +67,8 @@ class SceneBatch(Batch):
 class BirdSplit:
     """Drawn birds in memory: bytes for the images and one more for what each pixel shows.
 
-    Intervenable, Redrawable and BackgroundEditable: its scenes can be drawn again without some of their parts,
-    with birds that stand as they do while all else is new, and without any one of their distractors.
+    Intervenable, Redrawable and BackgroundEditable: its scenes can be drawn again without some of their
+    parts, with birds that stand as they do while all else is new, and without any one of their distractors.
     """
 
     def __init__(self, grammar: Grammar, casting: Casting, count: int, size: int) -> None:
