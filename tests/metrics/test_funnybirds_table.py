@@ -99,7 +99,7 @@ def test_the_tables_come_back_from_json(observed) -> None:
 
     assert back.to_json() == observed.to_json()
     assert back.markdown() == observed.markdown()
-    with pytest.raises(FormatError, match="schema"):
+    with pytest.raises(FormatError, match="funny-birds-tables"):
         FunnyBirdsTables.from_json(json.dumps({"schema": "explainkit.metric-table/1"}))
 
 
