@@ -180,7 +180,7 @@ def _two_rows(
 
     Where an explanation fails, the reason stands in every cell but those about the network.
     """
-    of_network = {
+    of_network: dict[str, Tensor | str] = {
         "fb-accuracy": (test.logits.predicted == test.logits.labels).double(),
         "fb-bi": scores.background_independence(test.logits),
     }

@@ -37,16 +37,6 @@ def test_a_saved_model_is_measured_by_funnybirds_scores(tmp_path, capsys) -> Non
     assert set(json.loads(numbers.read_text())) == {"schema", "by_validation", "by_test"}
 
 
-def test_data_that_cannot_be_measured_so_are_an_error_in_words(tmp_path, capsys) -> None:
-    model = ek.explainer("cam", preset="tiny", epochs=1)
-    ek.save(model.fit(ek.dataset("digits"), device="cpu", progress=False), tmp_path / "model")
-
-    status = main(["evaluate", str(tmp_path / "model"), "--dataset", "digits", "--funnybirds"])
-
-    assert status != 0
-    assert "preset='funny'" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_the_benchmark_runs_and_loads_what_it_trained(tmp_path, monkeypatch, capsys) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "funnybirds.py"
