@@ -194,7 +194,8 @@ def _two_rows(
             for values in (_threshold_curves(validation, make(validation, False)), curves)
         ]
     except Exception as error:  # a third-party explainer must not cost the others their rows
-        cells = [{column: error_text(error) for column in COLUMNS} | of_network] * 2
+        reason = error_text(error)
+        cells = [{**dict.fromkeys(COLUMNS, reason), **of_network}] * 2
     else:
         notes = _notes(row)
         cells = [_cells(test, row, curves, threshold) | of_network for threshold in chosen]

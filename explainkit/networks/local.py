@@ -18,8 +18,8 @@ from explainkit.networks.backbones import Backbone
 STRIDES = (2, 4, 8, 16)
 
 NARROWEST = 32
-"""Least channels of a cell. With a fourth of them below 8, torch 2.14 writes beyond its memory on processors: in
-the gradient of a strided 1 x 1 convolution, channels last."""
+"""Least channels of a cell. With a fourth of them below 8, torch 2.14 writes beyond its memory on processors:
+in the gradient of a strided 1 x 1 convolution, channels last."""
 
 
 class LocalBackbone(Backbone):

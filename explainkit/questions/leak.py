@@ -64,7 +64,8 @@ def measure_leak(
     *Region leak*: the region of a unit is the pixels of its map's cells that reach half of the map's maximum
     (85 % of it for units pooled by the maximum), connected or not. All other pixels become those of another
     scene. The leak is by how much that changes what the map puts on the region, though no pixel there did,
-    as a share of the score; of units pooled by the maximum, how much of the score is lost. Scores count from the unit's reference.
+    as a share of the score; of units pooled by the maximum, how much of the score is lost. Scores count
+    from the unit's reference.
 
     *Cell leak*: all pixels that a cell cannot see, by the claim of the units' receptive field, become those
     of another scene. The leak is by how much that changes the maps at the cell, as a share of what they hold
