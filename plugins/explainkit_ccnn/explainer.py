@@ -45,7 +45,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     Parameters
     ----------
     backbone : str
-        By name; fine grids tell small parts apart.
+        By name; fine grids of cells that see little tell small parts apart.
     weights : str or None
         Handed to it, for those that come trained.
     backbone_settings : mapping
@@ -87,7 +87,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
     network_type: ClassVar[type[CCNNNetwork]] = CCNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "local": {"backbone": "local"},
+        "standard": {"backbone": "small-fine"},
         "tiny": {
             "backbone": "tiny",
             "guided_epochs": 1,
@@ -120,7 +120,7 @@ class CCNN(ek.InterpretableExplainer[CCNNNetwork]):
         },
     }
 
-    backbone: str = "small-fine"
+    backbone: str = "local"
     weights: str | None = None
     backbone_settings: Mapping[str, Any] = field(factory=dict)
     vectors: str | None = None

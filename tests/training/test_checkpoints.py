@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
 
 def test_a_run_that_failed_in_its_first_step_does_not_block_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "explainkit_cam.explainer.cross_entropy", lambda *_, **__: {"nothing": torch.tensor(torch.nan)}
+        "explainkit_cam.explainer.evidence_loss", lambda *_, **__: {"nothing": torch.tensor(torch.nan)}
     )
     with pytest.raises(TrainingError, match="NaN"):
         fitted(tmp_path)
