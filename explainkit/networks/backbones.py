@@ -93,16 +93,19 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
         )
         self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
-        self.shortcut = (
-            nn.Identity()
-            if inputs == outputs and stride == 1
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.shortcut = shortcut(inputs, outputs, stride)
         self.rectify = nn.ReLU()  # a module of its own, so that hooks of post-hoc methods can reach it
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, h / stride, w / stride)."""
         return self.rectify(self.second(self.first(features)) + self.shortcut(features))
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Past a residual block: as it is, or by a 1 x 1 convolution where the block changes the shape."""
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 def grid_size(backbone: nn.Module, size: Sequence[int]) -> tuple[int, int]:

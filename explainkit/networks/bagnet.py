@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
-from explainkit.networks.backbones import Backbone
+from explainkit.networks.backbones import Backbone, shortcut
 from explainkit.networks.local import convolution
 
 STRIDES = (2, 2, 2, 1)
@@ -97,11 +97,7 @@ class Bottleneck(nn.Module):
             *convolution(middle, middle, kernel, stride, after=after), nn.BatchNorm2d(middle), nn.ReLU(),
             nn.Conv2d(middle, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
         )  # fmt: skip
-        self.shortcut = (
-            nn.Identity()
-            if inputs == outputs and stride == 1
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.shortcut = shortcut(inputs, outputs, stride)
         self.rectify = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:

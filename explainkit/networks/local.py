@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
-from explainkit.networks.backbones import Backbone
+from explainkit.networks.backbones import Backbone, shortcut
 
 STRIDES = (2, 4, 8, 16)
 
@@ -78,11 +78,7 @@ class LocalBlock(nn.Module):
             *convolution(inputs, outputs, kernel, stride, after=after), nn.BatchNorm2d(outputs), nn.ReLU(),
             nn.Conv2d(outputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
         )  # fmt: skip
-        self.shortcut = (
-            nn.Identity()
-            if inputs == outputs and stride == 1
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.shortcut = shortcut(inputs, outputs, stride)
         self.rectify = nn.ReLU()  # a module of its own, so that hooks of post-hoc methods can reach it
 
     def forward(self, features: Tensor) -> Tensor:
