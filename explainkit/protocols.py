@@ -159,6 +159,10 @@ class BackgroundEditable(Protocol):
         """Which background objects are in the scenes of `ids` (n,): (n, B), bool."""
         ...
 
+    def background_masks(self, ids: Tensor) -> Tensor:
+        """Where each of them is seen in the images of `ids` (n,): (n, B, H, W), bool."""
+        ...
+
     def without_background_object(self, ids: Tensor, objects: Tensor) -> Batch:
         """The scenes of `ids` (n,) again, each without background object number `objects` (n,)."""
         ...

@@ -235,12 +235,10 @@ def target_sensitivity(
     return torch.stack(values).double().mean(0)
 
 
-def best_threshold(
-    csdc: Tensor, preservation: Tensor, deletion: Tensor, distractible: Tensor, thresholds: Tensor
-) -> float:
-    """The first of `thresholds` (T,) at which completeness is highest, from values (T, N) of its parts."""
+def best_threshold(csdc: Tensor, preservation: Tensor, deletion: Tensor, distractible: Tensor) -> Tensor:
+    """The number of the first threshold at which completeness is highest, from values (T, N) of its parts."""
     checks = torch.stack([values.nanmean(1) for values in (csdc, preservation, deletion)]).mean(0)
-    return float(thresholds[(checks + distractible.nanmean(1)).nan_to_num(-1).argmax()])
+    return (checks + distractible.nanmean(1)).nan_to_num(-1).argmax().cpu()
 
 
 def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:

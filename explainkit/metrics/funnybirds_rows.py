@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeGuard
 
 import torch
 from attrs import evolve, field, frozen
@@ -20,7 +21,7 @@ from explainkit.metrics.baselines import TRIVIAL
 from explainkit.metrics.context import EvalContext
 from explainkit.metrics.funnybirds import PartImportance, SceneLogits, sensitivity_pairs
 from explainkit.metrics.ground_truth import part_truth
-from explainkit.protocols import BackgroundEditable, Intervenable, PartCoded
+from explainkit.protocols import BackgroundEditable, Intervenable, PartCoded, Split
 
 GROWN = 5
 """The side of the square that masks are dilated by, in pixels."""
@@ -106,11 +107,20 @@ class RowImportance:
     of_second: PartImportance | None = None
 
 
+class EditableSplit(Split, Intervenable, BackgroundEditable, Protocol):
+    """What the scores need of a split."""
+
+
 Measure = Callable[[Explanations, Masks], PartImportance]
 """From explanations and the masks of their scenes to what they say of parts and objects."""
 
 MakeRow = Callable[[Scenes, bool], RowImportance]
 """From scenes, and whether target sensitivity is asked about, to what a row says."""
+
+
+def is_editable(split: Split) -> TypeGuard[EditableSplit]:
+    """Whether scenes of a split can be drawn again without a part or a background object."""
+    return isinstance(split, Intervenable) and isinstance(split, BackgroundEditable)
 
 
 def gather_scenes(
@@ -124,10 +134,7 @@ def gather_scenes(
         For data whose classes are not defined by parts, or whose scenes cannot be drawn again.
     """
     split = dataset.split(split_name)
-    if not (
-        isinstance(split, Intervenable) and isinstance(split, BackgroundEditable)
-        and isinstance(dataset, PartCoded)
-    ):  # fmt: skip
+    if not is_editable(split) or not isinstance(dataset, PartCoded):
         raise InputError(
             "Expected data whose classes are defined by parts and whose scenes can be drawn without a part "
             f"or a background object; got {dataset.name}. Use explainkit.dataset('aviary', preset='funny')."
@@ -137,7 +144,7 @@ def gather_scenes(
         raise InputError(f"{dataset.name} has no part masks.")
     device = explainer.device
     objects = split.background_objects(ids)
-    without_object, object_masks = _without_objects(explainer, split, ids, objects, batch.images)
+    without_object = _logits_without_objects(explainer, split, ids, objects)
     truth = part_truth(explainer.predict, split, ids, batch.labels)
     logits = SceneLogits(
         labels=batch.labels.to(device), present=truth.present, objects=objects.to(device),
@@ -149,25 +156,20 @@ def gather_scenes(
         explainer=explainer, dataset=dataset, split=split_name, ids=ids, seed=seed,
         given_targets=logits.labels, subset_logits=truth.logits,
     )  # fmt: skip
-    masks = Masks.of(torch.cat([batch.masks, object_masks], 1).to(device), batch.masks.shape[1])
+    seen = torch.cat([batch.masks, split.background_masks(ids)], 1)
+    masks = Masks.of(seen.to(device), batch.masks.shape[1])
     return Scenes(context=context, logits=logits, masks=masks, pairs=pairs, is_sensitive=is_sensitive)
 
 
-def _without_objects(
-    explainer: Explainer, split: BackgroundEditable, ids: Tensor, objects: Tensor, images: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The logits without each background object, (N, B, C), and where it is seen, (N, B, H, W), bool.
-
-    An object is seen where a pixel changes as it is removed.
-    """
-    masks = torch.zeros(*objects.shape, *images.shape[2:], dtype=torch.bool)
+def _logits_without_objects(
+    explainer: Explainer, split: BackgroundEditable, ids: Tensor, objects: Tensor
+) -> Tensor:
+    """The logits without each background object, (N, B, C)."""
     logits = torch.zeros(*objects.shape, len(explainer.classes), device=explainer.device)
-    for pairs in objects.nonzero().split(_DRAWN):
-        rows, numbers = pairs.T
+    for rows, numbers in (pairs.T for pairs in objects.nonzero().split(_DRAWN)):
         batch = split.without_background_object(ids.cpu()[rows], numbers)
-        masks[rows, numbers] = (batch.images != images[rows]).any(1)
         logits[rows.to(logits.device), numbers.to(logits.device)] = explainer.predict(batch).to(logits.dtype)
-    return logits, masks
+    return logits
 
 
 def explained_row(explainer: Explainer, measure: Measure) -> MakeRow:

@@ -28,10 +28,11 @@ from explainkit.metrics.funnybirds_rows import (
     has_boxes,
     importance_of_boxes,
     importance_of_explanations,
+    is_editable,
     trivial_row,
 )
 from explainkit.metrics.results import MetricTable, Row, Score
-from explainkit.metrics.table import _by_name, error_text
+from explainkit.metrics.table import error_text, explainers_by_name
 
 COLUMNS = (
     "fb-accuracy", "fb-csdc", "fb-pc", "fb-dc", "fb-d", "fb-bi", "fb-sd", "fb-ts",
@@ -50,7 +51,9 @@ class FunnyBirdsTables:
     Attributes
     ----------
     by_validation : MetricTable
-        Where completeness is highest on other images: what a threshold that is chosen beforehand gives.
+        Where completeness is highest on other images: what a threshold that is chosen beforehand gives. Of
+        data whose validation scenes cannot be drawn again, on every other one of the same images, for the
+        images between.
     by_test : MetricTable
         Where it is highest on the same images, as published: comparable with figures in print, and too good.
     """
@@ -98,7 +101,7 @@ def evaluate_funnybirds(
     dataset: ImageDataset,
     *,
     split: str = "test",
-    validation: str = "validation",
+    validation: str | None = "validation",
     images: int = 500,
     seed: int = 0,
     trivial: Sequence[str] | None = None,
@@ -116,8 +119,12 @@ def evaluate_funnybirds(
     dataset : ImageDataset
         Whose scenes can be drawn without parts and background objects, and whose classes are defined by their
         parts: ``explainkit.dataset("aviary", preset="funny", classes=50, test=500)``.
-    split, validation : str
-        What is measured on, and what thresholds are chosen on.
+    split : str
+        What is measured on.
+    validation : str or None
+        What thresholds are chosen on. ``None``, and for a split whose scenes cannot be drawn again, as those
+        of the published FunnyBirds: thresholds for the even images are chosen on the odd ones of `split`, and
+        the other way round.
     images : int
         The first so many of either split.
     seed : int
@@ -132,29 +139,32 @@ def evaluate_funnybirds(
     UnknownNameError
         For a split that is not there.
     """
-    by_name = _by_name(explainers)
+    by_name = explainers_by_name(explainers)
+    if validation is not None and not is_editable(dataset.split(validation)):
+        validation = None
     ids, validation_ids = (
-        torch.arange(len(dataset.split(name)))[: max(images, 0)] for name in (split, validation)
+        torch.arange(len(dataset.split(name)))[: max(images, 0)] for name in (split, validation or split)
     )
-    if not by_name or not len(ids) or not len(validation_ids):
+    least = 2 if validation is None else 1
+    if not by_name or min(len(ids), len(validation_ids)) < least:
         raise InputError(
-            f"Expected at least one explainer and one image of each split; got {len(by_name)}, "
+            f"Expected at least one explainer and {least} of the images of each split; got {len(by_name)}, "
             f"{len(ids)} and {len(validation_ids)}."
         )
     names = tuple(TRIVIAL) if trivial is None else tuple(trivial)
     if not set(names) <= TRIVIAL.keys():
         raise InputError(f"Expected trivial rows of {', '.join(TRIVIAL)}; got {names}.")
     check_same_scaling(by_name.values())
-    networks: dict[object, tuple[str, Scenes, Scenes]] = {}
+    networks: dict[object, tuple[str, Scenes, Scenes | None]] = {}
     rows: list[tuple[Row, Row]] = []
     for name, explainer in by_name.items():
         explainer.check_classes(dataset)
         if network_key(explainer) not in networks:
-            scenes = (
-                gather_scenes(explainer, dataset, *where, seed)
-                for where in ((split, ids), (validation, validation_ids))
-            )
-            networks[network_key(explainer)] = (name, *scenes)  # type: ignore[assignment]
+            scenes = gather_scenes(explainer, dataset, split, ids, seed)
+            others = None
+            if validation is not None:
+                others = gather_scenes(explainer, dataset, validation, validation_ids, seed)
+            networks[network_key(explainer)] = (name, scenes, others)
         network, test, other = networks[network_key(explainer)]
         makers = {name: explained_row(explainer, importance_of_explanations)}
         if has_boxes(explainer.units):
@@ -174,11 +184,12 @@ def evaluate_funnybirds(
 
 
 def _two_rows(
-    name: str, network: str, trivial: bool, make: MakeRow, test: Scenes, validation: Scenes
+    name: str, network: str, trivial: bool, make: MakeRow, test: Scenes, validation: Scenes | None
 ) -> tuple[Row, Row]:
     """A row with the threshold chosen on `validation`, and one with that chosen on `test`.
 
-    Where an explanation fails, the reason stands in every cell but those about the network.
+    Without validation scenes it is chosen on the half of the test that an image is not in. Where an
+    explanation fails, the reason stands in every cell but those about the network.
     """
     of_network: dict[str, Tensor | str] = {
         "fb-accuracy": (test.logits.predicted == test.logits.labels).double(),
@@ -189,10 +200,11 @@ def _two_rows(
     try:
         row = make(test, True)
         curves = _threshold_curves(test, row)
-        chosen = [
-            scores.best_threshold(*values, THRESHOLDS)
-            for values in (_threshold_curves(validation, make(validation, False)), curves)
-        ]
+        if validation is None:
+            beforehand = _by_other_half(curves)
+        else:
+            beforehand = scores.best_threshold(*_threshold_curves(validation, make(validation, False)))
+        chosen = [beforehand, scores.best_threshold(*curves)]
     except Exception as error:  # a third-party explainer must not cost the others their rows
         reason = error_text(error)
         cells = [{**dict.fromkeys(COLUMNS, reason), **of_network}] * 2
@@ -212,6 +224,16 @@ def _two_rows(
     return by_validation, by_test
 
 
+def _by_other_half(curves: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """For even images the threshold that is best on odd ones, and the other way round, (N,)."""
+    even = torch.arange(curves[0].shape[1]) % 2 == 0
+    on_odd, on_even = (
+        scores.best_threshold(*(values[:, half.to(values.device)] for values in curves))
+        for half in (~even, even)
+    )
+    return torch.where(even, on_odd, on_even)
+
+
 def _threshold_curves(scenes: Scenes, row: RowImportance) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four scores that depend on a threshold, each (T, N)."""
     logits = scenes.logits
@@ -224,12 +246,13 @@ def _threshold_curves(scenes: Scenes, row: RowImportance) -> tuple[Tensor, Tenso
 
 
 def _cells(
-    scenes: Scenes, row: RowImportance, curves: tuple[Tensor, ...], threshold: float
+    scenes: Scenes, row: RowImportance, curves: tuple[Tensor, ...], chosen: Tensor
 ) -> dict[str, Tensor | str]:
-    """The values (N,) of every score of an explanation at a threshold."""
+    """The values (N,) of every score of an explanation, at thresholds by number, () or (N,)."""
     logits = scenes.logits
-    at = int((THRESHOLDS - threshold).abs().argmin())
-    csdc, preservation, deletion, distractible = (values[at] for values in curves)
+    images = torch.arange(len(logits.labels), device=logits.labels.device)
+    chosen = chosen.to(images.device).expand(len(images))
+    csdc, preservation, deletion, distractible = (values[chosen, images] for values in curves)
     correctness = scores.single_deletion(logits, row.of_label)
     contrastivity = torch.full_like(correctness, torch.nan)
     if row.of_first is not None and row.of_second is not None:
@@ -242,7 +265,7 @@ def _cells(
         "fb-csdc": csdc, "fb-pc": preservation, "fb-dc": deletion, "fb-d": distractible,
         "fb-sd": correctness, "fb-ts": contrastivity, "fb-completeness": completeness,
         "fb-correctness": correctness, "fb-contrastivity": contrastivity, "fb-mean": mean,
-        "fb-threshold": torch.full_like(csdc, threshold),
+        "fb-threshold": THRESHOLDS.to(images.device)[chosen],
     }  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def evaluate_explanations(
     """
     split = split or usual_split(dataset)
     ids = torch.arange(len(dataset.split(split)))[: max(images, 0)]
-    by_name = _by_name(explainers)
+    by_name = explainers_by_name(explainers)
     if not by_name or not len(ids):
         raise InputError(f"Expected at least one explainer and one image; got {len(by_name)} and {len(ids)}.")
     metric_by_name = {name: registry.find("metrics", name) for name in metrics or _columns()}
@@ -118,7 +118,10 @@ def _columns() -> list[str]:
     ]
 
 
-def _by_name(explainers: Explainer | Sequence[Explainer] | Mapping[str, Explainer]) -> dict[str, Explainer]:
+def explainers_by_name(
+    explainers: Explainer | Sequence[Explainer] | Mapping[str, Explainer],
+) -> dict[str, Explainer]:
+    """Explainers by the names of their rows."""
     if isinstance(explainers, Mapping):
         return dict(explainers)
     return distinct_names([explainers] if isinstance(explainers, Explainer) else explainers)

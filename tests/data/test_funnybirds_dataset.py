@@ -294,3 +294,18 @@ def test_scenes_are_not_changed_by_reading_them(dataset):
     dataset.test.with_parts(torch.tensor([0]), torch.zeros(1, 5, dtype=torch.bool))
 
     assert torch.equal(before, dataset.test.present)
+
+
+def test_the_scores_of_the_paper_are_taken_on_the_archive(shared_birds):
+    dataset = ek.dataset("funnybirds", path=shared_birds.root, size=32)
+    model = ek.explainer("cam", preset="tiny", epochs=1).fit(dataset, seed=0, progress=False)
+
+    tables = ek.evaluate_funnybirds(model, dataset, trivial=["area", "random"])
+
+    count = len(dataset.test)
+    for row in tables.by_validation.rows:
+        assert row.scores["fb-accuracy"].values.shape == (count,)
+        for column in ("fb-pc", "fb-dc", "fb-bi", "fb-completeness"):
+            assert row.scores[column].reason is None and 0 <= row.scores[column].mean <= 1
+    chosen = tables.by_validation.score("cam", "fb-threshold").values
+    assert chosen[0::2].unique().numel() == chosen[1::2].unique().numel() == 1  # there is no other split

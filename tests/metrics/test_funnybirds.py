@@ -282,7 +282,7 @@ def test_the_threshold_is_the_first_with_the_highest_completeness() -> None:
         if value > best_value + 1e-12:
             best, best_value = threshold, value
 
-    assert fb.best_threshold(*curves, THRESHOLDS) == best
+    assert THRESHOLDS[fb.best_threshold(*curves)] == best
 
 
 def test_a_weighted_sum_has_the_mean_of_the_means_whatever_is_undefined() -> None:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from attrs import evolve
 from torch.nn import functional as F
 
 import explainkit as ek
@@ -106,6 +107,42 @@ def test_the_tables_come_back_from_json(observed) -> None:
 def test_both_ways_are_on_the_page(observed) -> None:
     assert observed.table().count("fb-threshold") == observed.markdown().count("fb-threshold") == 2
     assert "as published" in observed.markdown()
+
+
+def test_without_validation_scenes_each_half_is_judged_by_the_threshold_of_the_other(dataset) -> None:
+    explainer = IdealObserver().fit(dataset)
+
+    halves = [
+        evaluate_funnybirds(explainer, keep(dataset, half), images=24, trivial=["random"], seed=3).by_test
+        for half in (1, 0)
+    ]
+    tables = evaluate_funnybirds(explainer, dataset, validation=None, images=24, trivial=["random"], seed=3)
+
+    own = tables.by_validation.rows[0].name
+    chosen = tables.by_validation.score(own, "fb-threshold").values
+    for first, of_other in enumerate(halves):
+        assert (chosen[first::2] == of_other.score(own, "fb-threshold").mean).all()
+
+
+class Half:
+    """Every other image of a split of aviary, whose scenes can be drawn again."""
+
+    def __init__(self, split, first):
+        self.split, self.first = split, first
+
+    def __len__(self):
+        return len(self.split) // 2
+
+    @property
+    def labels(self):
+        return self.split.labels[self.first :: 2]
+
+    def __getattr__(self, name):
+        return lambda ids, *more: getattr(self.split, name)(ids.cpu() * 2 + self.first, *more)
+
+
+def keep(dataset, first):
+    return evolve(dataset, splits=dict(dataset.splits) | {"test": Half(dataset.split("test"), first)})
 
 
 class Failing(IdealObserver):

@@ -151,6 +151,16 @@ class BirdSplit:
         """Which distractors are in the scenes of `ids` (n,), seen or behind a bird: (n, 8), bool."""
         return torch.from_numpy(self.scenes(ids.cpu().numpy()).distractors >= 0)
 
+    def background_masks(self, ids: Tensor) -> Tensor:
+        """Where distractors are seen: (n, 8, S, S), bool, where a pixel changes as one is removed."""
+        objects = self.background_objects(ids)
+        masks = torch.zeros(*objects.shape, *self._images.shape[2:], dtype=torch.bool)
+        images = self.batch(ids).images
+        for rows, numbers in (pairs.T for pairs in objects.nonzero().split(_BLOCK)):
+            without = self.without_background_object(ids.cpu()[rows], numbers).images
+            masks[rows, numbers] = (without != images[rows]).any(1)
+        return masks
+
     def without_background_object(self, ids: Tensor, objects: Tensor) -> SceneBatch:
         """The scenes of `ids` (n,) again, each without distractor number `objects` (n,)."""
         scenes, removed = self.scenes(ids.cpu().numpy()), objects.cpu().numpy()
