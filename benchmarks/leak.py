@@ -4,7 +4,7 @@ Usage: python benchmarks/leak.py --model FOLDER … [--images 100] [--split test
 
 A Markdown table with a row a model: what a cell sees, cell leak, and region leak with scenes redrawn of the
 same class and of another, with 95 % bootstrap intervals over images. The data are those of the model's
-classes and size. JSON has all values.
+classes and size. JSON has means and intervals; with ``--values`` all values beside, as `ek.Leak` reads them.
 """
 
 import json
@@ -20,13 +20,17 @@ from explainkit.explanations.leak import KINDS
 from explainkit.metrics.results import Score
 
 
-def cell(values: Tensor | None, seed: int) -> str:
-    """Mean and interval over images, of values (N, m)."""
+def summary(values: Tensor | None, seed: int) -> list[float] | None:
+    """Mean over images and both ends of its interval, of values (N, m)."""
     if values is None:
-        return "-"
+        return None
     score = Score(name="leak", values=values.nanmean(1), seed=seed)
-    low, high = score.interval
-    return f"{score.mean:.3f} [{low:.3f}, {high:.3f}]"
+    return [round(number, 4) for number in (score.mean, *score.interval)]
+
+
+def cell(numbers: list[float] | None) -> str:
+    """A summary as text."""
+    return "-" if numbers is None else "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
 
 
 def field_text(leak: ek.Leak) -> str:
@@ -46,6 +50,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=3, help="of each image, the strongest; 3 unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=Path("leak.json"), help="leak.json unless given")
+    parser.add_argument("--values", action="store_true", help="all values in the JSON too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     written, reasons = [], dict[str, None]()
@@ -63,19 +68,25 @@ def main() -> None:
             model, dataset, split=options.split, images=options.images, units=options.units, seed=options.seed
         )
         duration = time.perf_counter() - start
-        regions = [None, None] if leak.region is None else list(leak.region)
-        of_cells = None if leak.cell is None else leak.cell.mean(0)
+        of_regions = [
+            summary(values, options.seed) for values in (() if leak.region is None else leak.region)
+        ] or [None, None]
+        of_cells = summary(None if leak.cell is None else leak.cell.mean(0), options.seed)
         print_row(
             f"{leak.explainer} ({Path(folder).name})", f"{accuracy:.1%}", field_text(leak),
-            cell(of_cells, options.seed), *(cell(values, options.seed) for values in regions),
-            shown_share(leak), leak.passes, f"{duration:.0f}",
+            cell(of_cells), *map(cell, of_regions), shown_share(leak), leak.passes, f"{duration:.0f}",
         )  # fmt: skip
         reasons |= dict.fromkeys(filter(None, (leak.region_reason, leak.cell_reason)))
         written.append(
-            {"folder": Path(folder).name, "accuracy": accuracy, "leak": json.loads(leak.to_json())}
-        )
+            {
+                "model": Path(folder).name, "explainer": leak.explainer, "accuracy": accuracy,
+                "images": len(leak), "split": leak.split, "cell leak": of_cells,
+                "region leak": dict(zip(KINDS, of_regions, strict=True)),
+            }
+            | ({"leak": json.loads(leak.to_json())} if options.values else {})
+        )  # fmt: skip
     print(*(f"\n- {reason}" for reason in reasons), sep="")
-    options.json.write_text(json.dumps(written, indent=1))
+    options.json.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ def _check_settings(
     from matplotlib.figure import Figure
 
     from explainkit.errors import InputError
+    from explainkit.registry import offer
 
+    for name in methods or ():
+        if name != "all":
+            offer("explainers", name)  # refuses a name that is not there
     if not own_against_posthoc and (methods or out):
         raise InputError("Expected --methods and --out only with --own-against-posthoc.")
     if own_against_posthoc and others:

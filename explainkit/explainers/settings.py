@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 import attrs
 from torch import nn
@@ -19,7 +19,7 @@ PART = {"is_part": True}
 
 
 def check_settings(explainer: Explainer) -> None:
-    """Refuse numbers, texts and switches of another kind than a setting has.
+    """Refuse numbers, texts, switches and mappings of another kind than a setting has.
 
     Raises
     ------
@@ -28,6 +28,11 @@ def check_settings(explainer: Explainer) -> None:
     for item in attrs.fields(type(explainer)):
         value = getattr(explainer, item.name)
         kind = {"int": int, "float": float, "str": str, "bool": bool}.get(str(item.type), item.type)
+        if item.init and get_origin(kind) is Mapping and not isinstance(value, Mapping):
+            raise InputError(
+                f"Expected {item.name} of {explainer.card.title} as a mapping of names to values; "
+                f"got {value!r}."
+            )
         if not item.init or kind not in (int, float, str, bool):
             continue
         is_right = isinstance(value, (int, float) if kind is float else kind)

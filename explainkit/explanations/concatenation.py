@@ -25,15 +25,8 @@ PER_IMAGE = (
 """Columns of explanations that have a row an image, beside the images."""
 
 SAID_OF_UNITS = (
-    "kind",
-    "names",
-    "pooling",
-    "parents",
-    "phrases",
-    "phrasing",
-    "receptive_field",
-    *UNIT_TENSORS,
-)
+    "kind", "names", "pooling", "parents", "phrases", "phrasing", "receptive_field", *UNIT_TENSORS,
+)  # fmt: skip
 """The fields of units that numbers and words follow from: all but pictures."""
 
 

@@ -55,15 +55,10 @@ PROVENANCE: Mapping[str, type | UnionType] = {
 }  # fmt: skip
 
 UNITS: Mapping[str, type | UnionType] = {
-    "kind": str,
-    "names": list,
-    "pooling": str | list,
-    "phrases": list | None,
-    "pictures": list | None,
-    "parents": list | None,
-    "phrasing": dict,
-}
-"""Of its facts, those that files have had from the beginning."""  # fmt: skip
+    "kind": str, "names": list, "pooling": str | list, "phrases": list | None, "pictures": list | None,
+    "parents": list | None, "phrasing": dict,
+}  # fmt: skip
+"""Those that files have had from the beginning; the receptive field came later."""
 
 COLUMNS = (
     "logits", "targets", "base", "scores", "weights", "boxes", "foils", "map_units", "remainder_map",
@@ -256,7 +251,7 @@ def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     """The vocabulary that `units_to_json` wrote."""
     check_kinds(facts, UNITS)
     phrases, parents, pictures = facts["phrases"], facts["parents"], None
-    receptive_field = facts.get("receptive_field")
+    field = facts.get("receptive_field")
     if facts["pictures"] is not None:
         pictures = tuple(
             tuple(
@@ -276,9 +271,7 @@ def units_from_json(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         pictures=pictures,
         parents=None if parents is None else checked_names(parents),
         phrasing=Phrasing(**{name: facts["phrasing"][name] for name in PHRASING}),
-        receptive_field=None
-        if receptive_field is None
-        else ReceptiveField(**{name: receptive_field[name] for name in RECEPTIVE_FIELD}),
+        receptive_field=None if field is None else ReceptiveField(**{k: field[k] for k in RECEPTIVE_FIELD}),
         **{name: tensors.get(f"units.{name}") for name in UNIT_TENSORS},
     )
 

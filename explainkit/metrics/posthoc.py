@@ -74,7 +74,7 @@ def compare_with_posthoc(
     split, images, seed, metrics, value
         As for `evaluate_explanations`.
     on_row : callable or None
-        Told each row as soon as it is measured; of an unavailable method a row of reasons.
+        Called with each row as soon as it is measured; of an unavailable method with a row of reasons.
 
     Raises
     ------

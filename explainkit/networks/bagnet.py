@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
+from explainkit.explanations.counts import is_whole
 from explainkit.networks.backbones import Backbone, shortcut
 from explainkit.networks.local import convolution
 
@@ -52,9 +53,11 @@ class BagNet(Backbone):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        if not is_whole(width) or width < 1:
+            raise InputError(f"Expected a width of 1 channel at least; got {width!r}.")
         if receptive_field not in STAGES_LOOKING_AROUND:
             raise InputError(f"Expected a receptive field of 9, 17 or 33 pixels; got {receptive_field!r}.")
-        if len(depths) != len(STRIDES) or min(depths) < 1:
+        if not isinstance(depths, Sequence) or len(depths) != len(STRIDES) or min(depths) < 1:
             raise InputError(f"Expected the depths of {len(STRIDES)} stages; got {depths!r}.")
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 1, bias=False),

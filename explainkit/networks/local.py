@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from explainkit.errors import InputError
+from explainkit.explanations.counts import is_whole
 from explainkit.networks.backbones import Backbone, shortcut
 
 STRIDES = (2, 4, 8, 16)
@@ -107,6 +108,11 @@ def convolution(
 
 def _plan(receptive_field: int, stride: int, width: int) -> list[tuple[int, int, int]]:
     """Channels, stride and kernel of each block after a stem of stride 2 whose cells see 3 pixels."""
+    if not all(map(is_whole, (receptive_field, stride, width))):
+        raise InputError(
+            f"Expected a receptive field, a stride and a width in whole numbers; got {receptive_field!r}, "
+            f"{stride!r} and {width!r}."
+        )
     if stride not in STRIDES or width < NARROWEST or width % 4:
         raise InputError(
             f"Expected a stride of 2, 4, 8 or 16 and a width that is a multiple of 4, from {NARROWEST} on; "

@@ -86,6 +86,12 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
     features: nn.Module | None = field(default=None, metadata=PART)
     head: nn.Linear | None = field(default=None, metadata=PART)
 
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        for name in ("evidence_l1", "evidence_l2"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ek.InputError(f"Expected {name} of CAM as 0 or more; got {getattr(self, name)}.")
+
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""
         backbone = ek.backbone(

@@ -195,17 +195,17 @@ def test_a_row_is_compared_with_those_of_its_network_alone(small) -> None:
 
 
 def test_an_unavailable_method_is_a_reason(small) -> None:
-    told = []
+    measured = []
 
     comparison = ek.compare_with_posthoc(
         small.cam, small.dataset, methods=["ra-cnn", "captum/saliency"], images=3, metrics=["gini", *COSTS],
-        on_row=told.append,
+        on_row=measured.append,
     )  # fmt: skip
 
     assert list(comparison.unavailable) == ["ra-cnn"] and comparison.methods == ("captum/saliency",)
     assert "ra-cnn is unavailable: " in comparison.tables()
-    assert [row.name for row in told] == ["cam", "ra-cnn", "captum/saliency"]
-    assert told[1].scores["gini"].reason == comparison.unavailable["ra-cnn"]
+    assert [row.name for row in measured] == ["cam", "ra-cnn", "captum/saliency"]
+    assert measured[1].scores["gini"].reason == comparison.unavailable["ra-cnn"]
 
 
 def test_a_method_that_cannot_read_the_network_is_a_reason(small) -> None:

@@ -132,6 +132,8 @@ def test_the_image_that_is_tried_stays_as_it_was():
         ({"stride": 3}, "a stride of 2, 4, 8 or 16"),
         ({"width": 34}, "a multiple of 4"),
         ({"width": 16}, "from 32 on"),
+        ({"receptive_field": "19"}, "in whole numbers"),
+        ({"receptive_field": 19.5}, "in whole numbers"),
     ],
 )
 def test_a_local_backbone_that_cannot_be_is_refused_with_the_nearest(chosen, message):
@@ -139,7 +141,7 @@ def test_a_local_backbone_that_cannot_be_is_refused_with_the_nearest(chosen, mes
         ek.backbone("local", **chosen)
 
 
-@pytest.mark.parametrize("chosen", [{"receptive_field": 19}, {"depths": (1, 1)}])
+@pytest.mark.parametrize("chosen", [{"receptive_field": 19}, {"depths": (1, 1)}, {"depths": 3}, {"width": 0}])
 def test_a_bagnet_that_cannot_be_is_refused(chosen):
     with pytest.raises(ek.InputError, match="Expected"):
         ek.backbone("bagnet", **chosen)

@@ -1,5 +1,6 @@
 """Claims of what cells see hold, or the check says by how much they do not."""
 
+import warnings
 from copy import copy
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from attrs import evolve
 from leak_cases import noise_dataset, patch_cam
 
+import explainkit as ek
 from explainkit.errors import ConformanceError
 from explainkit.explanations.receptive_field import ReceptiveField
-from explainkit.testing import CHECKS, check_explainer, fitted_example, tiny_images
+from explainkit.testing import CHECKS, check_explainer, fitted_example, tiny_dataset, tiny_images
 from explainkit.testing.place_checks import check_cell_leak
 
 
@@ -24,6 +26,18 @@ def claiming(name, **changes):
 
 def test_it_is_one_of_the_checks() -> None:
     assert check_cell_leak in CHECKS
+
+
+@pytest.mark.parametrize("name", ["cam", "protopnet", "ccnn"])
+def test_networks_on_local_cells_keep_every_promise(name) -> None:
+    explainer = ek.explainer(name, preset="tiny", backbone="local", backbone_settings={"width": 32})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of captions too few to tell phrases apart
+        explainer.fit(tiny_dataset(), seed=0, device="cpu", progress=False)
+
+    check_explainer(explainer)
+
+    assert explainer.units.receptive_field == ReceptiveField(size=19, stride=4, first_pixel=-8)
 
 
 @pytest.mark.parametrize("name", ["cam", "protopnet", "ccnn"])

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -82,3 +83,16 @@ def test_a_softcam_says_less_of_all_classes_than_cam():
         assert model.explain(images).check_additivity()
 
     assert sizes[1] < 0.8 * sizes[0]
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("inf"), "much"])
+def test_a_penalty_below_zero_or_without_end_is_refused(weight):
+    for name in ("evidence_l1", "evidence_l2"):
+        with pytest.raises(ek.InputError, match=f"Expected {name} of CAM"):
+            ek.explainer("cam", **{name: weight})
+
+
+@pytest.mark.parametrize("name", ["cam", "protopnet", "ccnn", "ra-cnn"])
+def test_backbone_settings_that_are_no_mapping_are_refused(name):
+    with pytest.raises(ek.InputError, match=r"backbone_settings of .* as a mapping of names to values; got 3"):
+        ek.explainer(name, backbone_settings=3)
