@@ -34,15 +34,12 @@ from explainkit.explanations.serialization import (
     SCHEMA,
     as_format_error,
     canonical,
-    check_schema,
     in_brief,
     new_folder,
     pack,
-    read,
-    read_json,
-    unpack,
 )
 from explainkit.explanations.units import Units
+from explainkit.networks.saved import FACTS, TENSORS, is_saved, read_saved
 from explainkit.registry.catalog import explainer as explainer_by_name
 
 EXPLAINER: Mapping[str, type | UnionType] = {
@@ -95,8 +92,8 @@ def save(explainer: Explainer, folder: str | Path) -> Path:
         "digest": hashlib.sha256(weights).hexdigest(),
     }
     with new_folder(folder) as part:
-        (part / "network.safetensors").write_bytes(weights)
-        (part / "explainer.json").write_text(canonical(facts, indent=1), encoding="utf-8")
+        (part / TENSORS).write_bytes(weights)
+        (part / FACTS).write_text(canonical(facts, indent=1), encoding="utf-8")
     return folder
 
 
@@ -109,11 +106,7 @@ def check_folder(folder: str | Path) -> Path:
         For a folder of something else; for an explainer to be saved, that is better known before training.
     """
     folder = Path(folder)
-    if (
-        folder.exists()
-        and not (folder / "explainer.json").is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
+    if folder.exists() and not is_saved(folder) and (folder.is_file() or any(folder.iterdir())):
         raise InputError(
             f"Expected an empty or new folder, or a saved explainer; {str(folder)!r} is something else."
         )
@@ -143,14 +136,8 @@ def load(
         Where no installed plugin offers the explainer's name.
     """
     folder = Path(folder)
-    facts = read_json(folder / "explainer.json")
-    check_schema(facts, "explainkit.explainer", folder)
-    path = folder / "network.safetensors"
-    weights = read(path)
-    if hashlib.sha256(weights).hexdigest() != facts.get("digest"):
-        raise FormatError(f"{str(path)!r} is not what was saved: its SHA-256 differs from the one on record.")
-    tensors, _ = unpack(weights, path)
-    with as_format_error(f"{str(folder / 'explainer.json')!r} lacks what a saved explainer has"):
+    facts, tensors = read_saved(folder)
+    with as_format_error(f"{str(folder / FACTS)!r} lacks what a saved explainer has"):
         check_kinds(facts, EXPLAINER)
         _check_explainer(facts)
         units = units_from_json(facts["units"], tensors)

@@ -84,18 +84,27 @@ def backbone(name: str, *, in_channels: int = 3, **settings: Any) -> Backbone:
     in_channels : int
         Of the images; passed on where it is another number than 3, which every backbone takes.
     **settings
-        The backbone's own; those that are ``None`` are not passed on, so that its defaults hold.
+        The backbone's own; those that are ``None`` are not passed on, so that its defaults hold. ``weights``
+        may be the folder of a saved explainer for any of them: begin with the weights of its backbone.
 
     Raises
     ------
     UnknownNameError
         For a name that no plugin offers, or a setting that it does not have.
+    FormatError, InputError
+        For weights of a folder that is damaged, and of a backbone of another form.
     """
+    from explainkit.networks.saved import is_saved, load_saved_backbone
+
     factory = registry.find("backbones", name)
     passed = {setting: value for setting, value in settings.items() if value is not None}
     if in_channels != 3:
         passed["in_channels"] = in_channels
-    return _call_checked(name, factory, factory, passed)
+    folder = passed.pop("weights") if is_saved(passed.get("weights")) else None
+    network: Backbone = _call_checked(name, factory, factory, passed)
+    if folder is not None:
+        load_saved_backbone(network, folder)
+    return network
 
 
 def dataset(name: str, **settings: Any) -> ImageDataset:
