@@ -4,10 +4,11 @@ Usage: python benchmarks/funnybirds.py --models DIR [--train 20000] [--seeds 0] 
 
 Trains cam, protopnet, senn, ccnn and ra-cnn at their `small` settings, or loads those that --models has as
 NAME-SEED, and keeps there what it trains. With --from-cam, protopnet, ccnn and ra-cnn begin with the backbone
-of CAM, for fewer epochs, and they and senn learn from --train-rest images. Then evaluates each beside all trivial rows, six post-hoc methods
-with CAM's network, with thresholds chosen on validation images and as published; the share of unreasonable
-prototypes of protopnet, and unreasonable swaps of every architecture. Prints Markdown and writes
-NAME-SEED.json and custom-SEED.json to --out. ``--preset tiny`` is for looking whether it runs.
+of CAM, for fewer epochs; all but CAM learn from --train-rest images. Then evaluates each beside all trivial
+rows, six post-hoc methods with CAM's network, with thresholds chosen on validation images and as published;
+the share of unreasonable prototypes of protopnet, and unreasonable swaps of every architecture. Prints
+Markdown and writes NAME-SEED.json and custom-SEED.json to --out. ``--preset tiny`` is for looking whether it
+runs.
 """
 
 import argparse
