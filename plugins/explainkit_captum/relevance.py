@@ -25,8 +25,11 @@ RULED = (
 BENDING = (nn.ReLU, nn.Dropout, nn.Tanh)
 """Modules that relevance passes unchanged."""
 
-PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-"""Modules that only hand on what they get, in eval mode; Captum has no rule for them."""
+PASSING = (
+    nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout,
+)  # fmt: skip
+"""Modules that only hand on what they get, in eval mode; Captum has no rule for them. Of what is padded with
+zeros none is worth anything."""
 
 
 @define(eq=False, kw_only=True)

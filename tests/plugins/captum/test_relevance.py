@@ -71,6 +71,27 @@ def test_relevance_goes_through_modules_that_only_hand_on():
     assert not any(hasattr(module, "rule") for module in handing.modules())
 
 
+def test_relevance_goes_through_padding_with_zeros_as_through_a_padded_convolution():
+    class Padding(Plain):
+        def __init__(self):
+            super().__init__()
+            first = nn.Conv2d(self.stem.in_channels, self.stem.out_channels, 3, self.stem.stride)
+            self.stem = nn.Sequential(nn.ZeroPad2d(1), first)
+
+    plain, padding = seeded_network(Plain), seeded_network(Padding)
+    assert plain.stem.padding == (1, 1)
+    padding.load_state_dict(
+        {name.replace("stem.", "stem.1."): value for name, value in plain.state_dict().items()}
+    )
+
+    explanations, expected = (
+        captum_explainer("lrp", network).explain(random_images(), 0) for network in (padding, plain)
+    )
+
+    assert_near(explanations.logits, expected.logits)
+    assert_near(explanations.saliency(), expected.saliency())
+
+
 def test_relevance_at_a_layer_wants_one_that_keeps_it():
     with pytest.raises(
         UnsupportedNetworkError, match=r"'rectify' is a ReLU\. The last that will do is 'deep'"
