@@ -76,7 +76,7 @@ def study(folder: Path, name: str, dataset: ek.ImageDataset, options: argparse.N
     written = options.out / name
     written.with_suffix(".md").write_text(markdown, encoding="utf-8")
     about = {"model": name, "explainer": model.card.title, "accuracy": accuracy}
-    written.with_suffix(".json").write_text(json.dumps(about | facts, indent=1), encoding="utf-8")
+    written.with_suffix(".json").write_text(json.dumps(about | facts) + "\n", encoding="utf-8")
     comparison.figure(metric=options.metric).savefig(written.with_suffix(".png"), dpi=150)
 
 
