@@ -93,6 +93,19 @@ class EvalContext:
         return self._split.object_masks(self.ids).to(self.images.device)
 
     @cached_property
+    def boxes(self) -> Tensor:
+        """Around the whole object, (N, 4) as x0, y0, x1, y1 in pixels, half-open.
+
+        Raises
+        ------
+        InputError
+            For data without boxes.
+        """
+        if self.batch.boxes is None:
+            raise InputError(f"{self.dataset.name} has no boxes of objects.")
+        return self.batch.boxes.to(self.images.device)
+
+    @cached_property
     def truth(self) -> PartTruth:
         """What each part is worth to the network.
 

@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from explainkit.metrics.context import ExplainerOutput
 from explainkit.metrics.results import metric
+
+TOLERANCE = 15 / 448
+"""Distance that the stochastic pointing game forgives, as a share of the image's longer side."""
 
 
 @metric(better="higher", unit="share of images")
@@ -18,6 +22,31 @@ def pointing(output: ExplainerOutput) -> Tensor:
 
 
 @metric(better="higher", unit="share of evidence", note="localization, not faithfulness")
+def content_heatmap(output: ExplainerOutput) -> Tensor:
+    """How much of the evidence for the target lies in the object's box; nothing is said of maps without any.
+
+    Pillai and Pirsiavash: Explainable Models with Consistent Interpretations, AAAI 2021, whose code adds a
+    constant to its maps, and so scores those of zeros as constant ones. `object_mass` is the same on the
+    exact mask, with 0 for them.
+    """
+    boxes = box_masks(output.context.boxes, output.saliency)
+    return _where_defined(output.saliency, boxes, boxes)
+
+
+@metric(better="higher", unit="chance of a hit", note="localization, not faithfulness")
+def stochastic_pointing(output: ExplainerOutput) -> Tensor:
+    """How often a pixel that is drawn in proportion to the evidence for the target hits the object's box.
+
+    Pillai and Pirsiavash, AAAI 2021: the stochastic pointing game. They draw 100 pixels of images of 448,
+    and forgive 15 pixels of distance; here is what is expected of any number of draws, and `TOLERANCE` of the
+    image's longer side. Nothing is said of maps without evidence.
+    """
+    boxes = box_masks(output.context.boxes, output.saliency)
+    radius = TOLERANCE * max(output.saliency.shape[-2:])
+    return _where_defined(output.saliency, boxes, dilated(boxes, radius))
+
+
+@metric(better="higher", unit="share of evidence", note="localization, not faithfulness")
 def object_mass(output: ExplainerOutput) -> Tensor:
     """How much of the evidence for the target lies on the bird; 0 where there is none.
 
@@ -25,6 +54,27 @@ def object_mass(output: ExplainerOutput) -> Tensor:
     an exact mask in place of a box.
     """
     return mass_within(output.saliency, output.context.object_mask)
+
+
+def box_masks(boxes: Tensor, like: Tensor) -> Tensor:
+    """Which pixels of maps (N, H, W) have their center in `boxes` (N, 4), x0, y0, x1, y1: (N, H, W), bool."""
+    rows, columns = (torch.arange(side, device=like.device) + 0.5 for side in like.shape[-2:])
+    x0, y0, x1, y1 = boxes.to(like.device)[:, :, None].unbind(1)  # (N, 1) each
+    return ((rows >= y0) & (rows < y1))[:, :, None] & ((columns >= x0) & (columns < x1))[:, None]
+
+
+def dilated(mask: Tensor, radius: float) -> Tensor:
+    """Which pixels lie within `radius` pixels of `mask` (N, H, W), from center to center: (N, H, W), bool.
+
+    Examples
+    --------
+    >>> dilated(torch.tensor([[[False, False, True]]]), 1).tolist()
+    [[[False, True, True]]]
+    """
+    reach = int(radius)
+    steps = torch.arange(-reach, reach + 1, device=mask.device)
+    disk = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
+    return F.conv2d(mask[:, None].float(), disk[None, None], padding=reach)[:, 0] > 0.5
 
 
 def pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:
@@ -39,3 +89,9 @@ def mass_within(saliency: Tensor, mask: Tensor) -> Tensor:
     evidence = saliency.double().clamp(min=0)
     total = evidence.sum((1, 2))
     return torch.where(total > 0, (evidence * mask).sum((1, 2)) / total.where(total > 0, 1), 0)
+
+
+def _where_defined(saliency: Tensor, boxes: Tensor, hits: Tensor) -> Tensor:
+    """Mass within `hits` (N, H, W), bool; NaN for maps without a positive pixel, and where no object is."""
+    is_defined = (saliency.flatten(1).amax(1) > 0) & boxes.flatten(1).any(1)
+    return torch.where(is_defined, mass_within(saliency, hits), torch.nan)

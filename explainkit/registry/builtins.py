@@ -96,6 +96,16 @@ def explainkit_metrics() -> list[Offer]:
         Offer("pixel-insertion", "Pixels unveiled one by one", f"{metrics}.faithfulness:pixel_insertion"),
         Offer("pointing", "Is the strongest pixel on a part", f"{metrics}.localization:pointing"),
         Offer("object-mass", "Evidence on the bird", f"{metrics}.localization:object_mass"),
+        Offer(
+            "content-heatmap",
+            "Evidence in the object's box",
+            f"{metrics}.localization:content_heatmap",
+        ),
+        Offer(
+            "stochastic-pointing",
+            "Do pixels drawn by evidence hit the object's box",
+            f"{metrics}.localization:stochastic_pointing",
+        ),
         Offer("cell-leak", "What a cell takes from beyond what it can see", f"{metrics}.leak:cell_leak"),
         Offer("region-leak", "What a score takes from outside of its place", f"{metrics}.leak:region_leak"),
         Offer(

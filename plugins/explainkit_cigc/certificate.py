@@ -155,9 +155,9 @@ def attention_confusion(
 ) -> Tensor:
     """Which class draws attention from which, (C, C): the share of a map that stays on its image.
 
-    In row y and column t, in the mean over the images of class y, each in `grids` composites with three images
-    that have class t and lack y; what lacks to 1 is what images of class t draw from class y. NaN where there
-    are none, as on the diagonal. It takes C times as many composites as `measure_consistency`.
+    In row y and column t, in the mean over the images of class y, each in `grids` composites with three
+    images that have class t and lack y; what lacks to 1 is what images of class t draw from class y. NaN
+    where there are none, as on the diagonal. It takes C times as many composites as `measure_consistency`.
     """
     _check_counts(grids, batch_size)
     classes = len(explainer.classes)
@@ -209,7 +209,7 @@ def _measure(
     seed: int,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Overlap and share inside, (M,) each, of composites of the images `rows` (M,) with images allowed (M, L)."""
+    """Overlap and share inside, (M,) each, of composites of images `rows` (M,) with those allowed (M, L)."""
     single, quadrants = attention(explained), rounds % 4
     keys = random_keys(seed, rows.numpy(), rounds.numpy())
     parts: list[tuple[Tensor, Tensor]] = []

@@ -110,8 +110,8 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
             raise ek.InputError(f"Expected consistency of CI-GC as 0 or more; got {self.consistency}.")
         if self.consistency and self.warm_epochs >= self.epochs:
             raise ek.InputError(
-                f"Expected fewer warm_epochs than epochs of CI-GC; got {self.warm_epochs} of {self.epochs}: no "
-                "composite would be looked at. Without them it is a CAM: consistency=0."
+                f"Expected fewer warm_epochs than epochs of CI-GC; got {self.warm_epochs} of {self.epochs}: "
+                "no composite would be looked at. Without them it is a CAM: consistency=0."
             )
         if not 0 < self.composite_fraction <= 1:
             raise ek.InputError(
@@ -181,7 +181,7 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
         seed: int = 0,
         batch_size: int = 64,
     ) -> Consistency:
-        """How far each image's map stays as it is among other images; see `measure_consistency` of this plugin."""
+        """How far each image's map stays as it is among others; see `certificate.measure_consistency`."""
         return measure_consistency(
             self, images, others, targets, grids=grids, seed=seed, batch_size=batch_size
         )
@@ -195,7 +195,7 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
         seed: int = 0,
         batch_size: int = 64,
     ) -> Tensor:
-        """Which class draws attention from which, (C, C); see `attention_confusion` of this plugin."""
+        """Which class draws attention from which, (C, C); see `certificate.attention_confusion`."""
         return attention_confusion(self, images, others, grids=grids, seed=seed, batch_size=batch_size)
 
 

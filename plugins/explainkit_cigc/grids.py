@@ -99,7 +99,7 @@ def draw_others(keys: Keys, ids: ArrayLike, is_allowed: NDArray[np.bool_]) -> ND
 
 
 def arranged(anchor: Tensor, others: Tensor, quadrants: Tensor) -> Tensor:
-    """One value (M, 1, ...) at its quadrant (M,) and three others (M, 3, ...) around, in order: (M, 4, ...)."""
+    """Values (M, 1, ...) at their quadrants (M,), three others (M, 3, ...) around them: (M, 4, ...)."""
     places = torch.arange(4, device=quadrants.device)
     source = places - (places > quadrants[:, None]).long() + 1  # of the others, counted from 1
     source = source.masked_fill(places == quadrants[:, None], 0)  # (M, 4)
@@ -125,7 +125,7 @@ def placed(maps: Tensor, quadrants: Tensor) -> Tensor:
 
 
 def check_doubled(single: Tensor, composite: Tensor) -> None:
-    """Refuse maps (..., h, w) of images and (..., h', w') of composites, unless the second are twice as large.
+    """Refuse maps (..., h, w) of images and (..., h', w') of composites that are not twice as large.
 
     Raises
     ------
@@ -135,5 +135,5 @@ def check_doubled(single: Tensor, composite: Tensor) -> None:
     if grid != (2 * height, 2 * width):
         raise InputError(
             f"Expected composites of 2 x 2 images on twice their grid, {(2 * height, 2 * width)}; got {grid} "
-            f"for images on {(height, width)}. Choose a size of images that the stride of the backbone divides."
+            f"for images on {(height, width)}. Choose sizes of images that the backbone's stride divides."
         )

@@ -107,8 +107,8 @@ def consistency_metrics(network: CIGCNetwork, dataset: ImageDataset) -> dict[str
 
 def truth_of(labels: Tensor, classes: int) -> Tensor:
     """Which of `classes` each image has, (N, C), bool, by labels (N,) or multi-hot ones (N, C)."""
-    rule = "softmax" if labels.ndim == 1 and classes > 1 else "sigmoid"
-    return Decision(rule=rule).truth(labels, classes)
+    is_exclusive = labels.ndim == 1 and classes > 1
+    return Decision(rule="softmax" if is_exclusive else "sigmoid").truth(labels, classes)
 
 
 def _distances(network: CIGCNetwork, maps: Tensor, images: Tensor, grids: Grids) -> Tensor:
