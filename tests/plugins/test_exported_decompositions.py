@@ -23,7 +23,7 @@ class Contributions(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::explainkit_ccnn.explainer.ConfoundedWarning")
-@pytest.mark.parametrize("name", ["cam", "protopnet", "senn", "ccnn", "ra-cnn"])
+@pytest.mark.parametrize("name", ["cam", "protopnet", "senn", "ccnn", "ra-cnn", "ci-gc"])
 def test_it_is_exported_at_one_batch_size_and_right_at_others(name):
     module = Contributions(fitted_example(name).network.eval())
     images = tiny_images()

@@ -179,7 +179,9 @@ def test_the_mean_over_processes_is_the_loss_and_the_gradient_of_one(pooling, hi
 
     total, processes = 0.0, 3
     for rank in range(processes):
-        local = ek.Batch(**{name: getattr(given, name)[rank::processes] for name in ("images", "labels", "ids")})
+        local = ek.Batch(
+            **{name: getattr(given, name)[rank::processes] for name in ("images", "labels", "ids")}
+        )
         step = Shared(batch_size=7, rank=rank, processes=processes)
         terms = consistency_loss(network, local, step, composite_fraction=0.4)
         total = total + terms["consistency"] * len(local) / 7  # as the trainer weighs them
@@ -245,4 +247,4 @@ def test_dead_maps_are_counted_and_left_out_of_the_means():
 
     labels = tiny_dataset().validation.labels
     assert facts["dead_maps"] == pytest.approx((labels == 1).double().mean().item())
-    assert 0 <= facts["map_overlap"] <= facts["inside_mass"] <= 1
+    assert 0 <= facts["map_overlap"] <= facts["inside_mass"] + 1e-5 <= 1 + 1e-4

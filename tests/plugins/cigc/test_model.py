@@ -76,7 +76,7 @@ def test_the_logit_of_max_pooling_comes_from_the_best_cells_alone():
             cells[best] += (network.head.weight[c, k] * flat[k, best]).item()
         assert total + sum(cells) == pytest.approx(decomposition.logits[0, c].item(), rel=1e-10)
         saliency = explainer("max", dtype=torch.float64).explain(images, c).saliency((8, 8)).flatten()
-        torch.testing.assert_close(saliency, torch.tensor(cells).double(), rtol=0, atol=1e-10)
+        torch.testing.assert_close(saliency, torch.tensor(cells, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
 def test_weights_of_a_hidden_layer_are_the_gradient_and_its_base_that_of_the_linear_piece():

@@ -1,0 +1,42 @@
+"""What is drawn: the evidence, and the shares that training held in place."""
+
+import torch
+from cigc_networks import explainer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from plugin_cases import uniform
+
+
+def texts(figure):
+    FigureCanvasAgg(figure).draw()
+    return " | ".join(
+        text.get_text() for axes in figure.findobj(lambda item: hasattr(item, "texts"))
+        for text in [*getattr(axes, "texts", []), getattr(axes, "title", None)] if text is not None
+    )  # fmt: skip
+
+
+def test_attention_is_drawn_cell_by_cell_beside_the_strongest_filters():
+    drawn = texts(explainer().explain(uniform(1, 3, 32, 32), 1)[0].figure())
+
+    assert "attention: share of each cell" in drawn and "filter" in drawn
+    assert "among other images" not in drawn
+
+
+def test_a_certificate_is_said_where_there_is_one():
+    from attrs import evolve
+
+    explanations = explainer().explain(uniform(1, 3, 32, 32), 1)
+    facts = {"map overlap": torch.tensor([0.9]), "map inside": torch.tensor([0.95])}
+
+    drawn = texts(evolve(explanations, diagnostics=facts)[0].figure())
+
+    assert "among other images: 95% stays here, overlap 90%" in drawn
+
+
+def test_explanations_without_maps_and_dead_ones_are_drawn():
+    model, images = explainer(), uniform(1, 3, 32, 32)
+    explanations = model.explain(images, 1)
+    with torch.no_grad():
+        model.network.head.weight.fill_(-1)
+
+    assert "nothing speaks for this class" in texts(model.explain(images, 1)[0].figure())
+    assert "no maps were kept" in texts(explanations.without_maps()[0].figure())
