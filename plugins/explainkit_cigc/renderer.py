@@ -44,9 +44,11 @@ def _show_attention(explanation: Explanation, axes: Axes) -> None:
         shares, cmap="Reds", extent=extent, vmin=0, vmax=top or 1.0, interpolation="nearest",
         alpha=np.sqrt(shares / (top or 1.0)) * 0.9,
     )  # fmt: skip
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[0, top], format="%.2g")
-    bar.ax.tick_params(labelsize=7)
-    title = "attention: share of each cell" if top > 0 else "nothing speaks for this class"
+    if top > 0:
+        bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[0, top / 2, top])
+        bar.ax.set_yticklabels([f"{share:.1%}" for share in (0, top / 2, top)], fontsize=7)
+        bar.set_label("of all attention, per cell", fontsize=7)
+    title = "attention, held in place by training" if top > 0 else "nothing speaks for this class"
     axes.set_title(title, fontsize=8, y=TITLE_Y)
     overlap = explanation.diagnostics.get("map overlap")
     if overlap is not None and overlap == overlap:

@@ -3,7 +3,17 @@ import torch
 
 from explainkit.metrics import ExplainerOutput
 from explainkit.metrics.baselines import area
-from explainkit.metrics.localization import mass_within, object_mass, pointing, pointing_game
+from explainkit.metrics.localization import (
+    TOLERANCE,
+    box_masks,
+    content_heatmap,
+    dilated,
+    mass_within,
+    object_mass,
+    pointing,
+    pointing_game,
+    stochastic_pointing,
+)
 
 
 def test_the_strongest_pixel_is_inside_or_not() -> None:
@@ -43,6 +53,63 @@ def test_the_bird_has_a_body_beside_its_parts(small) -> None:
     ).all() and context.object_mask.sum() > context.masks.any(1).sum()
 
 
+def test_a_box_holds_the_pixels_whose_centers_are_in_it() -> None:
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
+
+    masks = box_masks(boxes, torch.zeros(2, 4, 5))
+
+    literal = torch.zeros(2, 4, 5, dtype=torch.bool)
+    literal[0, 2:4, 1:3] = True
+    assert torch.equal(masks, literal)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 1.5, 3])
+def test_dilation_is_by_distance_between_centers(radius) -> None:
+    mask = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0)) > 0.9
+
+    literal = torch.zeros_like(mask)
+    for n, row, column in mask.nonzero().tolist():
+        for i in range(7):
+            for j in range(9):
+                literal[n, i, j] |= (i - row) ** 2 + (j - column) ** 2 <= radius**2
+
+    assert torch.equal(dilated(mask, radius), literal)
+
+
+def test_the_stochastic_pointing_game_is_what_many_draws_hit(small) -> None:
+    """By 20,000 pixels drawn from each map, and the distance of each from the box."""
+    context = small.context()
+    saliency = torch.rand(6, 32, 32, generator=torch.Generator().manual_seed(0)) ** 8 - 0.1
+    row = ExplainerOutput(context=context, name="made", saliency_map=saliency)
+    values = stochastic_pointing(row).values
+
+    generator = torch.Generator().manual_seed(1)
+    drawn = saliency.clamp(min=0).flatten(1).multinomial(20_000, replacement=True, generator=generator)
+    rows, columns = drawn // 32 + 0.5, drawn % 32 + 0.5
+    x0, y0, x1, y1 = context.boxes[:, :, None].unbind(1)
+    beside = torch.maximum(x0 + 0.5 - columns, columns - (x1 - 0.5)).clamp(min=0)
+    above = torch.maximum(y0 + 0.5 - rows, rows - (y1 - 0.5)).clamp(min=0)
+    hits = (beside**2 + above**2 <= (TOLERANCE * 32) ** 2).double().mean(1)
+
+    assert (values - hits).abs().max() < 0.01
+
+
+def test_the_content_heatmap_is_the_share_in_the_box_and_zero_maps_are_counted_apart(small) -> None:
+    context = small.context()
+    saliency = torch.rand(6, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    saliency[2] = -1
+    row = ExplainerOutput(context=context, name="made", saliency_map=saliency)
+
+    score, pointed = content_heatmap(row), stochastic_pointing(row)
+
+    for n, (x0, y0, x1, y1) in enumerate(context.boxes.int().tolist()):
+        positive = saliency[n].clamp(min=0)
+        inside = positive[y0:y1, x0:x1].sum() / positive.sum()
+        assert n == 2 or score.values[n].item() == pytest.approx(inside.item(), rel=1e-5)
+    assert score.values[2].isnan() and score.undefined == pointed.undefined == 1
+    assert (pointed.values >= score.values)[score.values.isfinite()].all()
+
+
 def test_data_without_masks_give_the_reason(small, plain) -> None:
     from attrs import evolve
 
@@ -51,3 +118,4 @@ def test_data_without_masks_give_the_reason(small, plain) -> None:
 
     assert pointing(row).reason == "tiny has no part masks."
     assert object_mass(row).reason == "tiny has no mask of the whole object."
+    assert content_heatmap(row).reason == stochastic_pointing(row).reason == "tiny has no boxes of objects."

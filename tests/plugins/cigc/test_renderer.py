@@ -17,7 +17,7 @@ def texts(figure):
 def test_attention_is_drawn_cell_by_cell_beside_the_strongest_filters():
     drawn = texts(explainer().explain(uniform(1, 3, 32, 32), 1)[0].figure())
 
-    assert "attention: share of each cell" in drawn and "filter" in drawn
+    assert "attention, held in place by training" in drawn and "filter" in drawn
     assert "among other images" not in drawn
 
 
