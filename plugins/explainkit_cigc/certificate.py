@@ -119,7 +119,8 @@ def measure_consistency(
     Raises
     ------
     InputError
-        For an explainer without such maps, and where all `others` have the class of an image.
+        For an explainer without such maps, for `others` of another size, and where all of them have the class
+        of an image.
     """
     _check_counts(grids, batch_size)
     inputs = explainer.read_images(images)
@@ -210,6 +211,11 @@ def _measure(
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Overlap and share inside, (M,) each, of composites of images `rows` (M,) with those allowed (M, L)."""
+    if pool.images.shape[1:] != anchors.shape[1:]:
+        raise InputError(
+            f"Expected others of the images' shape, {tuple(anchors.shape[1:])}; got "
+            f"{tuple(pool.images.shape[1:])}."
+        )
     single, quadrants = attention(explained), rounds % 4
     keys = random_keys(seed, rows.numpy(), rounds.numpy())
     parts: list[tuple[Tensor, Tensor]] = []

@@ -147,12 +147,14 @@ def test_maps_that_were_not_kept_are_read_off_their_sum():
         attention(explanations.without_maps())
 
 
-def test_others_of_one_class_alone_and_no_composites_are_refused_in_words():
+def test_others_of_one_class_or_another_size_and_no_composites_are_refused_in_words():
     model, batch = colors(), color_batch()
     others = evolve(batch, labels=torch.zeros(9, dtype=torch.long))
 
     with pytest.raises(InputError, match="Expected others without class 'red'; all have it"):
         model.measure_consistency(batch, others, batch.labels)
+    with pytest.raises(InputError, match=r"images' shape, \(3, 16, 16\); got \(3, 20, 20\)"):
+        model.measure_consistency(batch, color_batch(size=20), batch.labels)
     with pytest.raises(InputError, match="Expected grids of at least 1; got 0"):
         model.measure_consistency(batch, batch, grids=0)
 
