@@ -74,7 +74,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
     network_type: ClassVar[type[RACNNNetwork]] = RACNNNetwork
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "local": {"backbone": "local"},
+        "standard": {"backbone": "small"},
         "tiny": {
             "backbone": "tiny",
             "crop_size": 16,
@@ -105,7 +105,7 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
         },
     }
 
-    backbone: str = "small"
+    backbone: str = "local"
     weights: str | None = None
     backbone_settings: Mapping[str, Any] = field(factory=dict)
     crop_size: int = 48
