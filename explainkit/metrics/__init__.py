@@ -10,7 +10,8 @@
 - `posthoc`, `posthoc_comparison`: a network's own explanation beside post-hoc methods on the same network;
 - `funnybirds`, `funnybirds_rows`, `funnybirds_table`: FunnyBirds' scores, what explanations say of parts for
   them, and their table;
-- `part_agreement`: whether prototypes and swapped regions show the part that they stand for.
+- `part_agreement`: whether prototypes and swapped regions show the part that they stand for;
+- `mutual_information`: what units' scores tell of classes.
 """
 
 from explainkit.metrics.context import EvalContext, ExplainerOutput

@@ -21,9 +21,9 @@ from explainkit.protocols import Metric
 
 COLUMN_ORDER = (
     "shapley-correlation", "within-class-correlation", "top-part", "part-deletion", "part-insertion",
-    "residual", "pixel-deletion", "pixel-insertion", "pointing", "object-mass",
-    "content-heatmap", "stochastic-pointing",
-    "cell-leak", "region-leak", "units-to-95-percent", "gini", "forward-passes", "backward-passes",
+    "residual", "pixel-deletion", "pixel-insertion", "pointing", "object-mass", "content-heatmap",
+    "stochastic-pointing", "cell-leak", "region-leak", "location-instability", "part-interpretability",
+    "units-to-95-percent", "gini", "mutual-information-score", "forward-passes", "backward-passes",
 )  # fmt: skip
 """The order of the columns, from what is true to what it costs."""
 

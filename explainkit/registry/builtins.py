@@ -114,6 +114,11 @@ def explainkit_metrics() -> list[Offer]:
             f"{metrics}.interpretability:units_to_95_percent",
         ),
         Offer("gini", "How unevenly evidence is spread", f"{metrics}.interpretability:gini"),
+        Offer(
+            "mutual-information-score",
+            "What units' scores tell of the true classes",
+            f"{metrics}.mutual_information:mutual_information_score",
+        ),
         Offer("forward-passes", "Runs of the network forward", f"{metrics}.cost:forward_passes"),
         Offer("backward-passes", "Runs of the network backward", f"{metrics}.cost:backward_passes"),
     ]
