@@ -334,7 +334,7 @@ class Explainer(ABC):
         targets
             Classes by name or index; by default the runners-up.
         method : str, sequence of str or None
-            One of `counterfactual_methods`, or several; all of them unless given.
+            One of `counterfactual_methods`, or several; unless given all that run by default, as the core's.
         distractors : ImageDataset, Batch or None
             Images with labels, for methods that look at some: the training images of an ImageDataset. What
             `fit` learned from unless given; after `load` it must be.

@@ -129,7 +129,7 @@ def _corrected_entropy(counts: Tensor, count: int, axes: Sequence[int]) -> Tenso
     """Entropy of counts, summed over `axes`, with ``(cells that are not empty - 1) / (2 N)`` added."""
     shares = counts.double() / count
     plug_in = -torch.special.xlogy(shares, shares).sum(tuple(axes))
-    return plug_in + ((counts > 0).sum(tuple(axes)) - 1).clamp(min=0) / (2 * count)
+    return plug_in + ((counts > 0).sum(tuple(axes)) - 1).clamp(min=0).double() / (2 * count)
 
 
 def equal_frequency_edges(scores: Tensor, bins: int = BINS) -> Tensor:

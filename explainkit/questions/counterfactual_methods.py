@@ -118,6 +118,9 @@ class CounterfactualMethod(ABC):
     needs_distractors: ClassVar[bool] = False
     """Whether it looks at images of other classes."""
 
+    runs_by_default: ClassVar[bool] = True
+    """Whether it is used where no method is named; an experiment rather than a least change need not be."""
+
     @classmethod
     def supports(cls, explainer: Explainer) -> bool:
         """Whether it can be used for `explainer`: one whose network decides by units, unless it says more."""
@@ -243,7 +246,8 @@ def _chosen_methods(
         raise InputError(
             f"Expected method as a name, or several; got {method!r}. There are: {', '.join(supported)}."
         )
-    names = list(supported) if method is None else [method] if isinstance(method, str) else list(method)
+    default = [name for name, item in supported.items() if item.runs_by_default] or list(supported)
+    names = default if method is None else [method] if isinstance(method, str) else list(method)
     for name in names:
         if name not in supported:
             raise UnknownNameError(

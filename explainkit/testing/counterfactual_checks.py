@@ -25,8 +25,9 @@ def check_counterfactuals(explainer: Explainer, images: Tensor) -> None:
     network, logits, decision = explainer.network, explainer.predict(images), explainer.decision
     distractors = labeled(explainer, images, decision.holds(logits))
     with unchanged(network, images, "making counterfactuals"):
-        counterfactuals = explainer.counterfactual(images, distractors=distractors)
-    check(tuple(counterfactuals.edits) == explainer.counterfactual_methods(), "edits by every method")
+        methods = explainer.counterfactual_methods()
+        counterfactuals = explainer.counterfactual(images, method=methods, distractors=distractors)
+    check(tuple(counterfactuals.edits) == methods, "edits by every method")
     wanted = counterfactuals.wanted
     targets = counterfactuals.targets.cpu()
     goals = Goals(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from attrs import define, field, frozen
 from torch import Tensor
@@ -21,14 +23,16 @@ class ClassAblation(ek.CounterfactualMethod):
     """All units of the predicted class silenced at once: ``S_c = {k : G_kc > affinity}``.
 
     Each has its reference for a score, and the head is asked again. What the class loses so is what its own
-    units held up; where another class wins than the target, the edit has failed. It is the least thing to
-    try, and not the least change: see ``"score-edit"`` for that.
+    units held up; where another class than the target wins then, the edit has failed. It is an experiment and
+    no least change, so that it runs where it is named alone: ``method="csg-cnn/class-ablation"``.
 
     Parameters
     ----------
     affinity : float
         How much a unit must belong to the class to be silenced.
     """
+
+    runs_by_default: ClassVar[bool] = False
 
     affinity: float = MEMBER
 
