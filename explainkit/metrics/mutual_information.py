@@ -19,7 +19,8 @@ from explainkit.errors import InputError
 from explainkit.metrics.context import ExplainerOutput
 from explainkit.metrics.results import metric
 
-BINS = 16
+BINS, FEWEST = 16, 10
+"""Bins of equal frequency, or fewer where one would have less than `FEWEST` scores: all would look told."""
 
 PERMUTATIONS = 20
 
@@ -132,17 +133,34 @@ def _corrected_entropy(counts: Tensor, count: int, axes: Sequence[int]) -> Tenso
     return plug_in + ((counts > 0).sum(tuple(axes)) - 1).clamp(min=0).double() / (2 * count)
 
 
-def equal_frequency_edges(scores: Tensor, bins: int = BINS) -> Tensor:
+def usual_bins(count: int) -> int:
+    """How many bins `count` scores have.
+
+    Examples
+    --------
+    >>> usual_bins(1000), usual_bins(75), usual_bins(12)
+    (16, 7, 2)
+    """
+    return max(2, min(BINS, count // FEWEST))
+
+
+def equal_frequency_edges(scores: Tensor, bins: int | None = None) -> Tensor:
     """The upper ends of all bins of each column but the last, (K, B - 1), from scores (N, K).
 
     They are scores themselves, so that any rising function of the scores has the same bins. Scores that are
     equal share a bin: with many zeros some bins are empty.
+
+    Parameters
+    ----------
+    bins : int or None
+        `usual_bins` unless given.
 
     Raises
     ------
     InputError
         For fewer than two bins, and without scores.
     """
+    bins = usual_bins(len(scores)) if bins is None else bins
     if bins < 2 or scores.ndim != 2 or not len(scores):
         raise InputError(f"Expected scores (N, K) and 2 bins or more; got {tuple(scores.shape)} and {bins}.")
     last = (torch.arange(1, bins) * len(scores) // bins - 1).clamp(min=0)
@@ -152,7 +170,7 @@ def equal_frequency_edges(scores: Tensor, bins: int = BINS) -> Tensor:
 
 
 def mutual_information(
-    scores: Tensor, truth: Tensor, *, bins: int = BINS, permutations: int = PERMUTATIONS, seed: int = 0
+    scores: Tensor, truth: Tensor, *, bins: int | None = None, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> MutualInformation:
     """What scores tell of classes, in nats.
 
@@ -162,6 +180,8 @@ def mutual_information(
         Pooled, one a unit and image.
     truth : Tensor, (N, C), bool
         Which classes or labels hold.
+    bins : int or None
+        `usual_bins` unless given.
     permutations : int
         Of the images' labels, for the chance level; 0 for none. A maximum over classes is above 0 by chance.
     seed : int
@@ -212,7 +232,7 @@ def mutual_information_score(output: ExplainerOutput) -> Tensor:
     return pointwise_information(explanations.scores, truth)
 
 
-def pointwise_information(scores: Tensor, truth: Tensor, bins: int = BINS) -> Tensor:
+def pointwise_information(scores: Tensor, truth: Tensor, bins: int | None = None) -> Tensor:
     """Each image's share of the mutual information score, (N,), in nats: their mean is the score."""
     counts = BinCounts(equal_frequency_edges(scores, bins), truth.shape[1])
     binned = counts.bins_of(scores)

@@ -41,7 +41,8 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
     training : {"joint", "alternating"}
         Whether both paths are in one loss, or take turns, whole epochs each with an optimizer of its own.
     warm_epochs : int
-        Epochs of the standard path alone, before the gate.
+        Epochs of the standard path alone, before the gate. They should be enough to learn features: a gate
+        that becomes sparse before gives filters to classes that they say nothing of.
     epochs : int
         Epochs of joint training after those.
     rounds, standard_epochs, gated_epochs : int
@@ -101,8 +102,8 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
     until: str | None = None
     backbone_settings: Mapping[str, Any] = field(factory=dict)
     training: Training = "joint"
-    warm_epochs: int = 1
-    epochs: int = 11
+    warm_epochs: int = 4
+    epochs: int = 8
     rounds: int = 4
     standard_epochs: int = 2
     gated_epochs: int = 1
