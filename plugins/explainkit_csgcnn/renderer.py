@@ -79,9 +79,8 @@ def _show_parts(explanation: Explanation, axes: Axes) -> None:
         axes.annotate(f" {value:+.2f} ", (value, row), va="center", ha=align, fontsize=7)
     axes.margins(x=0.3)
     what = "margin" if explanation.foil_name else explanation.batch.unit
-    axes.set_title(
-        f"{what} {explanation.explained_output:.2f}, purity {split.purity.item():.2f}", fontsize=9, y=TITLE_Y
-    )
+    purity = "" if split.purity.isnan().any() else f", purity {split.purity.item():.2f}"
+    axes.set_title(f"{what} {explanation.explained_output:.2f}{purity}", fontsize=9, y=TITLE_Y)
 
 
 def _show_maps(explanation: Explanation, plain: Axes, gated: Axes) -> None:
