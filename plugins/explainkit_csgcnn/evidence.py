@@ -157,8 +157,8 @@ def purity_sentence(explanation: Explanation) -> str:
         return f"No evidence for or against {name}."
     specific, leakage = signed(split.specific.item()), signed(split.leakage.item())
     return (
-        f"By its gate {name} gets {specific} from {own} of {counted(len(batch.units), batch.units.kind)}, "
-        f"{percent(split.purity.item())} of the evidence, and {leakage} from all others."
+        f"By its gate {name}, with {own} of {counted(len(batch.units), batch.units.kind)}, gets {specific}, "
+        f"{percent(split.purity.item())} of the evidence; all else adds {leakage}."
     )
 
 

@@ -109,5 +109,5 @@ def test_the_sentence_has_the_numbers_of_the_split():
     sentence = purity_sentence(explanations[1])
 
     count = int(own[:, explanations.targets[1]].sum())
-    assert explanations[1].target_name in sentence and f"from {count} of 32 filters" in sentence
+    assert explanations[1].target_name in sentence and f"with {count} of 32 filters" in sentence
     assert f"{100 * split.purity[1].item():.0f} % of the evidence" in sentence
