@@ -16,6 +16,9 @@ SHOWN = 5
 SIDE = 160
 """Pixels of the picture of a filter."""
 
+NEAR = 0.1
+"""Share of the image's sides below which places are so near that their numbers would overlap."""
+
 
 def draw(explanation: Explanation, figure: Figure) -> None:
     """The image with numbered places, the evidence and the bars; below, the surroundings of each place."""
@@ -43,43 +46,51 @@ def place_of(item: Evidence) -> tuple[float, float] | None:
 
 
 def _mark_places(explanation: Explanation, axes: Axes, items: Sequence[Evidence]) -> None:
-    """A ring where each filter fires, with its number; filters at one place share a ring."""
-    numbers: dict[tuple[float, float], list[int]] = {}
+    """A ring where each filter fires; the numbers of filters that fire near each other stand in one label."""
+    height, width = pixels(explanation.image).shape[:2]
+    labels: dict[tuple[float, float], list[int]] = {}
     for number, item in enumerate(items, 1):
         place = place_of(item)
-        if place is not None:
-            numbers.setdefault(place, []).append(number)
-    height, width = pixels(explanation.image).shape[:2]
-    for (across, down), at_place in numbers.items():
-        x, y = across * width - 0.5, down * height - 0.5
-        color = FOR if items[at_place[0] - 1].contribution > 0 else AGAINST
-        axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=3)
-        axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.5)
-        is_right = across > 0.8
+        if place is None:
+            continue
+        for edge, color in ((3, "white"), (1.5, _color(item))):
+            axes.plot(
+                place[0] * width - 0.5, place[1] * height - 0.5, "o", markersize=8, markerfacecolor="none",
+                markeredgecolor=color, markeredgewidth=edge,
+            )  # fmt: skip
+        near = (each for each in labels if max(abs(each[0] - place[0]), abs(each[1] - place[1])) < NEAR)
+        labels.setdefault(next(near, place), []).append(number)
+    for (across, down), numbers in labels.items():
+        is_right = across > 0.7
         axes.annotate(
-            ",".join(map(str, at_place)), (x, y), (-7 if is_right else 7, 0), textcoords="offset points",
-            ha="right" if is_right else "left", va="center", fontsize=8, color="white", fontweight="bold",
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
+            ", ".join(map(str, numbers)), (across * width - 0.5, down * height - 0.5),
+            (-9 if is_right else 9, 0), textcoords="offset points", ha="right" if is_right else "left",
+            va="center", fontsize=8, color="white", fontweight="bold",
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "#18181b", "edgecolor": "white", "alpha": 0.9},
         )  # fmt: skip
 
 
 def _show_filter(explanation: Explanation, axes: Axes, number: int, item: Evidence) -> None:
-    """What a filter saw: the image faded but for the surroundings of its place, a dot on that place."""
-    place = place_of(item)
-    color = FOR if item.contribution > 0 else AGAINST
+    """What a filter saw: half of the image around its place, faded but for where it fires."""
     name = legible(item.text, 48).replace(" of ", "\nof ", 1)
-    axes.set_title(f"{number}: {name}", fontsize=8, color=color, parse_math=False)
+    axes.set_title(f"{number}: {name}", fontsize=8, color=_color(item), parse_math=False)
+    place = place_of(item)
     if place is None or item.map is None:
-        picture = pixels(explanation.image, SIDE)
-        axes.imshow(picture, alpha=0.15)
+        axes.imshow(pixels(explanation.image, SIDE), alpha=0.15)
         below = "silent: adds nothing"
     else:
-        picture = spotlight(explanation.image, item.map, side=SIDE)
-        axes.imshow(picture)
+        picture = spotlight(explanation.image, item.map, side=2 * SIDE)
         height, width = picture.shape[:2]
+        x, y = place[0] * width - 0.5, place[1] * height - 0.5
+        left, top = (round(min(max(at - side / 4, 0), side / 2)) for at, side in ((x, width), (y, height)))
+        axes.imshow(picture[top : top + height // 2, left : left + width // 2])
         axes.plot(
-            place[0] * width - 0.5, place[1] * height - 0.5, "o", markersize=4, markerfacecolor=color,
-            markeredgecolor="white", markeredgewidth=0.8,
+            x - left, y - top, "o", markersize=4, markerfacecolor=_color(item), markeredgecolor="white",
+            markeredgewidth=0.8,
         )  # fmt: skip
         below = f"{item.contribution:+.2f} = {item.score:.3f} \N{MULTIPLICATION SIGN} {item.weight:+.1f}"
     axes.text(0.5, -0.03, below, ha="center", va="top", fontsize=7, color=NEUTRAL, transform=axes.transAxes)
+
+
+def _color(item: Evidence) -> str:
+    return FOR if item.contribution > 0 else AGAINST
