@@ -4,6 +4,7 @@
 - `results`: scores, how a function becomes a metric, and tables of scores;
 - `ground_truth`: what each part is truly worth to a network;
 - `faithfulness`, `localization`, `leak`, `interpretability`, `cost`: the metrics, by family;
+- `unit_parts`: location instability and part interpretability, of units rather than images;
 - `concepts`: how well a unit agrees with a concept, for naming units;
 - `baselines`: the rows without which no number means anything;
 - `table`, `table_text`: all of it for several explainers, as values and as words;

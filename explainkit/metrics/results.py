@@ -143,13 +143,14 @@ class Score(JsonValue):
 
 def metric(
     *, better: Better | None, unit: str = "", note: str = ""
-) -> Callable[[Callable[[ExplainerOutput], Tensor]], Metric]:
+) -> Callable[[Callable[[ExplainerOutput], Tensor | Score]], Metric]:
     """Make a metric of a function from an output to values (N,); its name is the function's, with hyphens.
 
-    An error of ours that the function raises, such as that there are no masks, becomes the reason.
+    A function may return a `Score` instead, such as one with a note on these very values. An error of ours
+    that the function raises, such as that there are no masks, becomes the reason.
     """
 
-    def decorate(function: Callable[[ExplainerOutput], Tensor]) -> Metric:
+    def decorate(function: Callable[[ExplainerOutput], Tensor | Score]) -> Metric:
         name = function.__name__.replace("_", "-")
 
         def evaluate(output: ExplainerOutput) -> Score:
@@ -157,7 +158,10 @@ def metric(
             values = None
             if reason is None:
                 try:
-                    values = function(output).detach().cpu().double()
+                    result = function(output)
+                    if isinstance(result, Score):
+                        return result
+                    values = result.detach().cpu().double()
                 except ExplainKitError as error:
                     reason = str(error)
             return Score(

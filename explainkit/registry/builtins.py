@@ -109,6 +109,16 @@ def explainkit_metrics() -> list[Offer]:
         Offer("cell-leak", "What a cell takes from beyond what it can see", f"{metrics}.leak:cell_leak"),
         Offer("region-leak", "What a score takes from outside of its place", f"{metrics}.leak:region_leak"),
         Offer(
+            "location-instability",
+            "How much a unit's distance from parts varies",
+            f"{metrics}.unit_parts:location_instability",
+        ),
+        Offer(
+            "part-interpretability",
+            "How often a unit's active cells are a part",
+            f"{metrics}.unit_parts:part_interpretability",
+        ),
+        Offer(
             "units-to-95-percent",
             "Units to 95 % of the evidence",
             f"{metrics}.interpretability:units_to_95_percent",
