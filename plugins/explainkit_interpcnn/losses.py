@@ -95,7 +95,7 @@ def rank_weights(scores: Tensor, chance: Tensor, is_member: Tensor, temperature:
     ``exp(s / a) (s - ln Z + a)`` with ``ln Z = a ln mean exp(s' / a)`` over the members, s' being the scores
     `chance`. What would be below 0 is 0, so that no image is drawn the wrong way; where all are, all are 1.
     """
-    count = is_member.sum(0)
+    count = is_member.sum(0).to(scores)
     log_sum = (chance / temperature).masked_fill(~is_member, -torch.inf).logsumexp(0)
     log_z = temperature * (log_sum - count.clamp(min=1).log())
     highest = scores.masked_fill(~is_member, -torch.inf).amax(0)

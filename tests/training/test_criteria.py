@@ -128,7 +128,7 @@ def test_one_logit_learns_whole_numbers_and_knows_both_names(tmp_path):
     assert {item.target_name for item in found} == {"plain", "red"}
 
 
-@pytest.mark.parametrize("name", ["protopnet", "ccnn"])
+@pytest.mark.parametrize("name", ["protopnet", "ccnn", "interp-cnn"])
 def test_architectures_whose_losses_know_one_class_refuse_labels_in_words(name):
     with pytest.raises(InputError, match=r"one class an image.*'cam'"):
         trained(name, labeled())
