@@ -22,7 +22,7 @@ from explainkit.explanations.factored_maps import dense_maps
 from explainkit.explanations.spatial import best_cells, is_localized, paste, resize
 from explainkit.metrics.concepts import levels
 from explainkit.metrics.context import ExplainerOutput
-from explainkit.metrics.results import Score, metric
+from explainkit.metrics.results import Better, Score, metric
 
 TOP_IMAGES = 100
 """Images in which a unit is strongest, on which it is judged, as in the authors' code."""
@@ -32,6 +32,9 @@ ACTIVE_SHARE, MIN_IOU = 0.005, 0.2
 
 PAIRINGS = 20
 """How often maps are paired with the parts of another image, for the chance level."""
+
+DIAGONAL, IMAGES = "share of the diagonal", "share of images"
+"""What the two are measured in."""
 
 PASTED = 64
 """Most cells along a side of the grid that maps in boxes are laid on."""
@@ -68,7 +71,7 @@ class UnitPartScores:
         return self.chance[~self.values.isnan()].nanmean().item()
 
 
-@metric(better="lower", unit="share of the diagonal")
+@metric(better="lower", unit=DIAGONAL)
 def location_instability(output: ExplainerOutput) -> Score:
     """How much the distance of a unit's strongest cell from each part varies; chance is in the note.
 
@@ -78,10 +81,10 @@ def location_instability(output: ExplainerOutput) -> Score:
     scores = unit_location_instability(
         unit_maps_of(explanations), landmarks(output), explanations.images.shape[-2:]
     )
-    return _score(output, "location-instability", scores)
+    return _score(output, "location-instability", "lower", DIAGONAL, scores)
 
 
-@metric(better="higher", unit="share of images")
+@metric(better="higher", unit=IMAGES)
 def part_interpretability(output: ExplainerOutput) -> Score:
     """In how many images a unit's most active cells are its part, by overlap; chance is in the note.
 
@@ -90,7 +93,7 @@ def part_interpretability(output: ExplainerOutput) -> Score:
     scores = unit_part_interpretability(
         unit_maps_of(_of_features(output)), output.context.masks.cpu(), seed=output.context.seed
     )
-    return _score(output, "part-interpretability", scores)
+    return _score(output, "part-interpretability", "higher", IMAGES, scores)
 
 
 def unit_location_instability(
@@ -248,16 +251,14 @@ def _of_features(output: ExplainerOutput) -> Explanations:
     return output.explanations
 
 
-def _score(output: ExplainerOutput, name: str, scores: UnitPartScores) -> Score:
+def _score(output: ExplainerOutput, name: str, better: Better, unit: str, scores: UnitPartScores) -> Score:
     silent = int(scores.values.isnan().sum())
     note = f"{len(scores.values) - silent} units, chance {scores.mean_chance:.3f}"
     if silent:
-        note += f"; {silent} units say nothing"
-    better = "lower" if name == "location-instability" else "higher"
+        note += f"; of {silent} more nothing can be said"
     return Score(
-        name=name, values=scores.of_images, better=better, note=note, seed=output.context.seed,
-        unit="share of the diagonal" if better == "lower" else "share of images",
-    )  # fmt: skip
+        name=name, values=scores.of_images, better=better, unit=unit, note=note, seed=output.context.seed
+    )
 
 
 def _peaks(maps: Tensor, image_size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
