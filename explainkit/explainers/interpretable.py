@@ -130,7 +130,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
         if not dataset.decision.is_exclusive and not self.supports_labels:
             raise InputError(
                 f"Expected one class an image for {self.card.title}, whose losses need one; the labels of "
-                f"{dataset.name} hold or not, each for itself. 'cam', 'ci-gc', 'senn' and 'ra-cnn' learn such labels."
+                f"{dataset.name} hold or not, each for itself. Others, such as 'cam', learn such labels."
             )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
