@@ -14,6 +14,7 @@ from explainkit.data.types import Batch, ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
+from explainkit.explanations.spatial import bounding_boxes
 from explainkit.metrics.ground_truth import PartTruth, Value, part_truth
 from explainkit.protocols import Intervenable, Split
 
@@ -94,16 +95,18 @@ class EvalContext:
 
     @cached_property
     def boxes(self) -> Tensor:
-        """Around the whole object, (N, 4) as x0, y0, x1, y1 in pixels, half-open.
+        """Around the whole object, (N, 4) as x0, y0, x1, y1 in pixels, half-open: the data's, or its mask's.
 
         Raises
         ------
         InputError
-            For data without boxes.
+            For data without boxes and masks of objects.
         """
-        if self.batch.boxes is None:
+        if self.batch.boxes is not None:
+            return self.batch.boxes.to(self.images.device)
+        if not isinstance(self._split, Intervenable):
             raise InputError(f"{self.dataset.name} has no boxes of objects.")
-        return self.batch.boxes.to(self.images.device)
+        return bounding_boxes(self.object_mask)
 
     @cached_property
     def truth(self) -> PartTruth:
