@@ -171,9 +171,12 @@ class InterpCNN(ek.InterpretableExplainer[InterpCNNNetwork]):
         ]  # fmt: skip
 
     def describe_units(self, network: InterpCNNNetwork) -> ek.Units:
-        """A unit a filter, of one class."""
+        """A unit a filter, of one class; named by it where the filter loss went by that."""
         category = network.category
-        names = [f"filter {k} of {self.classes[label]}" for k, label in enumerate(category.tolist())]
+        names = [f"filter {k}" for k in range(len(category))]
+        if self.variant == "target":
+            labels = category.tolist()
+            names = [f"{name} of {self.classes[label]}" for name, label in zip(names, labels, strict=True)]
         return ek.Units(
             kind="filter", names=names, pooling="mean",
             class_affinity=one_hot(category, len(self.classes)).float(),

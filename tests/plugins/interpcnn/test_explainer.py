@@ -17,8 +17,16 @@ def test_units_belong_to_their_class_alone():
     assert units.kind == "filter" and units.receptive_field is None
     assert torch.equal(units.class_affinity.argmax(1), network.category)
     assert (units.class_affinity.sum(1) == 1).all() and units.class_affinity.max() == 1
-    for k, label in enumerate(network.category.tolist()):
-        assert units.names[k] == f"filter {k} of {explainer.classes[label]}"
+
+
+def test_units_are_named_by_their_class_where_the_loss_goes_by_it():
+    explainer = fitted_explainer()
+    network, classes = explainer.network, explainer.classes
+
+    assert list(explainer.units.names) == [f"filter {k}" for k in range(len(network.category))]
+    drawn = ek.explainer("interp-cnn", preset="tiny", variant="target", classes=classes, network=network)
+    expected = [f"filter {k} of {classes[label]}" for k, label in enumerate(network.category.tolist())]
+    assert list(drawn.units.names) == expected
 
 
 def test_all_three_questions_are_answered():
