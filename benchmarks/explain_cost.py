@@ -20,6 +20,9 @@ import explainkit as ek
 SHORT = {
     "cam": {"epochs": 1},
     "ccnn": {"first_epochs": 0, "guided_epochs": 1, "last_epochs": 1},
+    "ci-gc": {"warm_epochs": 1, "epochs": 2},
+    "csg-cnn": {"warm_epochs": 1, "epochs": 1},
+    "interp-cnn": {"epochs": 2},
     "protopnet": {"start_epochs": 1, "warm_epochs": 0, "joint_epochs": 1},
     "ra-cnn": {"warm_epochs": 1},
     "senn": {"learn_epochs": 0, "settle_epochs": 1},
