@@ -26,7 +26,7 @@ from explainkit.metrics import Score, unreasonable_prototypes, unreasonable_swap
 ARCHITECTURES = ("cam", "protopnet", "senn", "ccnn", "ra-cnn")
 POST_HOC = (
     "captum/input-x-gradient", "captum/integrated-gradients", "captum/layer-grad-cam", "captum/occlusion",
-    "captum/shapley-value-sampling", "captum/saliency",
+    "captum/deep-lift-shap", "captum/saliency",
 )  # fmt: skip
 TINY = {"classes": 20, "size": 32, "train": 200, "validation": 20, "test": 20}
 """The data for ``--preset tiny``."""
