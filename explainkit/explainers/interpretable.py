@@ -145,6 +145,7 @@ class InterpretableExplainer(Explainer, Generic[Network]):
                 progress=progress,
                 checkpoints=checkpoints,
                 resume=resume,
+                settings=self.settings(),
             )
             plan = self.phases()
             self.history = trainer.run(network, dataset, plan)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, get_origin
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from torch import nn
@@ -19,27 +22,78 @@ PART = {"is_part": True}
 
 
 def check_settings(explainer: Explainer) -> None:
-    """Refuse numbers, texts, switches and mappings of another kind than a setting has.
+    """Refuse values of another kind than a setting has; a path becomes text.
 
     Raises
     ------
     InputError
     """
+    kinds = _kinds_of(type(explainer))
     for item in attrs.fields(type(explainer)):
-        value = getattr(explainer, item.name)
-        kind = {"int": int, "float": float, "str": str, "bool": bool}.get(str(item.type), item.type)
-        if item.init and get_origin(kind) is Mapping and not isinstance(value, Mapping):
-            raise InputError(
-                f"Expected {item.name} of {explainer.card.title} as a mapping of names to values; "
-                f"got {value!r}."
-            )
-        if not item.init or kind not in (int, float, str, bool):
+        if not item.init:
             continue
-        is_right = isinstance(value, (int, float) if kind is float else kind)
-        if not is_right or (kind is not bool and isinstance(value, bool)) or value != value:
+        value, kind = getattr(explainer, item.name), kinds.get(item.name, item.type)
+        if isinstance(value, Path) and is_of_kind(str(value), kind):
+            setattr(explainer, item.name, str(value))
+        elif not is_of_kind(value, kind):
             raise InputError(
-                f"Expected {item.name} of {explainer.card.title} as {kind.__name__}; got {value!r}."
+                f"Expected {item.name} of {explainer.card.title} as {describe_kind(kind)}; got {value!r}."
             )
+
+
+def is_of_kind(value: object, kind: Any) -> bool:
+    """Whether `value` is what the annotation `kind` says; of classes that are no plain values all is taken.
+
+    Examples
+    --------
+    >>> is_of_kind(3, float), is_of_kind(True, int), is_of_kind("x", float | None)
+    (True, False, False)
+    """
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in choices)
+    if origin in (Union, UnionType):
+        return any(is_of_kind(value, choice) for choice in choices)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
+    if origin is Sequence:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    if kind is None or kind is NoneType:
+        return value is None
+    if kind in (int, float):
+        is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+        return is_number and value == value
+    return isinstance(value, kind) if kind in (str, bool) else True
+
+
+def describe_kind(kind: Any) -> str:
+    """What `is_of_kind` takes, in words.
+
+    Examples
+    --------
+    >>> describe_kind(float | None), describe_kind(Literal["mi", "target"])
+    ('float or None', "one of 'mi', 'target'")
+    """
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, choices))}"
+    if origin in (Union, UnionType):
+        return " or ".join(describe_kind(choice) for choice in choices)
+    if origin is Mapping:
+        return "a mapping of names to values"
+    if origin is Sequence:
+        return "a sequence"
+    return "None" if kind in (None, NoneType) else getattr(kind, "__name__", str(kind))
+
+
+@cache
+def _kinds_of(kind: type) -> Mapping[str, Any]:
+    """The annotations of a class; nothing where some can only be read by a type checker."""
+    try:
+        return get_type_hints(kind)
+    except NameError:
+        plain = {"int": int, "float": float, "str": str, "bool": bool}
+        return {item.name: plain.get(str(item.type), item.type) for item in attrs.fields(kind)}
 
 
 def settings_of(explainer: Explainer) -> dict[str, Any]:

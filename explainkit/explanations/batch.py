@@ -70,7 +70,8 @@ class Explanations(ExplanationsJson, ExplanationTables):
     remainder_map : Tensor or None, (N, h, w)
         The contributions of the units whose maps were not kept, distributed over the image.
     diagnostics : mapping of str to Tensor, (N,)
-        Further numbers that the explainer gives of each image, by what they are: ``"instability"``.
+        Further numbers that the explainer gives of each image, by what they are: ``"instability"``. They
+        are of the target and of the scores as they are: contrasts and interventions have none.
     decision : Decision or str
         How the network's outputs become an answer; for probabilities, what is called a logit here is one.
     image_index : Tensor or None, (N,), int64
@@ -283,8 +284,8 @@ class Explanations(ExplanationsJson, ExplanationTables):
         base = decomposition.bias_for(self.targets) - decomposition.bias_for(foils)
         if self.units.reference is not None:
             base = base + (weights * self.units.reference).sum(1)
-        # the remainder map was distributed with other weights
-        return evolve(self, weights=weights, base=base, foils=foils, remainder_map=None)
+        # the remainder map was distributed with other weights, and diagnostics are of the target alone
+        return evolve(self, weights=weights, base=base, foils=foils, remainder_map=None, diagnostics={})
 
     def intervene(self, scores: Mapping[int | str, UnitScore]) -> Explanations:
         """The same images with scores set by hand: what the network says then, and why.

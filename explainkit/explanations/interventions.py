@@ -46,6 +46,7 @@ def intervene(explanations: Explanations, scores: Mapping[int | str, UnitScore])
         logits=logits,
         decomposition=evolve(decomposition, scores=after, logits=logits),
         remainder_map=None,  # it was distributed with other scores
+        diagnostics={},  # they are of the scores as they were
         # weights that change with the scores are those from before: the residual shows what that leaves out
         additivity="approximate" if is_coupled else explanations.additivity,
     )

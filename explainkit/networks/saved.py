@@ -41,8 +41,13 @@ def is_saved(folder: object) -> bool:
     return isinstance(folder, str | Path) and (Path(folder) / FACTS).is_file()
 
 
-def load_saved_backbone(backbone: nn.Module, folder: str | Path) -> None:
+def load_saved_backbone(backbone: nn.Module, folder: str | Path, name: str) -> None:
     """Give `backbone` the weights that the feature extractor of a saved explainer has.
+
+    Parameters
+    ----------
+    name : str
+        Of the backbone: there are those of the same shapes that are others, by their strides.
 
     Raises
     ------
@@ -60,8 +65,8 @@ def load_saved_backbone(backbone: nn.Module, folder: str | Path) -> None:
             f"Expected a saved explainer with one backbone; {facts['explainer']!r} in {str(folder)!r} has "
             "none."
         )
-    if shapes(state) != shapes(backbone.state_dict()):
-        settings = facts["settings"]
+    settings = facts.get("settings") or {}
+    if settings.get("backbone", name) != name or shapes(state) != shapes(backbone.state_dict()):
         raise InputError(
             f"Expected a backbone of the form that {str(folder)!r} has, {settings.get('backbone')!r} with "
             f"{settings.get('backbone_settings') or 'its defaults'}; got one of another form."

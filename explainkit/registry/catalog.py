@@ -100,10 +100,16 @@ def backbone(name: str, *, in_channels: int = 3, **settings: Any) -> Backbone:
     passed = {setting: value for setting, value in settings.items() if value is not None}
     if in_channels != 3:
         passed["in_channels"] = in_channels
-    folder = passed.pop("weights") if is_saved(passed.get("weights")) else None
+    weights, folder = passed.get("weights"), None
+    if is_saved(weights):
+        folder = passed.pop("weights")
+    elif weights is not None and "weights" not in _keywords(factory):
+        raise InputError(
+            f"Expected weights of {name!r} as the folder of a saved explainer; there is none at {weights!r}."
+        )
     network: Backbone = _call_checked(name, factory, factory, passed)
     if folder is not None:
-        load_saved_backbone(network, folder)
+        load_saved_backbone(network, folder, name)
     return network
 
 

@@ -23,6 +23,7 @@ def fingerprint(
     seed: int,
     device: torch.device,
     processes: int,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What decides the course of a run: equal fingerprints, equal runs."""
     return {
@@ -36,6 +37,7 @@ def fingerprint(
         "training images": _sample_digest(dataset),
         "augment": describe(dataset.augment),
         "plan": [_settings(item) for item in plan],
+        "settings": describe(settings),
         "seed": seed,
         "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,

@@ -88,6 +88,9 @@ class Trainer:
     resume : bool
         Go on from the checkpoint in that folder, or begin where there is none. The end is that of the
         uninterrupted run, bit for bit on the CPU.
+    settings : mapping
+        What else decides the course of the run, such as how the network is made: a run goes on with the same
+        alone.
     """
 
     seed: int = 0
@@ -97,6 +100,7 @@ class Trainer:
     checkpoints: str | Path | None = None
     checkpoint_every_n_steps: int | None = None
     resume: bool = False
+    settings: Mapping[str, Any] = field(factory=dict)
     state: RunState = field(factory=RunState, init=False)
     _store: Checkpoints | None = field(default=None, init=False)
     _resumed: Checkpoint | None = field(default=None, init=False)
@@ -152,7 +156,7 @@ class Trainer:
         network.to(fabric.device)
         if self.checkpoints is None:
             return
-        run = fingerprint(dataset, plan, self.seed, fabric.device, fabric.world_size)
+        run = fingerprint(dataset, plan, self.seed, fabric.device, fabric.world_size, self.settings)
         store = self._store = Checkpoints(folder=Path(self.checkpoints), run=run)
         if not store.path.exists():
             if fabric.is_global_zero:

@@ -53,10 +53,10 @@ def categories(class_activation: Tensor, balanced: bool = True) -> Tensor:
     """
     if not balanced:
         return class_activation.argmax(0)
-    values = class_activation.double()
-    shares = (values / values.sum(0).clamp(min=1e-12)).T.cpu()  # (K, C): each filter counts the same
+    values = class_activation.cpu().double()
+    shares = (values / values.sum(0).clamp(min=1e-12)).T  # (K, C): each filter counts the same
     quota = -(-shares.shape[0] // shares.shape[1])
     filters, slots = linear_sum_assignment(shares.repeat_interleave(quota, 1).numpy(), maximize=True)
-    found = torch.empty(len(shares), dtype=torch.long)
-    found[torch.from_numpy(filters)] = torch.from_numpy(slots) // quota
-    return found.to(class_activation.device)
+    assigned = torch.empty(len(shares), dtype=torch.long)
+    assigned[torch.from_numpy(filters)] = torch.from_numpy(slots) // quota
+    return assigned.to(class_activation.device)

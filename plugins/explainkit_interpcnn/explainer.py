@@ -199,7 +199,8 @@ class InterpCNN(ek.InterpretableExplainer[InterpCNNNetwork]):
 def filter_places(explanations: ek.Explanations) -> Tensor:
     """Where each filter fires, x and y in pixels: (N, K, 2).
 
-    The middle of the strongest cell; NaN for filters that fire nowhere in the image, and so add nothing.
+    The middle of the strongest cell; NaN for filters that fire nowhere in the image, or are switched off, and
+    so add nothing.
 
     Raises
     ------
@@ -215,16 +216,26 @@ def filter_places(explanations: ek.Explanations) -> Tensor:
     peaks = peak_cells(maps)
     cells = torch.stack([peaks % grid[1], peaks // grid[1]], 2) + 0.5  # column, row
     pixels = cells * cells.new_tensor([size[1] / grid[1], size[0] / grid[0]])
-    return pixels.where(is_localized(maps)[..., None], torch.nan)
+    fires = is_localized(maps) & (explanations.scores != 0)
+    return pixels.where(fires[..., None], torch.nan)
 
 
 def _check_settings(explainer: InterpCNN) -> None:
     """Refuse numbers that mean nothing, and a filter loss that would never begin."""
-    if explainer.variant not in FILTER_WEIGHT:
-        raise ek.InputError(f"Expected variant as one of {[*FILTER_WEIGHT]}; got {explainer.variant!r}.")
-    for name in ("beta", "gain", "temperature"):
+    for name in ("beta", "gain", "temperature", "_head_scale"):
         if not 0 < getattr(explainer, name) < float("inf"):
-            raise ek.InputError(f"Expected {name} of InterpCNN above 0; got {getattr(explainer, name)}.")
+            setting = name.removeprefix("_")
+            raise ek.InputError(f"Expected {setting} of InterpCNN above 0; got {getattr(explainer, name)}.")
+    for name in ("dropout", "label_smoothing"):
+        if not 0 <= getattr(explainer, name) < 1:
+            raise ek.InputError(
+                f"Expected {name} of InterpCNN in 0 … 1, without 1; got {getattr(explainer, name)}."
+            )
+    least = {"weight_decay": 0, "warm_epochs": 0, "epochs": 0, "batch_size": 1, "filters": 1}
+    for name, minimum in least.items():
+        value = getattr(explainer, name)
+        if value is not None and value < minimum:
+            raise ek.InputError(f"Expected {name} of InterpCNN as {minimum} at least; got {value}.")
     if not 0 <= explainer._filter_weight < float("inf"):
         raise ek.InputError(
             f"Expected filter_weight of InterpCNN as 0 or more; got {explainer.filter_weight}."

@@ -57,7 +57,12 @@ def peak_cells(maps: Tensor) -> Tensor:
 
 def templates_at_peaks(maps: Tensor, beta: float = 4.0) -> Tensor:
     """The template of each map's strongest cell, in [-1, 1], (N, K, h w); no gradient goes through it."""
-    return positive_templates(maps.shape[2:], beta, maps.detach())[peak_cells(maps)]
+    height, width = maps.shape[2:]
+    cells = peak_cells(maps)[..., None]  # (N, K, 1)
+    down = (torch.arange(height, device=maps.device) - cells // width).abs()  # (N, K, h)
+    along = (torch.arange(width, device=maps.device) - cells % width).abs()  # (N, K, w)
+    distance = (down[..., None] + along[:, :, None]).flatten(2).to(maps.dtype)
+    return (1 - beta / (height * width) ** 0.5 * distance).clamp(min=-1)
 
 
 def masked_maps(maps: Tensor, beta: float = 4.0) -> Tensor:
@@ -65,5 +70,4 @@ def masked_maps(maps: Tensor, beta: float = 4.0) -> Tensor:
 
     From ``n / beta`` cells away from that cell on all becomes 0; that cell stays as it is, and the strongest.
     """
-    masks = positive_templates(maps.shape[2:], beta, maps.detach()).clamp(min=0)[peak_cells(maps)]
-    return maps * masks.unflatten(2, maps.shape[2:])
+    return maps * templates_at_peaks(maps, beta).clamp(min=0).unflatten(2, maps.shape[2:])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, field
@@ -142,8 +142,6 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
                 f"min_half_size and max_half_size; got {self.init_half_size!r}. "
                 "Proposals cannot begin with a square that they cannot propose."
             )
-        if self.gradient not in get_args(Gradient):
-            raise ek.InputError(f"Expected gradient 'true' or 'surrogate'; got {self.gradient!r}.")
         for name, minimum in (("crop_size", 8), ("rounds", 0)):
             if getattr(self, name) < minimum:
                 raise ek.InputError(f"Expected {name} of at least {minimum}; got {getattr(self, name)}.")

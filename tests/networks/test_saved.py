@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import explainkit as ek
-from explainkit.errors import FormatError, UnknownNameError
+from explainkit.errors import FormatError
 from explainkit.testing.examples import tiny_dataset
 
 
@@ -72,6 +72,20 @@ def test_a_damaged_folder_is_refused(saved, tmp_path):
         ek.backbone("tiny", weights=folder)
 
 
-def test_a_name_that_is_no_folder_stays_the_backbone_s_own_setting(tmp_path):
-    with pytest.raises(UnknownNameError, match="weights"):
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ek.InputError, match=r"weights of 'tiny' as the folder .* none at .*nothing"):
         ek.backbone("tiny", weights=str(tmp_path / "nothing"))
+
+
+def test_a_backbone_of_the_same_shapes_and_other_strides_is_refused(tmp_path):
+    model = ek.explainer("cam", backbone="small", epochs=1)
+    model.fit(tiny_dataset(), device="cpu", progress=False)
+    ek.save(model, tmp_path / "small")
+    with pytest.raises(ek.InputError, match="Expected a backbone of the form"):
+        ek.backbone("small-fine", weights=tmp_path / "small")
+
+
+def test_a_path_is_a_folder_of_weights_and_the_model_is_saved_with_it(saved, tmp_path):
+    model = ek.explainer("cam", preset="tiny", epochs=1, weights=saved[1])
+    ek.save(model.fit(tiny_dataset(), device="cpu", progress=False), tmp_path / "cam")
+    assert ek.load(tmp_path / "cam").weights == str(saved[1])

@@ -38,7 +38,9 @@ def test_settings_override_the_preset():
 
 def test_settings_of_a_backbone_that_are_none_are_not_passed_on():
     assert type(ek.backbone("small", weights=None, until=None)) is type(ek.backbone("small"))
-    with pytest.raises(UnknownNameError, match="'small' has no setting 'weights'"):
+    with pytest.raises(UnknownNameError, match="'small' has no setting 'until'"):
+        ek.backbone("small", until="layer1")
+    with pytest.raises(ek.InputError, match="folder of a saved explainer; there is none at 'DEFAULT'"):
         ek.backbone("small", weights="DEFAULT")
 
 

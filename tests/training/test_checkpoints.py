@@ -18,8 +18,8 @@ from explainkit.training.evaluation import Evaluation
 KILLER = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
 
 
-def fitted(folder, *, epochs=2, seed=0, resume=False):
-    return ek.explainer("cam", preset="tiny", epochs=epochs).fit(
+def fitted(folder, *, epochs=2, seed=0, resume=False, **settings):
+    return ek.explainer("cam", preset="tiny", epochs=epochs, **settings).fit(
         tiny_dataset(), seed=seed, device="cpu", progress=False, checkpoints=folder, resume=resume
     )
 
@@ -52,7 +52,10 @@ def test_a_checkpoint_is_never_overwritten_unasked(tmp_path):
         fitted(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "word"), [({"seed": 1}, "seed"), ({"epochs": 3}, "plan")])
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"seed": 1}, "seed"), ({"epochs": 3}, "plan"), ({"dropout": 0.5}, "settings.dropout")],
+)
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, word):
     fitted(tmp_path)
 

@@ -70,6 +70,14 @@ def test_places_are_in_the_image_and_need_maps():
         filter_places(explanations.without_maps())
 
 
+def test_a_filter_that_is_switched_off_has_no_place():
+    model = explainer_of(small_network()).disable_units([0])
+
+    places = filter_places(model.explain(uniform(3, 3, 32, 48)))
+
+    assert places[:, 0].isnan().all() and not places[:, 1:].isnan().all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -79,6 +87,14 @@ def test_places_are_in_the_image_and_need_maps():
         ({"filter_weight": -1.0}, "filter_weight of InterpCNN as 0 or more"),
         ({"freeze_after": 0.0}, "freeze_after in 0"),
         ({"category_momentum": 1.0}, "category_momentum in 0"),
+        ({"head_scale": 0.0}, "head_scale of InterpCNN above 0"),
+        ({"filters": 0}, "filters of InterpCNN as 1 at least"),
+        ({"filters": "3"}, "filters of InterpCNN as int or None; got '3'"),
+        ({"filter_weight": "0.1"}, "filter_weight of InterpCNN as float or None; got '0.1'"),
+        ({"variant": ["mi"]}, "variant of InterpCNN as one of 'mi', 'target'"),
+        ({"warm_epochs": -1}, "warm_epochs of InterpCNN as 0 at least"),
+        ({"dropout": 1.5}, "dropout of InterpCNN in 0"),
+        ({"lr_scheduler": "cosine"}, "lr_scheduler of InterpCNN as one of"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, message):

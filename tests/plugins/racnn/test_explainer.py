@@ -110,7 +110,7 @@ def test_networks_that_look_once_are_refused():
         ({"min_half_size": math.nan}, "min_half_size"),
         ({"init_half_size": 0.1}, "init_half_size in"),
         ({"init_half_size": 0.46}, "init_half_size in"),
-        ({"gradient": "real"}, "'true' or 'surrogate'; got 'real'"),
+        ({"gradient": "real"}, "one of 'true', 'surrogate'; got 'real'"),
         ({"crop_size": 4}, "crop_size of at least 8"),
         ({"rounds": -1}, "rounds of at least 0"),
         ({"margin": -0.1}, "margin in"),
