@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from explainkit.metrics.context import ExplainerOutput
 from explainkit.metrics.results import metric
@@ -43,7 +42,7 @@ def stochastic_pointing(output: ExplainerOutput) -> Tensor:
     """
     boxes = box_masks(output.context.boxes, output.saliency)
     radius = TOLERANCE * max(output.saliency.shape[-2:])
-    return _where_defined(output.saliency, boxes, dilated(boxes, radius))
+    return _where_defined(output.saliency, boxes, near_boxes(output.context.boxes, radius, output.saliency))
 
 
 @metric(better="higher", unit="share of evidence", note="localization, not faithfulness")
@@ -63,18 +62,30 @@ def box_masks(boxes: Tensor, like: Tensor) -> Tensor:
     return ((rows >= y0) & (rows < y1))[:, :, None] & ((columns >= x0) & (columns < x1))[:, None]
 
 
-def dilated(mask: Tensor, radius: float) -> Tensor:
-    """Which pixels lie within `radius` pixels of `mask` (N, H, W), from center to center: (N, H, W), bool.
+def near_boxes(boxes: Tensor, radius: float, like: Tensor) -> Tensor:
+    """Which pixels of maps (N, H, W) lie within `radius` pixels of one in `boxes` (N, 4): (N, H, W), bool.
+
+    From center to center, as a box is dilated by a disk: the nearest pixel of a box is found along each axis
+    on its own.
 
     Examples
     --------
-    >>> dilated(torch.tensor([[[False, False, True]]]), 1).tolist()
+    >>> near_boxes(torch.tensor([[2.0, 0.0, 3.0, 1.0]]), 1, torch.zeros(1, 1, 3)).tolist()
     [[[False, True, True]]]
     """
-    reach = int(radius)
-    steps = torch.arange(-reach, reach + 1, device=mask.device)
-    disk = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
-    return F.conv2d(mask[:, None].float(), disk[None, None], padding=reach)[:, 0] > 0.5
+    height, width = like.shape[-2:]
+    x0, y0, x1, y1 = (boxes.to(like.device) - 0.5).ceil()[:, :, None].unbind(1)  # (N, 1) each
+    above, is_high = _steps_to(y0, y1, height)
+    beside, is_wide = _steps_to(x0, x1, width)
+    is_near = above.square()[:, :, None] + beside.square()[:, None] <= radius**2
+    return is_near & (is_high & is_wide)[:, :, None]
+
+
+def _steps_to(first: Tensor, end: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """How far pixels of a row are from those in `first` … `end` - 1, (N, side); whether there are any."""
+    pixels = torch.arange(side, device=first.device)
+    first, last = first.clamp(min=0), end.clamp(max=side) - 1  # (N, 1) each
+    return torch.maximum(first - pixels, pixels - last).clamp(min=0), first <= last
 
 
 def pointing_game(saliency: Tensor, mask: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from explainkit.metrics.localization import (
     TOLERANCE,
     box_masks,
     content_heatmap,
-    dilated,
     mass_within,
+    near_boxes,
     object_mass,
     pointing,
     pointing_game,
@@ -64,16 +64,22 @@ def test_a_box_holds_the_pixels_whose_centers_are_in_it() -> None:
 
 
 @pytest.mark.parametrize("radius", [0, 1, 1.5, 3])
-def test_dilation_is_by_distance_between_centers(radius) -> None:
-    mask = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0)) > 0.9
+def test_what_is_near_a_box_is_it_dilated_by_a_disk_from_center_to_center(radius) -> None:
+    """By each pixel of a box; of boxes of whole pixels and of fractions, at the edge, beyond it and empty."""
+    boxes = torch.tensor(
+        [[1, 2, 3, 4], [0, 0, 9, 7], [4, 3, 5, 4], [6, 5, 12, 9], [1.2, 2.6, 3.5, 4.7], [2, 2, 2, 5],
+         [9, 1, 12, 3], [-3, -2, 0, 0], [3.6, 1, 4.4, 3], [-1.5, 2, 2, 9]]
+    )  # fmt: skip
+    maps = torch.zeros(len(boxes), 7, 9)
 
-    literal = torch.zeros_like(mask)
-    for n, row, column in mask.nonzero().tolist():
+    literal = torch.zeros_like(maps, dtype=torch.bool)
+    for n, row, column in box_masks(boxes, maps).nonzero().tolist():
         for i in range(7):
             for j in range(9):
                 literal[n, i, j] |= (i - row) ** 2 + (j - column) ** 2 <= radius**2
 
-    assert torch.equal(dilated(mask, radius), literal)
+    assert torch.equal(near_boxes(boxes, radius, maps), literal)
+    assert not literal[[5, 6, 7]].any() and literal[:5].flatten(1).any(1).all()
 
 
 def test_the_stochastic_pointing_game_is_what_many_draws_hit(small) -> None:
