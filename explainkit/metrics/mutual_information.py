@@ -195,8 +195,8 @@ def mutual_information(
     Examples
     --------
     >>> truth = torch.eye(2, dtype=torch.bool).repeat(50, 1)
-    >>> found = mutual_information(truth.float(), truth)
-    >>> round(found.normalized_score, 6)
+    >>> measured = mutual_information(truth.float(), truth)
+    >>> round(measured.normalized_score, 6)
     1.0
     """
     if truth.ndim != 2 or truth.dtype != torch.bool or len(truth) != len(scores):
@@ -237,14 +237,14 @@ def pointwise_information(scores: Tensor, truth: Tensor, bins: int | None = None
     counts = BinCounts(equal_frequency_edges(scores, bins), truth.shape[1])
     binned = counts.bins_of(scores)
     counts.count_bins(binned, truth)
-    found, n = counts.finish().information, len(binned)
-    best = found.argmax(1)  # (K,)
+    information, n = counts.finish().information, len(binned)
+    best = information.argmax(1)  # (K,)
     units = torch.arange(len(best))
     holds = truth[:, best]  # (N, K)
     joint = counts.joint[units, binned, best]
     joint = torch.where(holds, joint, counts.by_bin[units, binned] - joint).double()
     by_class = torch.where(holds, counts.by_class[best], n - counts.by_class[best]).double()
     pointwise = (joint * n / (counts.by_bin[units, binned] * by_class)).log()  # (N, K)
-    correction = found[units, best] - pointwise.mean(0)
-    is_told = found[units, best] > 0
+    correction = information[units, best] - pointwise.mean(0)
+    is_told = information[units, best] > 0
     return torch.where(is_told, pointwise + correction, 0.0).mean(1)
