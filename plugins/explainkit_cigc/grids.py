@@ -98,6 +98,15 @@ def draw_others(keys: Keys, ids: ArrayLike, is_allowed: NDArray[np.bool_]) -> ND
     return np.take_along_axis(first, np.arange(OTHERS)[None] % np.minimum(counts, OTHERS), 1)
 
 
+def draw_ids(length: int, count: int, seed: int) -> Tensor:
+    """`count` positions of a split of `length`, or all of a shorter one, in an order drawn by `seed`: (n,).
+
+    A split that is sorted by class has all classes among them so.
+    """
+    order = random_keys(seed, np.arange(length)).argsort(kind="stable")
+    return torch.from_numpy(order[:count])
+
+
 def arranged(anchor: Tensor, others: Tensor, quadrants: Tensor) -> Tensor:
     """Values (M, 1, ...) at their quadrants (M,), three others (M, 3, ...) around them: (M, 4, ...)."""
     places = torch.arange(4, device=quadrants.device)

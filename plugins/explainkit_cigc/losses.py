@@ -8,7 +8,7 @@ from explainkit.explanations.decisions import Decision
 from explainkit.networks.precision import reference_tensor
 from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
-from explainkit_cigc.grids import Grids, check_doubled, draw_grids, placed, tile, untile
+from explainkit_cigc.grids import Grids, check_doubled, draw_grids, draw_ids, placed, tile, untile
 from explainkit_cigc.model import CIGCNetwork, grad_cam, is_dead, normalized
 
 VALIDATION = 64
@@ -76,14 +76,16 @@ def consistency_loss(
 
 
 def consistency_metrics(network: CIGCNetwork, dataset: ImageDataset) -> dict[str, float]:
-    """How consistent maps of the first validation images are, each in one composite of the others.
+    """How consistent maps of 64 validation images are, each in one composite of the others.
+
+    The same are drawn after every epoch, from the whole split: it may be sorted by class.
 
     ``map_overlap`` is the mean of ``1 - distance / 2``, ``inside_mass`` the share of the composite's map that
     is on the image; ``dead_maps`` the share of images of whose class no cell says anything, which are left
     out of both. Nothing where no two images differ in class.
     """
     split = dataset.validation
-    batch = split.batch(torch.arange(min(VALIDATION, len(split)))).to(reference_tensor(network).device)
+    batch = split.batch(draw_ids(len(split), VALIDATION, 0)).to(reference_tensor(network).device)
     if not len(batch):
         return {}
     images = batch.images.to(reference_tensor(network).dtype)

@@ -10,6 +10,7 @@ from plugin_cases import alone, assert_near, uniform
 from torch.nn.functional import l1_loss
 
 import explainkit as ek
+from explainkit.data.types import ArraySplit
 from explainkit.testing import tiny_dataset
 from explainkit.training.steps import Step
 from explainkit_cigc.grids import draw_grids, placed, tile
@@ -237,6 +238,22 @@ def test_steps_on_one_batch_lessen_the_distance():
         optimizer.step()
 
     assert distances[-1] < 0.7 * distances[0] and torch.tensor(distances).isfinite().all()
+
+
+def test_a_validation_split_that_is_sorted_by_class_is_measured():
+    labels = torch.arange(3).repeat_interleave(80)
+    images = torch.zeros(240, 3, 8, 8, dtype=torch.uint8)
+    images[torch.arange(240), labels] = torch.randint(1, 256, (240, 8, 8)).byte()
+    split = ArraySplit(images=images, labels=labels)
+    dataset = ek.ImageDataset(
+        name="sorted", classes=["red", "green", "blue"], size=(8, 8),
+        splits=dict.fromkeys(("train", "validation", "test"), split),
+    )  # fmt: skip
+
+    facts = consistency_metrics(color_network(), dataset)
+
+    assert facts["dead_maps"] == 0 and facts["map_overlap"] == pytest.approx(1, abs=1e-4)
+    assert facts == consistency_metrics(color_network(), dataset)
 
 
 def test_dead_maps_are_counted_and_left_out_of_the_means():
