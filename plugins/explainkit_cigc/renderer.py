@@ -26,8 +26,20 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     show_units(explanation, list(below[1:]), explanation.top(SHOWN_UNITS))
 
 
+def _title(explanation: Explanation, has_attention: bool) -> str:
+    """Training holds what speaks for one class, and no margin over another."""
+    foil = explanation.foil_name
+    if foil is not None:
+        rest = f"for this class over {foil}"
+        return f"what speaks {rest}" if has_attention else f"nothing speaks {rest}"
+    if not has_attention:
+        return "nothing speaks for this class"
+    is_held = explanation.batch.provenance.settings.get("consistency") != 0
+    return "attention, held in place by training" if is_held else "attention"
+
+
 def _show_attention(explanation: Explanation, axes: Axes) -> None:
-    """Which share of what speaks for the class each cell has, and how that stood up in composites."""
+    """Which share of what speaks for the class each cell has; and how that stood up in composites."""
     axes.set_axis_off()
     batch = explanation.batch[[explanation.index]]
     if batch.boxes is not None or (batch.maps is None and batch.remainder_map is None):
@@ -48,10 +60,9 @@ def _show_attention(explanation: Explanation, axes: Axes) -> None:
         bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[0, top / 2, top])
         bar.ax.set_yticklabels([f"{share:.1%}" for share in (0, top / 2, top)], fontsize=7)
         bar.set_label("of all attention, per cell", fontsize=7)
-    title = "attention, held in place by training" if top > 0 else "nothing speaks for this class"
-    axes.set_title(title, fontsize=8, y=TITLE_Y)
+    axes.set_title(_title(explanation, top > 0), fontsize=8, y=TITLE_Y)
     overlap = explanation.diagnostics.get("map overlap")
-    if overlap is not None and overlap == overlap:
+    if overlap is not None and overlap == overlap and explanation.foil_name is None:
         inside = explanation.diagnostics.get("map inside", float("nan"))
         text = f"among other images: {inside:.0%} stays here, overlap {overlap:.0%}"
         axes.text(0.5, -0.03, text, ha="center", va="top", fontsize=7, transform=axes.transAxes)
