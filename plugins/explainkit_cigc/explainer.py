@@ -106,8 +106,13 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
                 raise ek.InputError(
                     f"Expected {name} of CI-GC as {minimum} at least; got {getattr(self, name)}."
                 )
-        if not 0 <= self.consistency < float("inf"):
-            raise ek.InputError(f"Expected consistency of CI-GC as 0 or more; got {self.consistency}.")
+        for name in ("consistency", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ek.InputError(f"Expected {name} of CI-GC as 0 or more; got {getattr(self, name)}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ek.InputError(
+                f"Expected label_smoothing of CI-GC from 0 up to below 1; got {self.label_smoothing}."
+            )
         if self.consistency and self.warm_epochs >= self.epochs:
             raise ek.InputError(
                 f"Expected fewer warm_epochs than epochs of CI-GC; got {self.warm_epochs} of {self.epochs}: "
