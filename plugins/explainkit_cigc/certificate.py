@@ -221,7 +221,8 @@ def _measure(
     parts: list[tuple[Tensor, Tensor]] = []
     for chunk in torch.arange(len(rows)).split(batch_size):
         drawn = draw_others(keys[chunk], pool.ids.cpu().numpy(), is_allowed[chunk.numpy()])
-        beside = explainer.read_images(pool.images[torch.from_numpy(drawn).flatten()])
+        images = pool.images[torch.from_numpy(drawn).flatten()]
+        beside = explainer.read_images(explainer.input_spec.from_unit(images))
         where = quadrants[chunk].to(beside.device)
         row = rows[chunk].to(beside.device)
         tiles = arranged(anchors[row][:, None], beside.unflatten(0, (-1, OTHERS)), where)

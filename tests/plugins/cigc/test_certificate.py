@@ -1,5 +1,7 @@
 """What becomes of a map among other images: by literal composites, and where the answer is known."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from attrs import evolve
@@ -169,3 +171,23 @@ def test_means_leave_out_what_is_nan():
     means = measured.by_class()
 
     assert list(means) == ["a", "b"] and means["a"] == pytest.approx((0.3, 0.6))
+
+
+def test_certificates_are_the_same_whatever_the_range_that_images_are_in():
+    batch = evolve(color_batch(4, 16), images=uniform(4, 3, 16, 16))
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    unit = torch.nn.Sequential(*layers, torch.nn.Linear(8, 3))
+    byte = deepcopy(unit)
+    with torch.no_grad():
+        byte[0].weight /= 255
+    models = [
+        ek.explainer("cam", network=network, value_range=span, decision="softmax")
+        for network, span in ((unit, (0, 1)), (byte, (0, 255)))
+    ]
+
+    one, other = (measure_consistency(model, batch, batch, batch.labels, grids=2) for model in models)
+
+    assert_near(one.overlap, other.overlap, 1e-4)
+    assert_near(one.inside, other.inside, 1e-4)
+    assert (one.overlap < 0.999).any()
