@@ -136,7 +136,7 @@ def measure_consistency(
     rows = torch.arange(len(explained)).repeat_interleave(grids)
     rounds = torch.arange(grids).repeat(len(explained))
     overlap, inside = _measure(
-        explainer, anchors, explained, pool, of_class[rows], rows, rounds, seed, batch_size
+        explainer, anchors, explained, pool, of_class[rows.numpy()], rows, rounds, seed, batch_size
     )
     shape = (len(explained), grids)
     return Consistency(
@@ -220,7 +220,8 @@ def _measure(
     keys = random_keys(seed, rows.numpy(), rounds.numpy())
     parts: list[tuple[Tensor, Tensor]] = []
     for chunk in torch.arange(len(rows)).split(batch_size):
-        drawn = draw_others(keys[chunk], pool.ids.cpu().numpy(), is_allowed[chunk.numpy()])
+        index = chunk.numpy()  # numpy takes a tensor of one number for that number
+        drawn = draw_others(keys[index], pool.ids.cpu().numpy(), is_allowed[index])
         images = pool.images[torch.from_numpy(drawn).flatten()]
         beside = explainer.read_images(explainer.input_spec.from_unit(images))
         where = quadrants[chunk].to(beside.device)

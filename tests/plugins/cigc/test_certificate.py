@@ -191,3 +191,13 @@ def test_certificates_are_the_same_whatever_the_range_that_images_are_in():
     assert_near(one.overlap, other.overlap, 1e-4)
     assert_near(one.inside, other.inside, 1e-4)
     assert (one.overlap < 0.999).any()
+
+
+def test_one_composite_is_measured_alone_as_among_others():
+    model, batch = explainer(), evolve(color_batch(3, 32), images=uniform(3, 3, 32, 32))
+    first = ek.Batch(images=batch.images[:1], labels=batch.labels[:1], ids=batch.ids[:1])
+
+    alone = model.measure_consistency(first, batch, 0, grids=1)
+
+    assert alone.overlap.shape == (1, 1)
+    assert model.measure_consistency(batch, batch, 0, grids=1, batch_size=1).overlap.shape == (3, 1)
