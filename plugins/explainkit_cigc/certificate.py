@@ -3,6 +3,9 @@
 Of any explainer with maps over the whole image: CAM, and whatever is to be compared with it.
 """
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import torch
 from attrs import evolve, frozen
@@ -10,15 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.data.random_keys import random_keys
-from explainkit.errors import InputError
+from explainkit.data.random_keys import Keys, random_keys
+from explainkit.errors import ExplainKitError, InputError
 from explainkit.explainers.interface import Explainer
+from explainkit.explanations.counts import check_count, is_whole
+from explainkit.explanations.serialization import in_brief
 from explainkit.protocols import Images, Targets
-from explainkit_cigc.grids import OTHERS, arranged, check_doubled, draw_others, placed, tile, untile
+from explainkit_cigc.grids import (
+    OTHERS,
+    arranged,
+    check_doubled,
+    draw_ids,
+    draw_others,
+    placed,
+    tile,
+)
+from explainkit_cigc.losses import inside_mass
 from explainkit_cigc.model import normalized
 
 LARGEST_POOL = 1024
 """Training images that others are drawn from, of a data set."""
+
+Others = ek.Batch | ek.ImageDataset
 
 
 @frozen(eq=False, kw_only=True)
@@ -69,8 +85,8 @@ class Consistency:
         overlap, inside = (_means(values, self.targets, len(self.classes)) for values in (
             self.mean_overlap, self.mean_inside
         ))  # fmt: skip
-        found = (~overlap.isnan()).nonzero()[:, 0].tolist()
-        return {self.classes[c]: (overlap[c].item(), inside[c].item()) for c in found}
+        measured = (~overlap.isnan()).nonzero()[:, 0].tolist()
+        return {self.classes[c]: (overlap[c].item(), inside[c].item()) for c in measured}
 
     def attach(self, explanations: ek.Explanations) -> ek.Explanations:
         """`explanations` of the same images and classes, with their certificates among the diagnostics.
@@ -92,7 +108,7 @@ class Consistency:
 def measure_consistency(
     explainer: Explainer,
     images: Images,
-    others: ek.Batch | ek.ImageDataset,
+    others: Others,
     targets: Targets | None = None,
     *,
     grids: int = 8,
@@ -101,7 +117,9 @@ def measure_consistency(
 ) -> Consistency:
     """Put each image into `grids` composites with images of other classes, and see where its map goes.
 
-    The quadrants take turns. Images of a draw differ where there are three without the class.
+    The quadrants take turns. Images of a draw differ where there are three without the class. Which are drawn
+    depends on the seed, the image's id and the class, in any order of images; images of a tensor have no ids,
+    and go by their number.
 
     Parameters
     ----------
@@ -119,24 +137,26 @@ def measure_consistency(
     Raises
     ------
     InputError
-        For an explainer without such maps, for `others` of another size, and where all of them have the class
-        of an image.
+        For an explainer without such maps, for a network that takes no images of twice the size, for `others`
+        of another size or without labels, and where all of them have the class of an image.
     """
-    _check_counts(grids, batch_size)
-    inputs = explainer.read_images(images)
-    explained = explainer.explain(inputs, targets, batch_size=batch_size)
-    anchors = inputs if explained.image_index is None else inputs[explained.image_index]
+    grids, seed, batch_size = _check_counts(grids, seed, batch_size)
     pool, truth = _pool_of(explainer, others, seed)
-    of_class = ~truth[:, explained.targets.cpu()].T.numpy()
-    if not of_class.any(1).all():
-        name = explainer.classes[int(explained.targets[int(of_class.any(1).argmin())])]
+    explained = explainer.explain(images, targets, batch_size=batch_size)
+    anchors = explainer.read_images(explainer.input_spec.from_unit(explained.images))
+    is_allowed = ~truth[:, explained.targets.cpu()].T.numpy()
+    if not is_allowed.any(1).all():
+        name = explainer.classes[int(explained.targets[int(is_allowed.any(1).argmin())])]
         raise InputError(
             f"Expected others without class {name!r}; all have it. Give images of other classes."
         )
     rows = torch.arange(len(explained)).repeat_interleave(grids)
     rounds = torch.arange(grids).repeat(len(explained))
+    index = rows.numpy()  # numpy takes a tensor of one number for that number
+    words, classes = _image_words(explained)[index], explained.targets.cpu().numpy()[index]
+    keys = random_keys(seed, words, classes, rounds.numpy())
     overlap, inside = _measure(
-        explainer, anchors, explained, pool, of_class[rows.numpy()], rows, rounds, seed, batch_size
+        explainer, anchors, explained, pool, is_allowed[index], rows, rounds % 4, keys, batch_size
     )
     shape = (len(explained), grids)
     return Consistency(
@@ -148,7 +168,7 @@ def measure_consistency(
 def attention_confusion(
     explainer: Explainer,
     images: ek.Batch,
-    others: ek.Batch | ek.ImageDataset,
+    others: Others,
     *,
     grids: int = 4,
     seed: int = 0,
@@ -159,22 +179,30 @@ def attention_confusion(
     In row y and column t, in the mean over the images of class y, each in `grids` composites with three
     images that have class t and lack y; what lacks to 1 is what images of class t draw from class y. NaN
     where there are none, as on the diagonal. It takes C times as many composites as `measure_consistency`.
+
+    Raises
+    ------
+    InputError
+        As `measure_consistency`; and for images without labels.
     """
-    _check_counts(grids, batch_size)
+    grids, seed, batch_size = _check_counts(grids, seed, batch_size)
     classes = len(explainer.classes)
-    held = explainer.decision.truth(images.labels, classes).cpu()
-    which, targets = held.nonzero(as_tuple=True)
-    inputs = explainer.read_images(images)[which]
-    explained = explainer.explain(inputs, targets, batch_size=batch_size)
+    which, targets = _truth_of(explainer, "images", images).nonzero(as_tuple=True)
     pool, truth = _pool_of(explainer, others, seed)
+    inputs = explainer.read_images(images)[which]
+    if not len(which):
+        return inputs.new_full((classes, classes), torch.nan)
+    explained = explainer.explain(inputs, targets, batch_size=batch_size)
     allowed = truth.T[None] & ~truth.T[targets][:, None]  # (M, C, L): has the other class, and lacks its own
     row, column = allowed.any(2).nonzero(as_tuple=True)
     rows, columns = row.repeat_interleave(grids), column.repeat_interleave(grids)
     rounds = torch.arange(grids).repeat(len(row))
+    ids = images.ids.cpu()[which]
+    words = (ids[rows], targets[rows], columns, rounds)
+    keys = random_keys(seed, *(word.numpy() for word in words))
     _, inside = _measure(
-        explainer, inputs, explained, pool, allowed[rows, columns].numpy(), rows, rounds + grids * columns,
-        seed, batch_size,
-    )  # fmt: skip
+        explainer, inputs, explained, pool, allowed[rows, columns].numpy(), rows, rounds % 4, keys, batch_size
+    )
     cells = targets[rows] * classes + columns
     return _means(inside, cells, classes**2).view(classes, classes)
 
@@ -206,8 +234,8 @@ def _measure(
     pool: ek.Batch,
     is_allowed: NDArray[np.bool_],
     rows: Tensor,
-    rounds: Tensor,
-    seed: int,
+    quadrants: Tensor,
+    keys: Keys,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Overlap and share inside, (M,) each, of composites of images `rows` (M,) with those allowed (M, L)."""
@@ -216,11 +244,11 @@ def _measure(
             f"Expected others of the images' shape, {tuple(anchors.shape[1:])}; got "
             f"{tuple(pool.images.shape[1:])}."
         )
-    single, quadrants = attention(explained), rounds % 4
-    keys = random_keys(seed, rows.numpy(), rounds.numpy())
+    single = attention(explained)
+    _check_composites(explainer, anchors)
     parts: list[tuple[Tensor, Tensor]] = []
     for chunk in torch.arange(len(rows)).split(batch_size):
-        index = chunk.numpy()  # numpy takes a tensor of one number for that number
+        index = chunk.numpy()
         drawn = draw_others(keys[index], pool.ids.cpu().numpy(), is_allowed[index])
         images = pool.images[torch.from_numpy(drawn).flatten()]
         beside = explainer.read_images(explainer.input_spec.from_unit(images))
@@ -239,26 +267,68 @@ def _measure(
 
 def _overlap_and_inside(single: Tensor, composite: Tensor, quadrants: Tensor) -> tuple[Tensor, Tensor]:
     """Of maps (M, h, w) and (M, 2 h, 2 w): NaN where the first are zero."""
-    place = torch.arange(len(quadrants), device=quadrants.device), quadrants
-    inside = untile(composite)[place].sum((1, 2))
+    inside = inside_mass(composite, quadrants)
     overlap = torch.minimum(composite, placed(single, quadrants)).sum((1, 2))
     is_alive = single.flatten(1).any(1)
     return torch.where(is_alive, overlap, torch.nan), torch.where(is_alive, inside, torch.nan)
 
 
-def _pool_of(explainer: Explainer, others: ek.Batch | ek.ImageDataset, seed: int) -> tuple[ek.Batch, Tensor]:
+def _pool_of(explainer: Explainer, others: Others, seed: int) -> tuple[ek.Batch, Tensor]:
     """The images that others are drawn from, and which classes each has, (L, C), bool."""
     if isinstance(others, ek.ImageDataset):
         explainer.check_classes(others)
-        order = torch.from_numpy(random_keys(seed, np.arange(len(others.train))).argsort(kind="stable"))
-        others = others.train.batch(order[:LARGEST_POOL])
-    return others, explainer.decision.truth(others.labels, len(explainer.classes)).cpu()
+        others = others.train.batch(draw_ids(len(others.train), LARGEST_POOL, seed))
+    return others, _truth_of(explainer, "others", others)
 
 
-def _check_counts(grids: int, batch_size: int) -> None:
-    for name, value in (("grids", grids), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"Expected {name} of at least 1; got {value}.")
+def _truth_of(explainer: Explainer, name: str, batch: ek.Batch) -> Tensor:
+    """Which classes each image of a batch has, (N, C), bool; what is no batch with labels is refused."""
+    if not isinstance(batch, ek.Batch):
+        kinds = "a Batch with labels, or a data set" if name == "others" else "a Batch with labels"
+        raise InputError(f"Expected {name} as {kinds}; got {type(batch).__name__}.")
+    if not len(batch):
+        raise InputError(f"Expected at least one image as {name}; got none.")
+    for kind, values in (("a label", batch.labels), ("an id", batch.ids)):
+        if not isinstance(values, Tensor) or values.shape[:1] != (len(batch),):
+            got = tuple(values.shape) if isinstance(values, Tensor) else values
+            raise InputError(f"Expected {kind} of each of {len(batch)} {name}; got {got}.")
+    return explainer.decision.truth(batch.labels, len(explainer.classes)).cpu()
+
+
+def _check_counts(grids: Any, seed: Any, batch_size: Any) -> tuple[int, int, int]:
+    if not is_whole(seed) or abs(seed) >= 2**63:
+        raise InputError(f"Expected seed as a whole number of 64 bits; got {seed!r}.")
+    return check_count("grids", grids), int(seed), check_count("batch_size", batch_size)
+
+
+def _check_composites(explainer: Explainer, images: Tensor) -> None:
+    """Refuse a network that does not take images of twice the size."""
+    composite = images[:1].repeat(1, 1, 2, 2)
+    try:
+        explainer.predict(composite)
+    except (ExplainKitError, torch.cuda.OutOfMemoryError):
+        raise
+    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        height, width = composite.shape[-2:]
+        raise InputError(
+            f"Expected a network that takes images of twice the size, {height} x {width}, as composites are; "
+            f"it says: {in_brief(error)}"
+        ) from error
+
+
+def _image_words(explained: ek.Explanations) -> NDArray[np.int64]:
+    """A number of the image of each explanation, (N,): its id, a digest of its name, or where it is."""
+    if explained.ids is not None:
+        return np.array([_word(name) for name in explained.ids], np.int64)
+    if explained.image_index is not None:
+        return explained.image_index.cpu().numpy()
+    return np.arange(len(explained))
+
+
+def _word(name: int | str) -> int:
+    if not isinstance(name, str):
+        return int(name)
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _means(values: Tensor, groups: Tensor, count: int) -> Tensor:

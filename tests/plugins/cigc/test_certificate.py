@@ -157,20 +157,64 @@ def test_others_of_one_class_or_another_size_and_no_composites_are_refused_in_wo
         model.measure_consistency(batch, others, batch.labels)
     with pytest.raises(InputError, match=r"images' shape, \(3, 16, 16\); got \(3, 20, 20\)"):
         model.measure_consistency(batch, color_batch(size=20), batch.labels)
-    with pytest.raises(InputError, match="Expected grids of at least 1; got 0"):
+    with pytest.raises(InputError, match="Expected grids as a whole number of at least 1; got 0"):
         model.measure_consistency(batch, batch, grids=0)
 
 
-def test_means_leave_out_what_is_nan():
-    measured = Consistency(
-        overlap=torch.tensor([[0.2, 0.4], [torch.nan, torch.nan], [1.0, 1.0]]),
-        inside=torch.tensor([[0.5, 0.7], [torch.nan, torch.nan], [1.0, 1.0]]),
-        targets=torch.tensor([0, 0, 1]), classes=("a", "b", "c"),
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grids": "4"}, "Expected grids as a whole number of at least 1; got '4'"),
+        ({"grids": 2.5}, "Expected grids as a whole number"),
+        ({"seed": "x"}, "Expected seed as a whole number of 64 bits; got 'x'"),
+        ({"seed": 2**70}, "Expected seed as a whole number of 64 bits"),
+        ({"batch_size": 0}, "Expected batch_size as a whole number of at least 1; got 0"),
+    ],
+)
+def test_settings_that_count_nothing_are_refused_in_words(settings, message):
+    model, batch = colors(), color_batch(3)
 
-    means = measured.by_class()
+    for measure in (model.measure_consistency, model.attention_confusion):
+        with pytest.raises(InputError, match=message):
+            measure(batch, batch, **settings)
 
-    assert list(means) == ["a", "b"] and means["a"] == pytest.approx((0.3, 0.6))
+
+def test_others_that_are_no_images_with_labels_are_refused_in_words():
+    model, batch = colors(), color_batch(3)
+    none = ek.Batch(images=batch.images[:0], labels=batch.labels[:0], ids=batch.ids[:0])
+
+    for others, message in (
+        (batch.images, "Expected others as a Batch with labels, or a data set; got Tensor"),
+        (None, "Expected others as a Batch with labels, or a data set; got NoneType"),
+        (evolve(batch, labels=None), "Expected a label of each of 3 others; got None"),
+        (evolve(batch, labels=batch.labels[:2]), r"Expected a label of each of 3 others; got \(2,\)"),
+        (none, "Expected at least one image as others; got none"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.measure_consistency(batch, others)
+    for images in (batch.images, tiny_dataset()):
+        with pytest.raises(InputError, match="Expected images as a Batch with labels; got"):
+            model.attention_confusion(images, batch)
+
+
+class Whole(torch.nn.Module):
+    """Takes images of one size alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 3))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_a_network_that_does_not_take_composites_is_refused_in_words():
+    model = ek.explainer("captum/saliency", network=Whole(), size=(16, 16))
+
+    with pytest.raises(
+        InputError, match="takes images of twice the size, 32 x 32, as composites are; it says"
+    ):
+        measure_consistency(model, color_batch(3), color_batch(6), grids=1)
 
 
 def test_certificates_are_the_same_whatever_the_range_that_images_are_in():
@@ -199,5 +243,31 @@ def test_one_composite_is_measured_alone_as_among_others():
 
     alone = model.measure_consistency(first, batch, 0, grids=1)
 
-    assert alone.overlap.shape == (1, 1)
+    among = model.measure_consistency(batch, batch, 0, grids=1, batch_size=2)
+    assert_near(alone.overlap, among.overlap[:1], 1e-4)
     assert model.measure_consistency(batch, batch, 0, grids=1, batch_size=1).overlap.shape == (3, 1)
+
+
+def test_certificates_are_the_same_in_any_order_of_images():
+    model, batch = explainer(), evolve(color_batch(6, 32), images=uniform(6, 3, 32, 32))
+    others = evolve(color_batch(12, 32), images=uniform(12, 3, 32, 32, seed=1))
+    order = torch.tensor([4, 1, 5, 0, 2, 3])
+    shuffled = ek.Batch(images=batch.images[order], labels=batch.labels[order], ids=batch.ids[order])
+
+    one, other = (model.measure_consistency(each, others, 1, grids=3) for each in (batch, shuffled))
+
+    assert_near(one.overlap[order], other.overlap, 1e-4)
+    confusions = [model.attention_confusion(each, others, grids=2) for each in (batch, shuffled)]
+    assert torch.allclose(*confusions, atol=1e-4, equal_nan=True)
+
+
+def test_means_leave_out_what_is_nan():
+    measured = Consistency(
+        overlap=torch.tensor([[0.2, 0.4], [torch.nan, torch.nan], [1.0, 1.0]]),
+        inside=torch.tensor([[0.5, 0.7], [torch.nan, torch.nan], [1.0, 1.0]]),
+        targets=torch.tensor([0, 0, 1]), classes=("a", "b", "c"),
+    )  # fmt: skip
+
+    means = measured.by_class()
+
+    assert list(means) == ["a", "b"] and means["a"] == pytest.approx((0.3, 0.6))
