@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from explainkit.data.random_keys import Keys, random_keys
 from explainkit.errors import ExplainKitError, InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.counts import check_count, is_whole
+from explainkit.explanations.images import are_absent
 from explainkit.explanations.serialization import in_brief
 from explainkit.protocols import Images, Targets
 from explainkit_cigc.grids import (
@@ -33,6 +34,9 @@ from explainkit_cigc.model import normalized
 
 LARGEST_POOL = 1024
 """Training images that others are drawn from, of a data set."""
+
+TOLERANCE = 1e-3
+"""How far apart logits and pixels of the same images may be, as a share of the largest."""
 
 Others = ek.Batch | ek.ImageDataset
 
@@ -55,12 +59,20 @@ class Consistency:
     targets : Tensor, (N,)
         The classes that are looked for.
     classes : tuple of str, C
+    logits : Tensor or None, (N, C)
+    images : Tensor or None, (N, 3, H, W)
+        By reference: what was measured, for `attach` to know it by.
+    ids : tuple of int or str, or None
+        What the image of each is called, where it has a name.
     """
 
     overlap: Tensor
     inside: Tensor
     targets: Tensor
     classes: tuple[str, ...]
+    logits: Tensor | None = field(default=None, repr=False)
+    images: Tensor | None = field(default=None, repr=False)
+    ids: tuple[int | str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.overlap)
@@ -91,14 +103,30 @@ class Consistency:
     def attach(self, explanations: ek.Explanations) -> ek.Explanations:
         """`explanations` of the same images and classes, with their certificates among the diagnostics.
 
+        They are known by their targets and logits, by their ids where both have some, and by their images
+        where those were not left out.
+
         Raises
         ------
         InputError
-            For explanations of others.
+            For explanations of others, for contrasts, and where nothing says what was measured.
         """
-        if not torch.equal(explanations.targets.cpu(), self.targets.cpu()):
+        if not isinstance(explanations, ek.Explanations):
             raise InputError(
-                f"Expected explanations of the {len(self)} images and classes that were measured; got others."
+                f"Expected explanations of the images that were measured; got {type(explanations).__name__}."
+            )
+        if explanations.foils is not None:
+            raise InputError(
+                "Expected explanations of a class each, whose maps were measured; got a contrast, whose maps "
+                "are others. Call attach before contrast."
+            )
+        if self.logits is None:
+            raise InputError("Expected a certificate that has the logits of what was measured; got none.")
+        other = _difference(self, explanations)
+        if other is not None:
+            raise InputError(
+                f"Expected explanations of the {len(self)} images and classes that were measured; "
+                f"got others: their {other} differ."
             )
         columns = {"map overlap": self.mean_overlap, "map inside": self.mean_inside}
         added = {name: values.to(explanations.logits) for name, values in columns.items()}
@@ -161,7 +189,7 @@ def measure_consistency(
     shape = (len(explained), grids)
     return Consistency(
         overlap=overlap.view(shape), inside=inside.view(shape), targets=explained.targets,
-        classes=explainer.classes,
+        classes=explainer.classes, logits=explained.logits, images=explained.images, ids=explained.ids,
     )  # fmt: skip
 
 
@@ -329,6 +357,31 @@ def _word(name: int | str) -> int:
     if not isinstance(name, str):
         return int(name)
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _difference(measured: Consistency, explanations: ek.Explanations) -> str | None:
+    """By what explanations are of something else than what was measured; ``None``: of the same."""
+    if not torch.equal(explanations.targets.cpu(), measured.targets.cpu()):
+        return "classes"
+    if None not in (measured.ids, explanations.ids) and measured.ids != explanations.ids:
+        return "ids"
+    images, others = measured.images, explanations.images
+    is_known = images is not None and not are_absent(images) and not are_absent(others)
+    if images is not None and is_known and not _are_near(images, others):
+        return "images"
+    if measured.logits is None or not _are_near(measured.logits, explanations.logits):
+        return "logits"
+    return None
+
+
+def _are_near(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    if one.shape != other.shape:
+        return False
+    rounding = max(torch.finfo(values.dtype).eps for values in (one, other))
+    first, second = one.cpu().double(), other.cpu().double()
+    limit = max(TOLERANCE, 8 * rounding) * max(1.0, first.abs().max().item())
+    return bool((first - second).abs().max() <= limit)
 
 
 def _means(values: Tensor, groups: Tensor, count: int) -> Tensor:

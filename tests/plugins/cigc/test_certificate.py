@@ -261,6 +261,30 @@ def test_certificates_are_the_same_in_any_order_of_images():
     assert torch.allclose(*confusions, atol=1e-4, equal_nan=True)
 
 
+def test_certificates_go_with_no_other_explanations():
+    model, batch = explainer(), evolve(color_batch(6, 32), images=uniform(6, 3, 32, 32))
+    measured = model.measure_consistency(batch, batch, 1, grids=1)
+    explanations = model.explain(batch, 1)
+    elsewhere = evolve(batch, images=uniform(6, 3, 32, 32, seed=2))
+
+    for others, what in (
+        (model.explain(elsewhere, 1), "images"),
+        (model.explain(elsewhere, 1).without_images(), "logits"),
+        (model.explain(evolve(batch, ids=batch.ids + 1), 1), "ids"),
+        (model.explain(batch, 2), "classes"),
+        (explanations.intervene({0: 50.0}), "logits"),
+        (explanations[:3], "classes"),
+    ):
+        with pytest.raises(InputError, match=f"that were measured; got others: their {what} differ"):
+            measured.attach(others)
+    with pytest.raises(InputError, match="got a contrast"):
+        measured.attach(explanations.contrast(0))
+    with pytest.raises(InputError, match="images that were measured; got Batch"):
+        measured.attach(batch)
+    for same in (explanations, explanations.without_images(), model.explain(batch.images, 1, batch_size=2)):
+        assert "map overlap" in measured.attach(same).diagnostics
+
+
 def test_means_leave_out_what_is_nan():
     measured = Consistency(
         overlap=torch.tensor([[0.2, 0.4], [torch.nan, torch.nan], [1.0, 1.0]]),
