@@ -73,6 +73,8 @@ class Phase(Generic[Network]):
         frozen.
     weight_decay : float or mapping of str to float
         Weight decay: a number for every learning parameter of two or more axes, or by name as `lr`.
+    no_weight_decay : sequence of str or None
+        Parameters, by name as `lr`, that a number leaves out, although they have two or more axes.
     optimizer : {"adamw", "adam", "sgd"}
     optimizer_kwargs : mapping
         Further arguments of the optimizer, such as ``{"betas": (0.9, 0.99)}``.
@@ -105,6 +107,7 @@ class Phase(Generic[Network]):
     loss: Loss[Network] | None = None
     lr: Mapping[str, float] = field(factory=dict)
     weight_decay: float | Mapping[str, float] = 0.0
+    no_weight_decay: Sequence[str] | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     optimizer_kwargs: Mapping[str, Any] = field(factory=dict)
     lr_scheduler: Literal["constant", "cosine", "one-cycle"] | LRSchedulerFactory = "constant"
@@ -135,6 +138,12 @@ class Phase(Generic[Network]):
             raise InputError(
                 f"Expected augment of phase {self.name!r} as a function, None or 'dataset'; got "
                 f"{self.augment!r}."
+            )
+        exempt = () if self.no_weight_decay is None else self.no_weight_decay
+        if isinstance(exempt, str) or (exempt and isinstance(self.weight_decay, Mapping)):
+            raise InputError(
+                f"Expected no_weight_decay of phase {self.name!r} as a sequence of names, beside a number "
+                f"for weight_decay; got {exempt!r} and {self.weight_decay!r}."
             )
         if self.precision not in PRECISIONS:
             raise InputError(
@@ -192,7 +201,13 @@ def optimizer(network: nn.Module, phase: Phase[Any]) -> Optimizer:
     if isinstance(phase.weight_decay, Mapping):
         decay = _by_parameter(network, phase.weight_decay, f"Phase {phase.name!r} sets a decay for")
     else:
-        decay = {name: phase.weight_decay for name, value in parameters.items() if value.ndim > 1}
+        without = dict.fromkeys(phase.no_weight_decay or (), 0.0)
+        exempt = _by_parameter(network, without, f"Phase {phase.name!r} exempts from weight decay")
+        decay = {
+            name: phase.weight_decay
+            for name, value in parameters.items()
+            if value.ndim > 1 and name not in exempt
+        }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in parameters.items():
         groups.setdefault((rate[name], decay.get(name, 0.0)), []).append(value)

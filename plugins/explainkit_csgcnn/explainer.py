@@ -67,7 +67,7 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
         Weight of the filters that a class lacks, and from which share on of an even number for each class it
         lacks some.
     weight_decay : float
-        Of backbone and linear layer, never of the gate.
+        Of the weights of backbone and linear layer: of parameters of two or more axes, never of the gate.
     label_smoothing : float
         Of the labels, on both paths.
     optimizer : {"adamw", "adam"}
@@ -192,13 +192,13 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
     ) -> ek.Phase[Any]:
         loss = partial(standard_loss, label_smoothing=self.label_smoothing)
         rates = dict.fromkeys((*_of_backbone(layers), "head"), lr)
-        return ek.Phase(name, epochs, loss, rates, **self._optimizer(layers))
+        return ek.Phase(name, epochs, loss, rates, **self._optimizer())
 
     def _gated_phase(self, epochs: int, lr: float, gate_lr: float) -> ek.Phase[Any]:
         rates = dict.fromkeys((*_of_backbone(self.gated_layers), "head"), lr) | {"gate": gate_lr}
         return ek.Phase(
             "gated", epochs, self._gated_loss(is_joint=False), rates, on_step_end=project_gate,
-            **self._optimizer(self.gated_layers),
+            **self._optimizer(),
         )  # fmt: skip
 
     def _joint_phase(self) -> ek.Phase[Any]:
@@ -240,11 +240,10 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
             min_filter_share=self.min_filter_share, label_smoothing=self.label_smoothing,
         )  # fmt: skip
 
-    def _optimizer(self, layers: Sequence[str] = ("",)) -> dict[str, Any]:
-        """What all phases share; weight decay by name, so that the gate has none."""
-        decay = dict.fromkeys((*_of_backbone(layers), "head.weight"), self.weight_decay)
+    def _optimizer(self) -> dict[str, Any]:
+        """What all phases share; the gate has two axes, and no weight decay."""
         return {
-            "weight_decay": decay if self.weight_decay else 0.0, "optimizer": self.optimizer,
+            "weight_decay": self.weight_decay, "no_weight_decay": ("gate",), "optimizer": self.optimizer,
             "optimizer_kwargs": {"betas": (0.9, 0.999 if self.optimizer == "adam" else 0.99)},
             "batch_size": self.batch_size, "precision": self.precision,
         }  # fmt: skip

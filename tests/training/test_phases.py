@@ -7,7 +7,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from trainer_cases import learning, loss, net, phase, run, state
 
-from explainkit.errors import TrainingError
+from explainkit.errors import InputError, TrainingError
 from explainkit.training.phases import optimizer, set_modes
 
 
@@ -90,6 +90,29 @@ def test_decay_is_for_matrices_unless_named():
         assert {value.ndim > 1 for value in group["params"]} == {group["weight_decay"] == 0.3}
     decayed = [value for group in named.param_groups if group["weight_decay"] for value in group["params"]]
     assert [value.shape for value in decayed] == [(2, 4), (2,)]
+
+
+def test_a_number_for_weight_decay_leaves_out_what_is_exempt():
+    network = net()
+
+    prepared = optimizer(network, phase(weight_decay=0.3, no_weight_decay=("head",)))
+
+    decayed = {
+        id(value) for group in prepared.param_groups if group["weight_decay"] for value in group["params"]
+    }
+    names = {name for name, value in network.named_parameters() if id(value) in decayed}
+    matrices = {name for name, value in network.named_parameters() if value.ndim > 1}
+    assert names == matrices - {"head.weight"}
+    with pytest.raises(TrainingError, match="exempts from weight decay 'heat', but no parameter"):
+        optimizer(network, phase(weight_decay=0.3, no_weight_decay=("heat",)))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"no_weight_decay": "head"}, {"weight_decay": {"": 0.1}, "no_weight_decay": ("head",)}]
+)
+def test_exempt_names_are_a_sequence_beside_a_number(settings):
+    with pytest.raises(InputError, match="no_weight_decay of phase"):
+        phase(**settings)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

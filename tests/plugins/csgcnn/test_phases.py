@@ -34,7 +34,7 @@ def test_the_gate_waits_until_the_start_is_over():
 
 
 @pytest.mark.parametrize("settings", [{}, {"training": "alternating"}])
-def test_weight_decay_never_touches_the_gate(settings):
+def test_weight_decay_touches_matrices_alone_and_never_the_gate(settings):
     model = ek.explainer("csg-cnn", preset="tiny", weight_decay=0.1, **settings)
     network = CSGCNNNetwork(ek.backbone("tiny"), 3)
     plan = [each for item in model.phases() for each in (item.phases if isinstance(item, Repeat) else [item])]
@@ -43,11 +43,29 @@ def test_weight_decay_never_touches_the_gate(settings):
         groups = optimizer(network, phase).param_groups
         decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
         rate = {id(value): group["lr"] for group in groups for value in group["params"]}
+        learning = {name: value for name, value in network.named_parameters() if id(value) in decay}
+        matrices = {name for name, value in learning.items() if value.ndim > 1} - {"gate"}
+        assert {name for name, value in learning.items() if decay[id(value)]} == matrices
         assert decay[id(network.head.weight)] == 0.1
         if "gate" in phase.lr:
             assert decay[id(network.gate)] == 0 and rate[id(network.gate)] == model.gate_lr
         else:
             assert id(network.gate) not in decay
+
+
+def test_without_terms_of_the_gate_the_network_learns_as_cam_does():
+    terms = {"gated_weight": 0.0, "sparsity_weight": 0.0, "starvation_weight": 0.0}
+    common = {"preset": "tiny", "epochs": 2, "weight_decay": 0.5}
+    dataset = tiny_dataset()
+    gated, cam = ek.explainer("csg-cnn", **common | terms | {"warm_epochs": 0}), ek.explainer("cam", **common)
+
+    for model in (gated, cam):
+        model.fit(dataset, progress=False, device="cpu")
+
+    state = gated.network.state_dict()
+    for name, value in cam.network.named_parameters():
+        torch.testing.assert_close(state[name], value.detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(gated.network.gate, torch.ones_like(gated.network.gate))
 
 
 def test_paths_take_turns_with_an_optimizer_each_that_goes_on():
