@@ -13,8 +13,15 @@ from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.batch import Explanations
+from explainkit.explanations.counts import check_count
 from explainkit.explanations.edits import ScoreEdits
-from explainkit_csgcnn.evidence import affinity_of, logits_by_class, scores_above_reference
+from explainkit.questions.true_scores import check_study
+from explainkit_csgcnn.evidence import (
+    affinity_of,
+    logits_by_class,
+    scores_above_reference,
+    units_with_classes,
+)
 from explainkit_csgcnn.model import MEMBER
 
 
@@ -131,15 +138,29 @@ def ablate_classes(
 
     Raises
     ------
+    NotFittedError
+        Before `fit`.
     InputError
-        For units that belong to no classes, and where several labels may hold.
+        For units that belong to no classes, a data set of other classes, a split without images, and where
+        several labels may hold.
     """
-    if not explainer.decision.is_exclusive:
-        raise InputError("Expected one class an image; with labels that hold or not there is no accuracy.")
+    batch_size = check_ablation(explainer, dataset, split, batch_size)
     tally = AblationTally(len(explainer.classes))
     for batch in dataset.batches(split, batch_size=batch_size):
         tally.add(explainer.explain(batch, batch.labels, maps=None), batch.labels)
     return tally.finish(explainer.classes)
+
+
+def check_ablation(explainer: Explainer, dataset: ek.ImageDataset, split: str, batch_size: int) -> int:
+    """Refuse what no table can be made of; `batch_size` as an int."""
+    check_study(explainer, dataset)
+    units_with_classes(explainer)
+    if not explainer.decision.is_exclusive:
+        raise InputError("Expected one class an image; with labels that hold or not there is no accuracy.")
+    explainer.check_classes(dataset)
+    if not len(dataset.split(split)):
+        raise InputError(f"Expected images in the split {split!r}; {dataset.name} has none there.")
+    return check_count("batch_size", batch_size)
 
 
 @define(eq=False)

@@ -10,11 +10,10 @@ from attrs import frozen
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
-from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.metrics.mutual_information import MutualInformation, mutual_information
-from explainkit_csgcnn.ablation import AblationTable, AblationTally
+from explainkit_csgcnn.ablation import AblationTable, AblationTally, check_ablation
+from explainkit_csgcnn.evidence import units_with_classes
 from explainkit_csgcnn.model import MEMBER
 
 
@@ -23,10 +22,12 @@ def class_filters(explainer: Explainer, threshold: float = MEMBER) -> dict[str, 
 
     Raises
     ------
+    NotFittedError
+        Before `fit`.
     InputError
         For an explainer whose units belong to no classes.
     """
-    units, gate = _units_with_classes(explainer)
+    units, gate = units_with_classes(explainer)
     order = gate.argsort(dim=0, descending=True, stable=True).T.tolist()
     is_member = (gate > threshold).tolist()
     return {
@@ -43,7 +44,7 @@ def shared_filters(explainer: Explainer, threshold: float = MEMBER) -> dict[str,
     InputError
         As `class_filters`.
     """
-    units, gate = _units_with_classes(explainer)
+    units, gate = units_with_classes(explainer)
     is_member = gate > threshold
     return {
         units.names[k]: [
@@ -141,12 +142,14 @@ def gate_report(
 
     Raises
     ------
+    NotFittedError
+        Before `fit`.
     InputError
-        For an explainer whose units belong to no classes, and where several labels may hold.
+        For units that belong to no classes, a data set of other classes, a split without images, and where
+        several labels may hold.
     """
-    _, gate = _units_with_classes(explainer)
-    if not explainer.decision.is_exclusive:
-        raise InputError("Expected one class an image; with labels that hold or not there is no accuracy.")
+    _, gate = units_with_classes(explainer)
+    batch_size = check_ablation(explainer, dataset, split, batch_size)
     tally, scores, labels = AblationTally(len(explainer.classes)), [], []
     for batch in dataset.batches(split, batch_size=batch_size):
         explanations = explainer.explain(batch, batch.labels, maps=None)
@@ -162,14 +165,3 @@ def gate_report(
         accuracy=float(right / ablation.images.sum()), filters_per_class=ablation.num_units,
         information=mutual_information(all_scores, truth), ablation=ablation,
     )  # fmt: skip
-
-
-def _units_with_classes(explainer: Explainer) -> tuple[ek.Units, Tensor]:
-    """The units of an explainer, and how much they belong to classes (K, C), on the CPU."""
-    units = explainer.units if isinstance(explainer, InterpretableExplainer) else None
-    if units is None or units.class_affinity is None:
-        raise InputError(
-            f"Expected an explainer whose units belong to classes; those of {explainer.card.title} do not. "
-            "'csg-cnn' and 'protopnet' have such units."
-        )
-    return units, units.class_affinity.cpu()

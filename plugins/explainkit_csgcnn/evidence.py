@@ -9,7 +9,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from explainkit.errors import InputError
+import explainkit as ek
+from explainkit.errors import InputError, NotFittedError
+from explainkit.explainers.interface import Explainer
+from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.sentences import counted, percent, signed
@@ -162,6 +165,30 @@ def purity_sentence(explanation: Explanation) -> str:
     )
 
 
+def units_with_classes(explainer: Explainer) -> tuple[ek.Units, Tensor]:
+    """The units of an explainer, and how much they belong to classes (K, C), on the CPU.
+
+    Raises
+    ------
+    NotFittedError
+        Before `fit`.
+    InputError
+        For an explainer whose units belong to no classes.
+    """
+    is_decomposed = isinstance(explainer, InterpretableExplainer)
+    units = explainer.units if is_decomposed else None
+    if is_decomposed and units is None:
+        raise NotFittedError(
+            f"{explainer.card.title} has no units yet: call fit(…), or explainkit.load(folder)."
+        )
+    if units is None or units.class_affinity is None:
+        raise InputError(
+            f"Expected an explainer whose units belong to classes (units.class_affinity); those of "
+            f"{explainer.card.title} do not. Explainers such as 'csg-cnn' have such units."
+        )
+    return units, units.class_affinity.cpu()
+
+
 def affinity_of(explanations: Explanations) -> Tensor:
     """How much each unit belongs to each class, (K, C).
 
@@ -174,7 +201,7 @@ def affinity_of(explanations: Explanations) -> Tensor:
     if affinity is None:
         raise InputError(
             f"Expected units that belong to classes (units.class_affinity); those of "
-            f"{explanations.provenance.explainer} do not. 'csg-cnn' and 'protopnet' have such units."
+            f"{explanations.provenance.explainer} do not. Explainers such as 'csg-cnn' have such units."
         )
     return affinity.to(explanations.scores.device)
 

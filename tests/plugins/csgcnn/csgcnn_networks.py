@@ -60,9 +60,9 @@ def oracle_explainer(bias=(0.0, 0.0, 0.0, 0.0), gate_order=(0, 1, 2, 3)):
     return ek.explainer("csg-cnn", network=network, size=(4, 4))
 
 
-def oracle_dataset(count=40, classes=4):
-    """Images that say their classes, as many of each."""
-    labels = torch.arange(count) % classes
+def oracle_dataset(count=40, classes=4, labels=None):
+    """Images that say their classes, as many of each, or of these labels."""
+    labels = torch.arange(count) % classes if labels is None else torch.tensor(labels, dtype=torch.long)
     images = labels.byte()[:, None, None, None].expand(-1, 3, 4, 4).clone()
     split = ArraySplit(images=images, labels=labels)
     return ek.ImageDataset(

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from attrs import evolve
 from csgcnn_networks import explainer, oracle_dataset, oracle_explainer
 from plugin_cases import uniform
 
 import explainkit as ek
-from explainkit.testing import fitted_example
+from explainkit.errors import NotFittedError
+from explainkit.testing import fitted_example, tiny_dataset
+from explainkit_csgcnn.ablation import ablate_classes
 from explainkit_csgcnn.classes import (
     class_filters,
     class_similarity,
@@ -90,6 +93,46 @@ def test_filters_are_called_by_their_classes():
     assert names == ["filter 0 of crow", "filter 1 of crow and wren", "filter 2 of 3 classes"]
 
 
-def test_units_without_classes_are_refused_in_words():
+@pytest.mark.parametrize("ask", [class_filters, shared_filters])
+def test_units_without_classes_are_refused_in_words(ask):
+    with pytest.raises(ek.InputError, match=r"those of CAM do not\. Explainers such as 'csg-cnn'"):
+        ask(fitted_example("cam"))
+
+
+@pytest.mark.parametrize("ask", [gate_report, ablate_classes])
+def test_explainers_without_units_of_classes_have_no_report(ask):
     with pytest.raises(ek.InputError, match="those of CAM do not"):
-        class_filters(fitted_example("cam"))
+        ask(fitted_example("cam"), tiny_dataset())
+
+
+@pytest.mark.parametrize("ask", [class_filters, shared_filters])
+def test_an_explainer_before_fit_says_so(ask):
+    with pytest.raises(NotFittedError, match="CSG-CNN has no units yet"):
+        ask(ek.explainer("csg-cnn"))
+
+
+@pytest.mark.parametrize("ask", [gate_report, ablate_classes])
+def test_a_report_before_fit_says_so(ask):
+    with pytest.raises(NotFittedError, match="CSG-CNN has no units yet"):
+        ask(ek.explainer("csg-cnn"), oracle_dataset())
+
+
+@pytest.mark.parametrize("ask", [gate_report, ablate_classes])
+def test_a_data_set_whose_classes_are_in_another_order_is_refused(ask):
+    dataset = evolve(oracle_dataset(), classes=["class 1", "class 0", "class 2", "class 3"])
+
+    with pytest.raises(ek.InputError, match="of the 4 classes that the network knows"):
+        ask(oracle_explainer(), dataset)
+
+
+@pytest.mark.parametrize("ask", [gate_report, ablate_classes])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "x", True])
+def test_batch_sizes_that_are_no_counts_are_refused_in_words(ask, batch_size):
+    with pytest.raises(ek.InputError, match="batch_size as a whole number of at least 1"):
+        ask(oracle_explainer(), oracle_dataset(), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("ask", [gate_report, ablate_classes])
+def test_a_split_without_images_is_refused_in_words(ask):
+    with pytest.raises(ek.InputError, match="Expected images in the split 'test'"):
+        ask(oracle_explainer(), oracle_dataset(labels=[]))
