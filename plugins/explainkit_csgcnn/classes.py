@@ -82,18 +82,23 @@ def gate_feature_agreement(gate: Tensor, class_means: Tensor) -> float:
     """Whether filters respond to the classes that the gate gives them to: a correlation over K x C pairs.
 
     ``corr(G_kc, E[a_k | c] / max_c E[a_k | c])``. A gate can be sparse, and say nothing of the features: this
-    tells. Filters that never respond are left out; NaN where nothing varies.
+    tells. Filters that never respond are left out, and so are classes without images; NaN where nothing
+    varies.
 
     Parameters
     ----------
     gate : Tensor, (K, C)
     class_means : Tensor, (K, C)
-        Each filter's mean score on images of each class.
+        Each filter's mean score on images of each class; NaN in the column of a class without images.
     """
+    has_images = ~class_means.isnan().all(0)
+    if not has_images.any():
+        return float("nan")
+    gate, class_means = gate[:, has_images].double(), class_means[:, has_images].double()
     largest = class_means.amax(1)
     responds = (largest > 0) & largest.isfinite()
-    shares = (class_means[responds] / largest[responds, None]).double().flatten()
-    return float(torch.corrcoef(torch.stack([gate[responds].double().flatten(), shares]))[0, 1])
+    shares = class_means[responds] / largest[responds, None]
+    return float(torch.corrcoef(torch.stack([gate[responds].flatten(), shares.flatten()]))[0, 1])
 
 
 @frozen(eq=False, kw_only=True)
@@ -103,7 +108,7 @@ class GateReport:
     Attributes
     ----------
     density, agreement : float
-        `density` of the gate, and `gate_feature_agreement`.
+        `density` of the gate, and `gate_feature_agreement` over the classes that have images.
     accuracy : float
     filters_per_class : Tensor, (C,)
         How many filters are each class's own.
@@ -123,12 +128,14 @@ class GateReport:
         """As lines of plain text."""
         classes, information = len(self.ablation.classes), self.information
         few, many = (int(end) for end in self.filters_per_class.aminmax())
+        present = int((self.ablation.images > 0).sum())
+        over = "" if present == classes else f" (over the {present} of {classes} classes that have images)"
         return "\n".join([
             f"accuracy                 {self.accuracy:.3f}",
             f"density of the gate      {self.density:.3f} (at least {1 / classes:.3f}; "
             f"{self.density * classes:.2f} classes a filter)",
             f"filters of a class       {few} to {many}",
-            f"gate-feature agreement   {self.agreement:.2f}",
+            f"gate-feature agreement   {self.agreement:.2f}{over}",
             f"mutual information score {information.score:.3f} nats, {information.normalized_score:.3f} "
             f"normalized (chance {information.chance:.3f}, bound {float(information.entropy.max()):.3f})",
             self.ablation.table(),
@@ -158,7 +165,7 @@ def gate_report(
         labels.append(batch.labels.cpu())
     truth = torch.nn.functional.one_hot(torch.cat(labels), len(explainer.classes)).bool()
     ablation, all_scores = tally.finish(explainer.classes), torch.cat(scores)
-    means = all_scores.double().T @ truth.double() / truth.sum(0).clamp(min=1)
+    means = all_scores.double().T @ truth.double() / truth.sum(0)  # NaN of a class without images
     right = (ablation.own_before * ablation.images).nansum()
     return GateReport(
         density=density(gate), agreement=gate_feature_agreement(gate, means),

@@ -1,5 +1,7 @@
 """What the gate says of classes, and whether features say the same."""
 
+import math
+
 import pytest
 import torch
 from attrs import evolve
@@ -136,3 +138,14 @@ def test_batch_sizes_that_are_no_counts_are_refused_in_words(ask, batch_size):
 def test_a_split_without_images_is_refused_in_words(ask):
     with pytest.raises(ek.InputError, match="Expected images in the split 'test'"):
         ask(oracle_explainer(), oracle_dataset(labels=[]))
+
+
+def test_agreement_is_over_the_classes_that_have_images():
+    report = gate_report(oracle_explainer(gate_order=(0, 1, 3, 2)), oracle_dataset(labels=[0, 1] * 20))
+
+    gate, means = torch.eye(4)[[0, 1, 3, 2]], torch.eye(4)
+    assert report.agreement == pytest.approx(1) and gate_feature_agreement(gate, means) < 0.5
+    means[:, 2:] = torch.nan
+    assert gate_feature_agreement(gate, means) == pytest.approx(1)
+    assert "agreement   1.00 (over the 2 of 4 classes that have images)" in report.text()
+    assert math.isnan(gate_feature_agreement(gate, torch.full((4, 4), torch.nan)))
