@@ -112,6 +112,8 @@ class GateReport:
     accuracy : float
     filters_per_class : Tensor, (C,)
         How many filters are each class's own.
+    unit_kind : str
+        What filters are called, as in `Units.kind`: other explainers' units are no filters.
     information : MutualInformation
         Of filters about classes; its `score` is the mutual information score.
     ablation : AblationTable
@@ -121,6 +123,7 @@ class GateReport:
     agreement: float
     accuracy: float
     filters_per_class: Tensor
+    unit_kind: str
     information: MutualInformation
     ablation: AblationTable
 
@@ -133,8 +136,8 @@ class GateReport:
         return "\n".join([
             f"accuracy                 {self.accuracy:.3f}",
             f"density of the gate      {self.density:.3f} (at least {1 / classes:.3f}; "
-            f"{self.density * classes:.2f} classes a filter)",
-            f"filters of a class       {few} to {many}",
+            f"{self.density * classes:.2f} classes a {self.unit_kind})",
+            f"{self.unit_kind + 's of a class':<24} {few} to {many}",
             f"gate-feature agreement   {self.agreement:.2f}{over}",
             f"mutual information score {information.score:.3f} nats, {information.normalized_score:.3f} "
             f"normalized (chance {information.chance:.3f}, bound {float(information.entropy.max()):.3f})",
@@ -155,7 +158,7 @@ def gate_report(
         For units that belong to no classes, a data set of other classes, a split without images, and where
         several labels may hold.
     """
-    _, gate = units_with_classes(explainer)
+    units, gate = units_with_classes(explainer)
     batch_size = check_ablation(explainer, dataset, split, batch_size)
     tally, scores, labels = AblationTally(len(explainer.classes)), [], []
     for batch in dataset.batches(split, batch_size=batch_size):
@@ -170,5 +173,5 @@ def gate_report(
     return GateReport(
         density=density(gate), agreement=gate_feature_agreement(gate, means),
         accuracy=float(right / ablation.images.sum()), filters_per_class=ablation.num_units,
-        information=mutual_information(all_scores, truth), ablation=ablation,
+        unit_kind=units.kind, information=mutual_information(all_scores, truth), ablation=ablation,
     )  # fmt: skip

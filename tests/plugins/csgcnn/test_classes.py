@@ -149,3 +149,9 @@ def test_agreement_is_over_the_classes_that_have_images():
     assert gate_feature_agreement(gate, means) == pytest.approx(1)
     assert "agreement   1.00 (over the 2 of 4 classes that have images)" in report.text()
     assert math.isnan(gate_feature_agreement(gate, torch.full((4, 4), torch.nan)))
+
+
+def test_a_report_calls_units_by_their_kind():
+    text = gate_report(fitted_example("protopnet"), tiny_dataset()).text()
+
+    assert "classes a prototype" in text and "prototypes of a class" in text and "filter" not in text
