@@ -19,6 +19,8 @@ from explainkit_csgcnn.model import LEAKAGE, MEMBER, SPECIFIC, CSGCNNNetwork, ch
 
 Training = Literal["joint", "alternating"]
 
+Optimizer = Literal["adamw", "adam"]
+
 MILESTONES = (0.4, 0.6, 0.8)
 """Shares of all epochs after which each path's rate falls to a tenth, counted in that path's own epochs."""
 
@@ -120,14 +122,13 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
     min_filter_share: float = 0.5
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    optimizer: Literal["adamw", "adam"] = "adamw"
+    optimizer: Optimizer = "adamw"
     batch_size: int = 64
     precision: str = "32-true"
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        if self.training not in get_args(Training):
-            raise ek.InputError(f"Expected training 'joint' or 'alternating'; got {self.training!r}.")
+        self._check_choices()
         if not 1 <= self.classes_per_filter < float("inf"):
             raise ek.InputError(
                 "Expected classes_per_filter of at least 1: each row of the gate has a 1; got "
@@ -135,15 +136,33 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
             )
         if self.gate_density is not None and not 0 < self.gate_density <= 1:
             raise ek.InputError(f"Expected gate_density in (0, 1], or None; got {self.gate_density!r}.")
-        for name in ("gated_weight", "sparsity_weight", "starvation_weight"):
+        for name in ("gated_weight", "sparsity_weight", "starvation_weight", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ek.InputError(f"Expected {name} of 0 or more; got {getattr(self, name)!r}.")
         for name in ("min_filter_share", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ek.InputError(f"Expected {name} in [0, 1); got {getattr(self, name)!r}.")
-        for name in ("rounds", "standard_epochs", "gated_epochs"):
-            if getattr(self, name) < 0:
-                raise ek.InputError(f"Expected {name} of 0 or more; got {getattr(self, name)!r}.")
+        gated = ("rounds", "gated_epochs") if self.training == "alternating" else ("epochs",)
+        for name in ("warm_epochs", "epochs", "rounds", "standard_epochs", "gated_epochs"):
+            least = int(name in gated)
+            if getattr(self, name) < least:
+                why = f" with training {self.training!r}, or the gate never learns" if least else ""
+                raise ek.InputError(f"Expected {name} of {least} or more{why}; got {getattr(self, name)!r}.")
+
+    def _check_choices(self) -> None:
+        """Refuse what is none of a few, and layers that are no names."""
+        for name, choices in (("training", get_args(Training)), ("optimizer", get_args(Optimizer))):
+            if getattr(self, name) not in choices:
+                raise ek.InputError(
+                    f"Expected {name} {' or '.join(map(repr, choices))}; got {getattr(self, name)!r}."
+                )
+        for name in ("standard_layers", "gated_layers"):
+            layers = getattr(self, name)
+            is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
+            if not is_list or not all(isinstance(layer, str) for layer in layers):
+                raise ek.InputError(
+                    f"Expected {name} as a sequence of names, such as ('features.layer4',); got {layers!r}."
+                )
 
     def build(self, task: ek.Task) -> CSGCNNNetwork:
         """The network of model.py.

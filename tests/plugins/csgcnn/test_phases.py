@@ -173,12 +173,39 @@ def test_a_run_that_was_cut_off_ends_as_it_would_have(training, tmp_path):
         ({"gate_density": 1.5}, r"gate_density in \(0, 1\]"),
         ({"sparsity_weight": -1.0}, "sparsity_weight of 0 or more"),
         ({"min_filter_share": 1.0}, r"min_filter_share in \[0, 1\)"),
-        ({"rounds": -1}, "rounds of 0 or more"),
+        ({"rounds": -1}, "rounds of 0 or more; got -1"),
+        ({"warm_epochs": -1}, "warm_epochs of 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay of 0 or more"),
+        ({"optimizer": "sgd"}, "optimizer 'adamw' or 'adam'; got 'sgd'"),
+        ({"gated_layers": "blocks"}, "gated_layers as a sequence of names"),
+        ({"standard_layers": 3}, "standard_layers as a sequence of names"),
+        ({"standard_layers": ("stem", 3)}, "standard_layers as a sequence of names"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_words(settings, message):
     with pytest.raises(ek.InputError, match=message):
         ek.explainer("csg-cnn", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 0},
+        {"training": "alternating", "rounds": 0},
+        {"training": "alternating", "gated_epochs": 0},
+        {"training": "alternating", "standard_epochs": 0, "gated_epochs": 0},
+    ],
+)
+def test_a_training_in_which_the_gate_never_learns_is_refused(settings):
+    with pytest.raises(
+        ek.InputError, match=r"of 1 or more with training .*, or the gate never learns; got 0"
+    ):
+        ek.explainer("csg-cnn", **settings)
+
+
+def test_what_the_other_training_goes_by_may_be_0():
+    ek.explainer("csg-cnn", rounds=0, gated_epochs=0)
+    ek.explainer("csg-cnn", training="alternating", epochs=0, warm_epochs=0, standard_epochs=0)
 
 
 def test_images_with_several_labels_are_refused():
