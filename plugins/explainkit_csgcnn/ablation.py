@@ -22,7 +22,7 @@ from explainkit_csgcnn.evidence import (
     scores_above_reference,
     units_with_classes,
 )
-from explainkit_csgcnn.model import MEMBER
+from explainkit_csgcnn.model import MEMBER, check_threshold
 
 
 @define(eq=False, kw_only=True)
@@ -44,10 +44,7 @@ class ClassAblation(ek.CounterfactualMethod):
     affinity: float = MEMBER
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.affinity, bool) or not isinstance(self.affinity, int | float):
-            raise InputError(f"Expected affinity as a number in [0, 1); got {self.affinity!r}.")
-        if not 0 <= self.affinity < 1:
-            raise InputError(f"Expected affinity in [0, 1); got {self.affinity!r}.")
+        check_threshold("affinity", self.affinity)
 
     @classmethod
     def supports(cls, explainer: Explainer) -> bool:
@@ -125,9 +122,10 @@ def ablated_logits(explanations: Explanations, threshold: float = MEMBER) -> Ten
     Raises
     ------
     InputError
-        For explanations whose units belong to no classes, or that know one class alone.
+        For explanations whose units belong to no classes, or that know one class alone, and for a threshold
+        out of [0, 1).
     """
-    kept = affinity_of(explanations) <= threshold
+    kept = affinity_of(explanations) <= check_threshold("threshold", threshold)
     return logits_by_class(explanations, kept)
 
 

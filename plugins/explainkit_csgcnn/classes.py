@@ -14,7 +14,7 @@ from explainkit.explainers.interface import Explainer
 from explainkit.metrics.mutual_information import MutualInformation, mutual_information
 from explainkit_csgcnn.ablation import AblationTable, AblationTally, check_ablation
 from explainkit_csgcnn.evidence import units_with_classes
-from explainkit_csgcnn.model import MEMBER
+from explainkit_csgcnn.model import MEMBER, check_threshold
 
 
 def class_filters(explainer: Explainer, threshold: float = MEMBER) -> dict[str, list[str]]:
@@ -25,11 +25,11 @@ def class_filters(explainer: Explainer, threshold: float = MEMBER) -> dict[str, 
     NotFittedError
         Before `fit`.
     InputError
-        For an explainer whose units belong to no classes.
+        For an explainer whose units belong to no classes, and for a threshold out of [0, 1).
     """
     units, gate = units_with_classes(explainer)
     order = gate.argsort(dim=0, descending=True, stable=True).T.tolist()
-    is_member = (gate > threshold).tolist()
+    is_member = (gate > check_threshold("threshold", threshold)).tolist()
     return {
         name: [units.names[k] for k in ranked if is_member[k][number]]
         for number, (name, ranked) in enumerate(zip(explainer.classes, order, strict=True))
@@ -41,11 +41,11 @@ def shared_filters(explainer: Explainer, threshold: float = MEMBER) -> dict[str,
 
     Raises
     ------
-    InputError
+    NotFittedError, InputError
         As `class_filters`.
     """
     units, gate = units_with_classes(explainer)
-    is_member = gate > threshold
+    is_member = gate > check_threshold("threshold", threshold)
     return {
         units.names[k]: [
             name for name, has in zip(explainer.classes, is_member[k].tolist(), strict=True) if has

@@ -95,6 +95,7 @@ def gated_saliency(explanations: Explanations, size: tuple[int, int] | None = No
     InputError
         For explanations without maps, or of which not all maps were kept.
     """
+    specific = specific_contributions(explanations)
     if explanations.maps is None or explanations.map_units is not None:
         raise InputError(
             "Expected explanations with the maps of all units; these have none, or the strongest alone. Call "
@@ -102,7 +103,7 @@ def gated_saliency(explanations: Explanations, size: tuple[int, int] | None = No
         )
     image_size = explanations.images.shape[-2:]
     return saliency_grid(
-        specific_contributions(explanations), explanations.maps, explanations.units.pooling,
+        specific, explanations.maps, explanations.units.pooling,
         image_size if size is None else size, image_size=image_size, boxes=explanations.boxes,
         group=explanations.units.group,
     )  # fmt: skip
@@ -151,8 +152,12 @@ def purity_sentence(explanation: Explanation) -> str:
     Raises
     ------
     InputError
-        For an explanation whose units belong to no classes.
+        For an explanation whose units belong to no classes, and for what is no `Explanation`.
     """
+    if not isinstance(explanation, Explanation):
+        raise InputError(
+            f"Expected one Explanation, as explanations[n] gives it; got {type(explanation).__name__}."
+        )
     batch, name = explanation.batch, explanation.target_name
     split = split_evidence(batch[explanation.index : explanation.index + 1])
     own = int((affinity_of(batch)[:, explanation.target] > MEMBER).sum())
@@ -195,8 +200,13 @@ def affinity_of(explanations: Explanations) -> Tensor:
     Raises
     ------
     InputError
-        For units that belong to no classes.
+        For units that belong to no classes, and for what is no `Explanations`.
     """
+    if not isinstance(explanations, Explanations):
+        raise InputError(
+            f"Expected Explanations, as explain(images) gives them; got {type(explanations).__name__}. Of "
+            "one, take explanations[n : n + 1]."
+        )
     affinity = explanations.units.class_affinity
     if affinity is None:
         raise InputError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import torch
 from attrs import frozen
 from torch import Tensor, nn
@@ -138,3 +141,15 @@ def check_budget(budget: float, filters: int, classes: int) -> None:
             f"{budget:.4g} for {filters} filters and {classes} classes. Set gate_density to at least 1 / "
             f"{classes}, or to None and classes_per_filter to at least 1."
         )
+
+
+def check_threshold(name: str, value: Any) -> float:
+    """`value` as a float, once it is found to be an affinity above which a unit is a class's own.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
+        raise InputError(f"Expected {name} as a number in [0, 1); got {value!r}.")
+    return float(value)

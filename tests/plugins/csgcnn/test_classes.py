@@ -11,7 +11,7 @@ from plugin_cases import uniform
 import explainkit as ek
 from explainkit.errors import NotFittedError
 from explainkit.testing import fitted_example, tiny_dataset
-from explainkit_csgcnn.ablation import ablate_classes
+from explainkit_csgcnn.ablation import ablate_classes, ablated_logits
 from explainkit_csgcnn.classes import (
     class_filters,
     class_similarity,
@@ -138,6 +138,16 @@ def test_batch_sizes_that_are_no_counts_are_refused_in_words(ask, batch_size):
 def test_a_split_without_images_is_refused_in_words(ask):
     with pytest.raises(ek.InputError, match="Expected images in the split 'test'"):
         ask(oracle_explainer(), oracle_dataset(labels=[]))
+
+
+@pytest.mark.parametrize("threshold", ["0.5", None, True, -0.1, 1, math.nan])
+def test_thresholds_out_of_range_are_refused_in_words(threshold):
+    model = oracle_explainer()
+    explanations = model.explain(uniform(1, 3, 4, 4))
+
+    for ask, subject in ((class_filters, model), (shared_filters, model), (ablated_logits, explanations)):
+        with pytest.raises(ek.InputError, match=r"threshold as a number in \[0, 1\)"):
+            ask(subject, threshold)
 
 
 def test_agreement_is_over_the_classes_that_have_images():

@@ -7,6 +7,7 @@ from plugin_cases import FLOAT32, assert_near, uniform
 
 import explainkit as ek
 from explainkit.testing import fitted_example, tiny_images
+from explainkit_csgcnn.ablation import ablated_logits
 from explainkit_csgcnn.evidence import (
     gated_saliency,
     own_gate_probabilities,
@@ -93,6 +94,17 @@ def test_units_without_classes_are_refused_in_words():
 
     with pytest.raises(ek.InputError, match=r"those of cam do not\. Explainers such as 'csg-cnn'"):
         split_evidence(explanations)
+
+
+@pytest.mark.parametrize("ask", [split_evidence, gated_saliency, own_gate_probabilities, ablated_logits])
+def test_a_single_explanation_is_refused_where_a_batch_is_asked_for(ask):
+    with pytest.raises(ek.InputError, match=r"Expected Explanations, .*; got Explanation"):
+        ask(explainer().explain(uniform(1, 3, 32, 32))[0])
+
+
+def test_a_batch_is_refused_where_a_single_explanation_is_asked_for():
+    with pytest.raises(ek.InputError, match=r"Expected one Explanation, .*; got Explanations"):
+        purity_sentence(explainer().explain(uniform(1, 3, 32, 32)))
 
 
 def test_explanations_without_all_maps_have_no_gated_map():
