@@ -149,6 +149,8 @@ def logits_by_class(explanations: Explanations, kept: Tensor) -> Tensor:
 def purity_sentence(explanation: Explanation) -> str:
     """How much of the evidence is the class's own, in words.
 
+    Of a contrast, by how much the target's own evidence is above the foil's own, each by its own gate.
+
     Raises
     ------
     InputError
@@ -158,16 +160,17 @@ def purity_sentence(explanation: Explanation) -> str:
         raise InputError(
             f"Expected one Explanation, as explanations[n] gives it; got {type(explanation).__name__}."
         )
-    batch, name = explanation.batch, explanation.target_name
+    batch, name, foil = explanation.batch, explanation.target_name, explanation.foil_name
     split = split_evidence(batch[explanation.index : explanation.index + 1])
-    own = int((affinity_of(batch)[:, explanation.target] > MEMBER).sum())
     if split.purity.isnan().any():
-        return f"No evidence for or against {name}."
+        return f"No evidence for or against {name}{'' if foil is None else f' over {foil}'}."
     specific, leakage = signed(split.specific.item()), signed(split.leakage.item())
-    return (
-        f"By its gate {name}, with {own} of {counted(len(batch.units), batch.units.kind)}, gets {specific}, "
-        f"{percent(split.purity.item())} of the evidence; all else adds {leakage}."
-    )
+    share = f"{percent(split.purity.item())} of the evidence; all else adds {leakage}."
+    if foil is not None:
+        return f"Each by its own gate, own evidence of {name} less that of {foil} is {specific}, {share}"
+    own = int((affinity_of(batch)[:, explanation.target] > MEMBER).sum())
+    owners = counted(len(batch.units), batch.units.kind)
+    return f"By its gate {name}, with {own} of {owners}, gets {specific}, {share}"
 
 
 def units_with_classes(explainer: Explainer) -> tuple[ek.Units, Tensor]:

@@ -60,8 +60,7 @@ def draw(explanation: Explanation, figure: Figure) -> None:
         _show_filter(explanation, axes, item)
     for axes in shown[len(items) :]:
         axes.set_axis_off()
-    if explanation.foil_name is None:
-        figure.supxlabel(legible(purity_sentence(explanation), 300), fontsize=8.5, parse_math=False)
+    figure.supxlabel(legible(purity_sentence(explanation), 300), fontsize=8.5, parse_math=False)
 
 
 def _show_parts(explanation: Explanation, axes: Axes) -> None:
@@ -69,7 +68,10 @@ def _show_parts(explanation: Explanation, axes: Axes) -> None:
     split = split_evidence(explanation.batch[explanation.index : explanation.index + 1])
     values = [split.specific.item(), split.leakage.item(), explanation.base]
     axes.barh(range(3), values, color=[FOR if value > 0 else AGAINST for value in values])
-    axes.set_yticks(range(3), ["its own\nfilters", "all other\nfilters", "base"], fontsize=8)
+    own, rest = "its own\nfilters", "all other\nfilters"
+    if explanation.foil_name:
+        own, rest = "own filters,\neach class's", "all else"
+    axes.set_yticks(range(3), [own, rest, "base"], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     axes.tick_params(axis="x", labelsize=7)
@@ -92,7 +94,8 @@ def _show_maps(explanation: Explanation, plain: Axes, gated: Axes) -> None:
         grids.append(common_grid(gated_saliency(batch)[0]))
     limit = max(rounded_limit(grid) for grid in grids)
     square = strongest_cell_box(explanation)
-    titles = ("evidence for (red), against (blue)", "of its own filters alone")
+    whose = "each class's" if explanation.foil_name else "its"
+    titles = ("evidence for (red), against (blue)", f"of {whose} own filters alone")
     for axes, title, grid in zip((plain, gated), titles, grids, strict=False):
         axes.imshow(overlay(explanation.image, grid, limit, square=square if axes is plain else None))
         axes.set_title(title, fontsize=9, y=TITLE_Y)

@@ -6,6 +6,7 @@ from csgcnn_networks import explainer
 from plugin_cases import FLOAT32, assert_near, uniform
 
 import explainkit as ek
+from explainkit.explanations.sentences import signed
 from explainkit.testing import fitted_example, tiny_images
 from explainkit_csgcnn.ablation import ablated_logits
 from explainkit_csgcnn.evidence import (
@@ -123,3 +124,19 @@ def test_the_sentence_has_the_numbers_of_the_split():
     count = int(own[:, explanations.targets[1]].sum())
     assert explanations[1].target_name in sentence and f"with {count} of 32 filters" in sentence
     assert f"{100 * split.purity[1].item():.0f} % of the evidence" in sentence
+
+
+def test_the_sentence_of_a_contrast_names_both_classes_and_no_filters_of_one():
+    model, images = explainer(), uniform(2, 3, 32, 32)
+    contrast = model.explain(images, 1, foils=2)
+
+    sentence = purity_sentence(contrast[0])
+
+    one, other = (split_evidence(model.explain(images, target)) for target in (1, 2))
+    margin = signed((one.specific - other.specific)[0].item())
+    assert f"own evidence of class 1 less that of class 2 is {margin}, " in sentence
+    assert "of 32 filters" not in sentence
+    with torch.no_grad():
+        model.network.head.weight.zero_()
+    empty = purity_sentence(model.explain(images, 1, foils=2)[0])
+    assert empty == "No evidence for or against class 1 over class 2."

@@ -34,7 +34,10 @@ def test_explanations_with_few_maps_contrasts_and_many_classes_are_drawn():
     explanations = explainer().explain(uniform(2, 3, 32, 32))
 
     assert "not all maps were kept" in texts_of(explanations.keep_maps(3)[0].figure())
-    assert "margin" in texts_of(explanations.contrast(2)[0].figure())
+    contrast = explanations.contrast(2)[0]
+    text = texts_of(contrast.figure())
+    assert "margin" in text and "of each class's own filters alone" in text and "its own filters" not in text
+    assert purity_sentence(contrast) in text
     many = ek.explainer("csg-cnn", network=small_network(classes=40), size=(32, 32)).explain(
         uniform(1, 3, 32, 32)
     )[0]
