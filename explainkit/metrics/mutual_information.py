@@ -195,8 +195,8 @@ def mutual_information(
     Examples
     --------
     >>> truth = torch.eye(2, dtype=torch.bool).repeat(50, 1)
-    >>> measured = mutual_information(truth.float(), truth)
-    >>> round(measured.normalized_score, 6)
+    >>> result = mutual_information(truth.float(), truth)
+    >>> round(result.normalized_score, 6)
     1.0
     """
     if truth.ndim != 2 or truth.dtype != torch.bool or len(truth) != len(scores):
@@ -246,5 +246,5 @@ def pointwise_information(scores: Tensor, truth: Tensor, bins: int | None = None
     by_class = torch.where(holds, counts.by_class[best], n - counts.by_class[best]).double()
     pointwise = (joint * n / (counts.by_bin[units, binned] * by_class)).log()  # (N, K)
     correction = information[units, best] - pointwise.mean(0)
-    is_told = information[units, best] > 0
-    return torch.where(is_told, pointwise + correction, 0.0).mean(1)
+    has_information = information[units, best] > 0
+    return torch.where(has_information, pointwise + correction, 0.0).mean(1)

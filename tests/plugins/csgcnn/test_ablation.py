@@ -48,11 +48,11 @@ def test_the_table_is_that_of_networks_with_units_switched_off(name):
 def test_ablated_logits_are_the_loop_over_classes():
     explanations = explainer(torch.float64).explain(uniform(3, 3, 32, 32))
 
-    found = ablated_logits(explanations)
+    logits = ablated_logits(explanations)
 
     for c in range(4):
         off = (explanations.units.class_affinity[:, c] > 0.5).nonzero()[:, 0].tolist()
-        assert_near(found[:, c], explanations.intervene(dict.fromkeys(off, "off")).logits, 1e-10)
+        assert_near(logits[:, c], explanations.intervene(dict.fromkeys(off, "off")).logits, 1e-10)
 
 
 def test_a_counterfactual_silences_the_predicted_class_and_no_other_filter():

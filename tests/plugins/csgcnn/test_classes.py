@@ -27,11 +27,11 @@ def test_the_filters_of_a_class_are_those_whose_gate_is_over_a_half():
     model = explainer()
     gate, names = model.units.class_affinity, model.units.names
 
-    found, shared = class_filters(model), shared_filters(model)
+    filters, shared = class_filters(model), shared_filters(model)
 
     for c, name in enumerate(model.classes):
         expected = sorted((-gate[k, c].item(), k) for k in range(len(gate)) if gate[k, c] > 0.5)
-        assert found[name] == [names[k] for _, k in expected]
+        assert filters[name] == [names[k] for _, k in expected]
     for k, name in enumerate(names):
         classes = [model.classes[c] for c in range(4) if gate[k, c] > 0.5]
         assert shared.get(name, classes[:1]) == classes
@@ -62,12 +62,12 @@ def test_agreement_is_a_correlation_over_filters_that_respond():
     gate, means = uniform(20, 4, seed=1), uniform(20, 4, seed=2)
     means[3] = 0
 
-    found = gate_feature_agreement(gate, means)
+    agreement = gate_feature_agreement(gate, means)
 
     pairs = [(gate[k, c], means[k, c] / means[k].max()) for k in range(20) if k != 3 for c in range(4)]
     x, y = torch.tensor(pairs).double().T
     literal = ((x - x.mean()) * (y - y.mean())).sum() / (x.std() * y.std() * (len(x) - 1))
-    assert found == pytest.approx(literal.item(), abs=1e-5)
+    assert agreement == pytest.approx(literal.item(), abs=1e-5)
     assert gate_feature_agreement(torch.eye(4), torch.eye(4)) == pytest.approx(1)
 
 

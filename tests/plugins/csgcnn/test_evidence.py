@@ -70,12 +70,12 @@ def test_each_class_is_asked_under_its_own_gate():
     model = explainer()
     explanations = model.explain(uniform(3, 3, 32, 32))
 
-    found = own_gate_probabilities(explanations)
+    probabilities = own_gate_probabilities(explanations)
 
     network = model.network
     for c in range(4):
         logits = network.head(network.gated(explanations.scores, torch.full((3,), c)))
-        assert_near(found[:, c], logits.softmax(1)[:, c].detach())
+        assert_near(probabilities[:, c], logits.softmax(1)[:, c].detach())
 
 
 def test_prototypes_that_belong_to_classes_are_split_too():
