@@ -150,6 +150,6 @@ def check_threshold(name: str, value: Any) -> float:
     ------
     InputError
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise InputError(f"Expected {name} as a number in [0, 1); got {value!r}.")
     return float(value)
