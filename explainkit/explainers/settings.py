@@ -57,7 +57,9 @@ def is_of_kind(value: object, kind: Any) -> bool:
     if origin is Mapping:
         return isinstance(value, Mapping)
     if origin is Sequence:
-        return isinstance(value, Sequence) and not isinstance(value, str)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False
+        return all(is_of_kind(item, choices[0]) for item in value)
     if kind is None or kind is NoneType:
         return value is None
     if kind in (int, float):
@@ -82,7 +84,7 @@ def describe_kind(kind: Any) -> str:
     if origin is Mapping:
         return "a mapping of names to values"
     if origin is Sequence:
-        return "a sequence"
+        return f"a sequence of {describe_kind(choices[0])}"
     return "None" if kind in (None, NoneType) else getattr(kind, "__name__", str(kind))
 
 

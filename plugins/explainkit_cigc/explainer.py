@@ -91,16 +91,6 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        choices = {
-            "pooling": ("mean", "max"),
-            "head": ("linear", "mlp"),
-            "lr_scheduler": ("one-cycle", "steps"),
-        }
-        for name, values in choices.items():
-            if getattr(self, name) not in values:
-                raise ek.InputError(
-                    f"Expected {name} of CI-GC as one of {values}; got {getattr(self, name)!r}."
-                )
         for name, minimum in (("epochs", 0), ("warm_epochs", 0), ("batch_size", 1), ("hidden_width", 1)):
             if getattr(self, name) < minimum:
                 raise ek.InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from attrs import define, field
 from torch import Tensor
@@ -128,7 +128,6 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        self._check_choices()
         if not 1 <= self.classes_per_filter < float("inf"):
             raise ek.InputError(
                 "Expected classes_per_filter of at least 1: each row of the gate has a 1; got "
@@ -148,21 +147,6 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
             if getattr(self, name) < least:
                 why = f" with training {self.training!r}, or the gate never learns" if least else ""
                 raise ek.InputError(f"Expected {name} of {least} or more{why}; got {getattr(self, name)!r}.")
-
-    def _check_choices(self) -> None:
-        """Refuse what is none of a few, and layers that are no names."""
-        for name, choices in (("training", get_args(Training)), ("optimizer", get_args(Optimizer))):
-            if getattr(self, name) not in choices:
-                raise ek.InputError(
-                    f"Expected {name} {' or '.join(map(repr, choices))}; got {getattr(self, name)!r}."
-                )
-        for name in ("standard_layers", "gated_layers"):
-            layers = getattr(self, name)
-            is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
-            if not is_list or not all(isinstance(layer, str) for layer in layers):
-                raise ek.InputError(
-                    f"Expected {name} as a sequence of names, such as ('features.layer4',); got {layers!r}."
-                )
 
     def build(self, task: ek.Task) -> CSGCNNNetwork:
         """The network of model.py.

@@ -18,7 +18,8 @@ from explainkit.testing import tiny_dataset, tiny_images
         ("1", float, False), ("a", str, True), (None, str | None, True), (3, str | None, False),
         ("0.1", float | None, False), ("mi", Literal["mi", "target"], True), (["mi"], Literal["mi"], False),
         (True, Literal[1], False), ({}, Mapping[str, int], True), (3, Mapping[str, int], False),
-        (("a",), Sequence[str], True), ("blocks", Sequence[str], False), (object(), Path, True),
+        (("a",), Sequence[str], True), ("blocks", Sequence[str], False),
+        (["a", 3], Sequence[str], False), (object(), Path, True),
     ],
 )  # fmt: skip
 def test_a_value_is_of_the_kind_that_the_annotation_says(value, kind, is_right):
@@ -27,7 +28,11 @@ def test_a_value_is_of_the_kind_that_the_annotation_says(value, kind, is_right):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [(float | None, "float or None"), (Literal["a", "b"], "one of 'a', 'b'"), (Sequence[str], "a sequence")],
+    [
+        (float | None, "float or None"),
+        (Literal["a", "b"], "one of 'a', 'b'"),
+        (Sequence[str], "a sequence of str"),
+    ],
 )
 def test_kinds_are_described_in_words(kind, words):
     assert describe_kind(kind) == words
@@ -39,7 +44,7 @@ def test_kinds_are_described_in_words(kind, words):
         ("cam", {"until": 3}, "until of CAM as str or None; got 3"),
         ("cam", {"lr_scheduler": "cosine"}, "lr_scheduler of CAM as one of 'one-cycle', 'steps'"),
         ("cam", {"filters": "3"}, "filters of CAM as int or None; got '3'"),
-        ("csg-cnn", {"gated_layers": "blocks"}, "gated_layers of CSG-CNN as a sequence; got 'blocks'"),
+        ("csg-cnn", {"gated_layers": "blocks"}, "gated_layers of CSG-CNN as a sequence of str; got 'blocks'"),
         ("csg-cnn", {"gate_density": "0.2"}, "gate_density of CSG-CNN as float or None"),
     ],
 )

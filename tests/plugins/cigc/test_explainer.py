@@ -133,7 +133,7 @@ def test_images_may_have_several_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pooling": "median"}, r"Expected pooling of CI-GC as one of \('mean', 'max'\); got 'median'"),
+        ({"pooling": "median"}, "Expected pooling of CI-GC as one of 'mean', 'max'; got 'median'"),
         ({"head": "deep"}, "Expected head of CI-GC"),
         ({"consistency": -1.0}, "Expected consistency of CI-GC as 0 or more"),
         ({"label_smoothing": 1.0}, "Expected label_smoothing of CI-GC from 0 up to below 1; got 1.0"),

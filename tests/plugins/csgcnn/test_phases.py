@@ -168,7 +168,7 @@ def test_a_run_that_was_cut_off_ends_as_it_would_have(training, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training": "both"}, "training 'joint' or 'alternating'; got 'both'"),
+        ({"training": "both"}, "training of CSG-CNN as one of 'joint', 'alternating'; got 'both'"),
         ({"classes_per_filter": 0.9}, "at least 1: each row"),
         ({"gate_density": 1.5}, r"gate_density in \(0, 1\]"),
         ({"sparsity_weight": -1.0}, "sparsity_weight of 0 or more"),
@@ -176,10 +176,10 @@ def test_a_run_that_was_cut_off_ends_as_it_would_have(training, tmp_path):
         ({"rounds": -1}, "rounds of 0 or more; got -1"),
         ({"warm_epochs": -1}, "warm_epochs of 0 or more"),
         ({"weight_decay": -0.1}, "weight_decay of 0 or more"),
-        ({"optimizer": "sgd"}, "optimizer 'adamw' or 'adam'; got 'sgd'"),
-        ({"gated_layers": "blocks"}, "gated_layers as a sequence of names"),
-        ({"standard_layers": 3}, "standard_layers as a sequence of names"),
-        ({"standard_layers": ("stem", 3)}, "standard_layers as a sequence of names"),
+        ({"optimizer": "sgd"}, "optimizer of CSG-CNN as one of 'adamw', 'adam'; got 'sgd'"),
+        ({"gated_layers": "blocks"}, "gated_layers of CSG-CNN as a sequence of str; got 'blocks'"),
+        ({"standard_layers": 3}, "standard_layers of CSG-CNN as a sequence of str; got 3"),
+        ({"standard_layers": ("stem", 3)}, "standard_layers of CSG-CNN as a sequence of str"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_words(settings, message):
