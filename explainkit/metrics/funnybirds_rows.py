@@ -226,7 +226,15 @@ def trivial_row(name: str) -> MakeRow:
 
 
 def importance_of_explanations(explanations: Explanations, masks: Masks) -> PartImportance:
-    """What the saliency of n explanations holds on each part and each object."""
+    """What the saliency of n explanations holds on each part and each object.
+
+    Raises
+    ------
+    InputError
+        For units without places, of which every part would get nothing.
+    """
+    if explanations.maps is None and explanations.remainder_map is None:
+        raise InputError(f"{explanations.provenance.explainer} says how much, not where.")
     return importance_of_maps(explanations.saliency(), masks)
 
 

@@ -233,3 +233,13 @@ def test_boxes_are_those_of_the_targets_own_prototypes() -> None:
         assert row.parts[n].numpy() == pytest.approx(
             [(map * seen[n, p]).sum().item() for p in range(2)], abs=1e-5
         )
+
+
+def test_units_without_places_get_the_reason_and_the_network_its_accuracy() -> None:
+    data = aviary(preset="funny", classes=12, size=32, train=32, validation=12, test=12)
+    model = ek.explainer("senn", preset="tiny").fit(data, device="cpu", progress=False)
+
+    tables = evaluate_funnybirds({"senn": model}, data, images=12, trivial=("oracle",))
+
+    assert "how much, not where" in tables.by_validation.score("senn", "fb-csdc").reason
+    assert tables.by_validation.score("senn", "fb-accuracy").reason is None
