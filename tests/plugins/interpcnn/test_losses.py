@@ -88,7 +88,7 @@ def test_the_information_is_the_entropy_of_templates_less_that_within_images_and
     def entropy(p):
         return -(p * p.log()).sum(-1)
 
-    information = template_information(evidence)
+    information = template_information(evidence.mT)
 
     within = (image[..., 0] * entropy(posterior)).sum(1)
     torch.testing.assert_close(information, math.log(17) - within)
@@ -99,11 +99,20 @@ def test_the_information_is_the_entropy_of_templates_less_that_within_images_and
 
 
 def test_a_number_for_each_template_changes_nothing():
-    evidence = uniform(3, 6, 10, dtype=DOUBLE)
+    evidence = uniform(3, 10, 6, dtype=DOUBLE)
 
-    shifted = template_information(evidence + 50 * uniform(10, seed=1, dtype=DOUBLE))
+    shifted = template_information(evidence + 50 * uniform(10, 1, seed=1, dtype=DOUBLE))
 
     torch.testing.assert_close(shifted, template_information(evidence))
+
+
+def test_an_image_that_no_template_gives_leaves_information_and_gradient_finite():
+    maps = torch.cat([uniform(5, 2, 8, 8), torch.zeros(1, 2, 8, 8)]).requires_grad_()
+
+    information = mutual_information(maps, gain=1000.0)
+    information.sum().backward()
+
+    assert information.isfinite().all() and maps.grad.isfinite().all()
 
 
 def test_the_order_of_images_and_the_strength_of_a_filter_change_nothing():
