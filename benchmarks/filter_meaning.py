@@ -1,7 +1,7 @@
 """Whether filters mean something: InterpCNN, CSG-CNN, CI-GC and the plain network on the same backbone.
 
 Run ``python benchmarks/filter_meaning.py --model runs/cam-0 runs/interp-cnn-0 … --images 500 --out filters``
-for saved models. A row a model, in the order given: test accuracy; of the first test images location
+for saved models. A row a model, in the order given: accuracy on --split; of its first images location
 instability, part interpretability, mutual information score, content heatmap and stochastic pointing game,
 with 95 % intervals over images; FIS in the mean over filters, with its standard error over filters. Writes
 OUT.json and OUT.md. Chance levels of the first two are in the notes of OUT.json.
@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, nargs="+", required=True, help="folders of saved explainers")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--split", default="test", choices=["validation", "test"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("filter_meaning"), help="of .json and .md")
     options = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
     dataset = ek.dataset("aviary")
     rows = []
     for folder in options.model:
-        rows.append(row_of(folder, dataset, options.images))
+        rows.append(row_of(folder, dataset, options.split, options.images))
         print(markdown_row(rows[-1]), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
@@ -51,11 +52,11 @@ def main() -> None:
     options.out.with_suffix(".md").write_text(page, encoding="utf-8")
 
 
-def row_of(folder: Path, dataset: ek.ImageDataset, images: int) -> dict:
+def row_of(folder: Path, dataset: ek.ImageDataset, split: str, images: int) -> dict:
     """Everything about one model, as JSON takes it."""
     model = ek.load(folder)
-    ids = torch.arange(min(images, len(dataset.test)))
-    context = EvalContext(explainer=model, dataset=dataset, split="test", ids=ids)
+    ids = torch.arange(min(images, len(dataset.splits[split])))
+    context = EvalContext(explainer=model, dataset=dataset, split=split, ids=ids)
     explanations = model.explain(context.images, context.targets, maps="all")
     output = ExplainerOutput(
         context=context, name=folder.name, full_explanations=explanations,
@@ -64,8 +65,9 @@ def row_of(folder: Path, dataset: ek.ImageDataset, images: int) -> dict:
     row = {
         "model": folder.name,
         "explainer": model.card.title,
+        "split": split,
         "images": len(ids),
-        "accuracy": model.evaluate(dataset, ["test"])["test"]["accuracy"],
+        "accuracy": model.evaluate(dataset, [split])[split]["accuracy"],
     }
     for name, metric in METRICS.items():
         score: Score = metric(output)
