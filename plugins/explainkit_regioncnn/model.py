@@ -227,7 +227,8 @@ class RegionCNNNetwork(nn.Module):
     def folded_head(self) -> tuple[Tensor, Tensor]:
         """Weights (C, E) and bias (C,) of the linear layer with the batch norm before it, in eval mode."""
         norm = cast("RestingBatchNorm | ChannelScale", self.norm)
-        scale, shift = norm.weight, norm.bias
+        scale: Tensor = norm.weight
+        shift: Tensor = norm.bias
         if isinstance(norm, RestingBatchNorm):
             assert norm.running_mean is not None and norm.running_var is not None
             scale = scale / (norm.running_var + norm.eps).sqrt()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -28,6 +30,9 @@ SHOWN = 5
 
 SIDE = 192
 """Pixels of the pictures."""
+
+NEAR = 0.09
+"""Share of the image's width below which the numbers of two regions would overlap."""
 
 TINT, FAINT = 0.6, 0.15
 """How much of a pixel is its region's color: of a region of the object, and of the background."""
@@ -92,16 +97,26 @@ def _show_regions(explanation: Explanation, axes: Axes, labels: Pixels | None) -
         return
     axes.imshow(segmented(explanation, labels))
     names = explanation.batch.units.names
+    placed = np.empty((0, 2))
     for unit in np.unique(labels).tolist():
         if is_background_name(names[unit]):
             continue
-        rows, columns = np.nonzero(labels == unit)
-        nearest = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
+        place = _place_of(labels == unit, placed)
+        placed = np.vstack([placed, place])
         box = {"boxstyle": "round,pad=0.1", "facecolor": "#18181b", "alpha": 0.8, "lw": 0}
         axes.text(
-            columns[nearest], rows[nearest], str(unit), ha="center", va="center", fontsize=7, color="white",
+            place[1], place[0], str(unit), ha="center", va="center", fontsize=7, color="white",
             fontweight="bold", bbox=box,
         )  # fmt: skip
+
+
+def _place_of(region: np.ndarray[Any, Any], placed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The row and column of a region nearest to its middle and, where there is one, not near to others."""
+    pixels_of = np.argwhere(region)
+    apart = np.linalg.norm(pixels_of[:, None] - placed, axis=2).min(1, initial=np.inf)
+    is_free = apart > NEAR * region.shape[1]
+    candidates = pixels_of[is_free] if is_free.any() else pixels_of
+    return candidates[np.linalg.norm(candidates - pixels_of.mean(0), axis=1).argmin()]
 
 
 def _show_region(explanation: Explanation, axes: Axes, item: Evidence, labels: Pixels | None) -> None:

@@ -206,6 +206,7 @@ def _bank(
 def _unwrapped(network: nn.Module, images: Tensor) -> tuple[RegionCNNNetwork, Tensor]:
     """The network of regions, and images as it takes them: those of others are normalized before it."""
     if isinstance(network, NormalizedNetwork):
-        network, images = network.network, network.normalization(images)
+        normalization: nn.Module = network.normalization
+        network, images = network.network, normalization(images)
     assert isinstance(network, RegionCNNNetwork)
     return network, images
