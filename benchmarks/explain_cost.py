@@ -25,6 +25,7 @@ SHORT = {
     "interp-cnn": {"epochs": 2},
     "protopnet": {"start_epochs": 1, "warm_epochs": 0, "joint_epochs": 1},
     "ra-cnn": {"warm_epochs": 1},
+    "region-cnn": {"warm_epochs": 1, "epochs": 1},
     "senn": {"learn_epochs": 0, "settle_epochs": 1},
 }
 

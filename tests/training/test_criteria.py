@@ -95,6 +95,7 @@ def test_labels_that_no_image_has_do_not_count():
         ("cam", {"epochs": 12}),
         ("senn", {"learn_epochs": 10, "settle_epochs": 2}),
         ("ra-cnn", {"warm_epochs": 8}),
+        ("region-cnn", {"warm_epochs": 3, "epochs": 12}),
     ],
 )
 def test_several_labels_are_learned_and_chosen_by_mean_average_precision(name, settings):
