@@ -101,8 +101,8 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
         "tiny": {
-            "backbone": "tiny", "parts": 2, "trunk_epochs": 2, "rounds": 1, "classify_epochs": 1,
-            "batch_size": 32,
+            "backbone": "tiny", "parts": 2, "trunk_epochs": 2, "membership_epochs": 10, "membership_lr": 0.1,
+            "rounds": 1, "classify_epochs": 1, "batch_size": 32,
         },
         "paper": {
             "backbone": "torchvision/vgg19", "weights": "DEFAULT", "until": "features.35",
@@ -121,7 +121,7 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
     parts: int = 4
     grouping_width: int | None = None
     norm: Norm = "softmax"
-    sharpness: float = 2.5
+    sharpness: float = 1.5
     part_loss: PartLoss = "joint"
     group_images: int = 1000
     quantile: float = QUANTILE
@@ -214,7 +214,7 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
         parts = part_names(network.parts)
         names = [f"filter {j} of {part}" for part in parts for j in range(network.channels)]
         return ek.Units(
-            kind="filter", names=names, pooling="sum", parent=network.part.cpu().clone(), parents=parts
+            kind="filter", names=names, pooling="sum", parent=network.part.cpu().clone(), parents=tuple(parts)
         )
 
     def diagnostics(self, images: Tensor, decomposition: Decomposition, targets: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ PartLoss = Literal["joint", "each"]
 
 
 def distance_loss(attention: Tensor) -> Tensor:
-    """How far the mass of each map (N, P, h, w) lies from the map's peak: equation 6, summed over parts.
+    """How far the mass of each map (N, P, h, w) lies from the map's peak, summed over parts: Dis.
 
     ``sum_p M_i(p) |p - t_i|^2 / (h w)``, in the mean over images; the peak t_i is taken as it is. The paper
     does not divide by the cells; so the weight of other terms would depend on the grid.
@@ -33,7 +33,7 @@ def distance_loss(attention: Tensor) -> Tensor:
 
 
 def diversity_loss(attention: Tensor, margin: float) -> Tensor:
-    """How much mass of each map (N, P, h, w) lies where another one is above `margin`: equation 7, summed.
+    """How much mass of each map (N, P, h, w) lies where another one is above `margin`, summed: Div.
 
     ``sum_p M_i(p) (max_(k != i) M_k(p) - margin)``, in the mean over images; below 0 where maps keep apart,
     ``-P margin`` at least. The maximum over no other map is 0.
@@ -71,7 +71,7 @@ def classification(
 def grouping_terms(
     attention: Tensor, weight: float, diversity_weight: float, margin: float
 ) -> dict[str, Tensor]:
-    """``L_cng``, equation 5: compact maps, and apart.
+    """``L_cng`` of section 3.2: compact maps, and apart.
 
     Parameters
     ----------

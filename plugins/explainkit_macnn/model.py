@@ -50,7 +50,7 @@ class MACNNOutputs:
 class ChannelGrouping(nn.Module):
     """How much each filter belongs to each part, from the mean of all: two layers for each of P parts.
 
-    ``d_i = sigmoid(W2_i tanh(W1_i u + b1_i) + b2_i)``, equation 2 of the paper; all parts at once.
+    ``d_i = sigmoid(W2_i tanh(W1_i u + b1_i) + b2_i)``, section 3.1 of the paper; all parts at once.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from attrs import field, frozen
@@ -10,9 +10,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import explainkit as ek
-from explainkit.data.types import Batch, ImageDataset
+from explainkit.data.types import ImageDataset
 from explainkit.errors import InputError
 from explainkit.explainers.interface import Explainer
+from explainkit.explainers.isolation import running
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.class_level import ClassExplanations
 from explainkit.explanations.factored_maps import FactoredMaps
@@ -20,6 +21,7 @@ from explainkit.explanations.sentences import listed, percent, signed
 from explainkit.explanations.single import Explanation
 from explainkit.explanations.spatial import distribute_sum
 from explainkit.questions.true_scores import check_study
+from explainkit_macnn.attention import on_image, peak_points
 from explainkit_macnn.callbacks import correct_by_part
 from explainkit_macnn.explainer import part_names
 from explainkit_macnn.model import PEAKS, MACNNNetwork
@@ -27,10 +29,11 @@ from explainkit_macnn.model import PEAKS, MACNNNetwork
 CROP_SHARE = 96 / 448
 """The side of a part's crop as a share of the image's: 96 pixels of 448 in the paper."""
 
+NEAR = 0.1
+"""How far from a true part a peak is near it, as a share of the image's shorter side."""
+
 MINOR = 0.05
 """The share of all parts' evidence, for and against, below which a sentence leaves a part out."""
-
-Box = tuple[int, int, int, int]
 
 
 def filter_contributions(explanations: Explanations) -> Tensor:
@@ -152,12 +155,13 @@ def logits_without_filters(explainer: Explainer, images: Tensor, filters: Sequen
     network = network_of(explainer)
     if not all(type(j) is int and 0 <= j < network.channels for j in filters):
         raise InputError(f"Expected filters as numbers in 0 … {network.channels - 1}; got {filters!r}.")
-    with torch.no_grad():
-        features = network.features(explainer.read_images(images))
-        keeps = torch.ones(len(filters), network.channels, device=features.device)
+    with running(network) as twin, torch.no_grad():
+        assert isinstance(twin, MACNNNetwork)
+        features = twin.features(explainer.read_images(images))
+        keeps = features.new_ones(len(filters), network.channels)
         keeps[torch.arange(len(filters)), list(filters)] = 0
-        silenced = features[:, None] * keeps[:, :, None, None].to(features)  # (N, F, D, h, w)
-        return network.attend(silenced.flatten(0, 1)).logits.unflatten(0, silenced.shape[:2])
+        silenced = features[:, None] * keeps[:, :, None, None]  # (N, F, D, h, w)
+        return twin.attend(silenced.flatten(0, 1)).logits.unflatten(0, silenced.shape[:2])
 
 
 @frozen(eq=False, kw_only=True)
@@ -168,16 +172,16 @@ class PartMatch:
     ----------
     true_part : Tensor, (P,), int64
         -1 where there are more parts than true ones.
-    distance : Tensor, (P, Q)
-        Mean distance of each part's peak from each true part, in pixels, where that is seen.
+    near : Tensor, (P, Q)
+        In which share of the images where a true part is seen each part's peak is near it.
     """
 
     true_part: Tensor
-    distance: Tensor = field(repr=False)
+    near: Tensor = field(repr=False)
 
 
-def match_parts(points: Tensor, key_points: Tensor) -> PartMatch:
-    """The assignment of parts to true parts with the least sum of mean distances (Kuhn, 1955).
+def match_parts(points: Tensor, key_points: Tensor, radius: float) -> PartMatch:
+    """The assignment of parts to true parts by which most peaks are within `radius` of theirs (Kuhn, 1955).
 
     Parameters
     ----------
@@ -185,18 +189,17 @@ def match_parts(points: Tensor, key_points: Tensor) -> PartMatch:
         x and y in pixels.
     key_points : Tensor, (N, Q, 3)
         x and y in pixels, and 1 where the true part is seen.
+    radius : float
+        In pixels.
     """
     points, key_points = points.double().cpu(), key_points.double().cpu()
-    gap = torch.cdist(points, key_points[..., :2])  # (N, P, Q)
     is_seen = key_points[:, None, :, 2] > 0
-    count = is_seen.sum(0)
-    distance = (gap * is_seen).sum(0) / count.where(count > 0, 1)
-    distance = torch.where(count > 0, distance, torch.inf)
-    cost = distance.nan_to_num(posinf=1e9)
-    rows, columns = linear_sum_assignment(cost.numpy())
+    is_near = (torch.cdist(points, key_points[..., :2]) <= radius) & is_seen  # (N, P, Q)
+    near = is_near.double().sum(0) / is_seen.sum(0).clamp(min=1)
+    rows, columns = linear_sum_assignment(near.numpy(), maximize=True)
     true_part = torch.full((points.shape[1],), -1)
     true_part[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    return PartMatch(true_part=true_part, distance=distance)
+    return PartMatch(true_part=true_part, near=near)
 
 
 def matched_distances(points: Tensor, key_points: Tensor, true_part: Tensor) -> Tensor:
@@ -207,22 +210,13 @@ def matched_distances(points: Tensor, key_points: Tensor, true_part: Tensor) -> 
     return gap.where((there[..., 2] > 0) & (true_part >= 0), torch.nan)
 
 
-def hits(points: Tensor, masks: Tensor, true_part: Tensor) -> Tensor:
-    """Whether each part's peak lies on its true part, (N, P), 0 or 1; NaN where that is not seen.
+def are_near(points: Tensor, key_points: Tensor, true_part: Tensor, radius: float) -> Tensor:
+    """Whether each part's peak is within `radius` of its true part, (N, P), 0 or 1; NaN where that is unseen.
 
-    Parameters
-    ----------
-    points : Tensor, (N, P, 2)
-    masks : Tensor, (N, Q, H, W), bool
+    Its mean is the share of correct key points (Yang and Ramanan, TPAMI 35, 2013).
     """
-    height, width = masks.shape[-2:]
-    x, y = points.cpu().floor().long().unbind(2)
-    rows = torch.arange(len(masks))[:, None]
-    own = masks.cpu()[:, true_part.clamp(min=0)]  # (N, P, H, W)
-    parts = torch.arange(points.shape[1])
-    is_hit = own[rows, parts, y.clamp(0, height - 1), x.clamp(0, width - 1)].double()
-    is_seen = own.flatten(2).any(2) & (true_part >= 0)
-    return is_hit.where(is_seen, torch.nan)
+    distance = matched_distances(points, key_points, true_part)
+    return (distance <= radius).double().where(~distance.isnan(), torch.nan)
 
 
 @frozen(eq=False, kw_only=True)
@@ -236,8 +230,10 @@ class PartReport:
         What each is taken for, on other images; ``None`` for data without key points.
     distance : Tensor, (P,)
         Of its peak from there, in pixels, in the mean over images; NaN where not known.
-    hit_rate : Tensor, (P,)
-        In which share of images with that true part the peak lies on it.
+    near : Tensor, (P,)
+        In which share of images with that true part the peak is within `radius` of it.
+    radius : float
+        In pixels.
     accuracy : Tensor, (P,)
         How often the part alone is right.
     num_filters : Tensor, (P,)
@@ -252,7 +248,8 @@ class PartReport:
     names: tuple[str, ...]
     true_parts: tuple[str | None, ...]
     distance: Tensor
-    hit_rate: Tensor
+    near: Tensor
+    radius: float
     accuracy: Tensor
     num_filters: Tensor
     stability: Tensor
@@ -264,8 +261,8 @@ class PartReport:
         for i, name in enumerate(self.names):
             place = "no true parts are known"
             if self.true_parts[i] is not None:
-                hit = percent(float(self.hit_rate[i]))
-                place = f"{self.true_parts[i]}, {float(self.distance[i]):.1f} pixels off, on it in {hit}"
+                near = f"within {self.radius:.1f} of it in {percent(float(self.near[i]))}"
+                place = f"{self.true_parts[i]}, {float(self.distance[i]):.1f} pixels off, {near}"
             numbers = ", ".join(map(str, self.filters[i]))
             lines.append(
                 f"{name}: {place}; alone right in {percent(float(self.accuracy[i]))}; "
@@ -301,52 +298,56 @@ def part_report(
     for name in (split, match_split):
         if not len(dataset.split(name)):
             raise InputError(f"Expected images in the split {name!r}; {dataset.name} has none there.")
-    looked = _Looked(explainer, network, dataset)
-    points, batches = looked.over(dataset.batches(split, batch_size))
+    seen = _look(explainer, network, dataset, split, batch_size)
+    radius = NEAR * min(dataset.size)
     missing = torch.full((network.parts,), torch.nan, dtype=torch.float64)
     true_parts: tuple[str | None, ...] = (None,) * network.parts
-    distance, hit_rate = missing, missing
-    if batches[0].key_points is not None and batches[0].masks is not None:
-        match_points, match_batches = _Looked(explainer, network, dataset).over(
-            dataset.batches(match_split, batch_size)
-        )
-        true_part = match_parts(match_points, _joined(match_batches, "key_points")).true_part
-        distance = matched_distances(points, _joined(batches, "key_points"), true_part).nanmean(0)
-        hit_rate = hits(points, _joined(batches, "masks"), true_part).nanmean(0)
+    distance, near = missing, missing
+    if seen.key_points is not None:
+        other = _look(explainer, network, dataset, match_split, batch_size)
+        assert other.key_points is not None
+        true_part = match_parts(other.points, other.key_points, radius).true_part
+        distance = matched_distances(seen.points, seen.key_points, true_part).nanmean(0)
+        near = are_near(seen.points, seen.key_points, true_part, radius).nanmean(0)
         true_parts = tuple(dataset.parts[q] if q >= 0 else None for q in true_part.tolist())
-    membership = torch.cat(looked.membership).double()  # (N, P, D)
-    mean = membership.mean(0)
-    strongest = mean.argsort(dim=1, descending=True)[:, :shown].tolist()
+    strongest = seen.membership.mean(0).argsort(dim=1, descending=True)[:, :shown].tolist()
     return PartReport(
-        names=tuple(part_names(network.parts)), true_parts=true_parts, distance=distance, hit_rate=hit_rate,
-        accuracy=torch.cat(looked.correct).double().mean(0), num_filters=(membership > 0.5).sum(2).double().mean(0),
-        stability=membership.std(0, correction=0).mean(1), filters=tuple(map(tuple, strongest)),
+        names=tuple(part_names(network.parts)), true_parts=true_parts, distance=distance, near=near,
+        radius=radius, accuracy=seen.correct.mean(0),
+        num_filters=(seen.membership > 0.5).sum(2).double().mean(0),
+        stability=seen.membership.std(0, correction=0).mean(1), filters=tuple(map(tuple, strongest)),
     )  # fmt: skip
 
 
-class _Looked:
-    """What one pass over images gives."""
+@frozen(eq=False, kw_only=True)
+class _Seen:
+    """What one pass over a split gives."""
 
-    def __init__(self, explainer: Explainer, network: MACNNNetwork, dataset: ImageDataset) -> None:
-        self.explainer, self.network, self.dataset = explainer, network, dataset
-        self.membership: list[Tensor] = []
-        self.correct: list[Tensor] = []
+    points: Tensor  # (N, P, 2), pixels
+    membership: Tensor  # (N, P, D)
+    correct: Tensor  # (N, P)
+    key_points: Tensor | None  # (N, Q, 3)
 
-    def over(self, batches: Iterable[Batch]) -> tuple[Tensor, list[Batch]]:
-        """Where parts peak, (N, P, 2) in pixels, and the batches without their images."""
-        from explainkit_macnn.attention import on_image, peak_points
 
-        points, seen = [], []
-        with torch.no_grad():
-            for batch in batches:
-                images = self.explainer.read_images(batch)
-                outputs = self.network.outputs(images)
-                peaks = peak_points(outputs.attention, refine=True)
-                points.append(on_image(peaks, outputs.attention.shape[2:], images.shape[2:]).cpu())
-                self.membership.append(outputs.membership_logits.sigmoid().cpu())
-                self.correct.append(correct_by_part(outputs, batch, self.dataset).cpu())
-                seen.append(batch)
-        return torch.cat(points), seen
+def _look(
+    explainer: Explainer, network: MACNNNetwork, dataset: ImageDataset, split: str, batch_size: int
+) -> _Seen:
+    points, membership, correct, key_points = [], [], [], []
+    with running(network) as twin, torch.no_grad():
+        assert isinstance(twin, MACNNNetwork)
+        for batch in dataset.batches(split, batch_size):
+            images = explainer.read_images(batch)
+            outputs = twin.outputs(images)
+            peaks = peak_points(outputs.attention, refine=True)
+            points.append(on_image(peaks, outputs.attention.shape[2:], images.shape[2:]).cpu())
+            membership.append(outputs.membership_logits.sigmoid().double().cpu())
+            correct.append(correct_by_part(outputs, batch, dataset).double().cpu())
+            if batch.key_points is not None:
+                key_points.append(batch.key_points)
+    return _Seen(
+        points=torch.cat(points), membership=torch.cat(membership), correct=torch.cat(correct),
+        key_points=torch.cat(key_points) if key_points else None,
+    )  # fmt: skip
 
 
 def network_of(explainer: Explainer) -> MACNNNetwork:
@@ -361,10 +362,6 @@ def network_of(explainer: Explainer) -> MACNNNetwork:
     if not isinstance(network, MACNNNetwork):
         raise InputError(f"Expected an explainer of MA-CNN; got {explainer.card.title}.")
     return network
-
-
-def _joined(batches: Sequence[Batch], name: str) -> Tensor:
-    return torch.cat([getattr(batch, name) for batch in batches])
 
 
 def _count_parts(explanations: Explanations) -> int:

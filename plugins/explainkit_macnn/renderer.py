@@ -23,7 +23,7 @@ from explainkit.rendering.figures import (
     show_image,
     show_sum,
 )
-from explainkit.rendering.pictures import crop, pixels
+from explainkit.rendering.pictures import Pixels, crop, pixels
 from explainkit_macnn.model import PEAKS
 from explainkit_macnn.parts import part_boxes, part_sentence
 
@@ -142,9 +142,10 @@ def _show_attention(explanation: Explanation, axes: Axes, number: int) -> None:
     )  # fmt: skip
 
 
-def _lit(image: Tensor, attention: Tensor) -> Tensor:
+def _lit(image: Tensor, attention: Tensor) -> Pixels:
     """An image whose brightness follows attention (h, w), from a fifth to all of it, (H', W', 3)."""
     ground = torch.from_numpy(pixels(image, 128).copy()).float() / 255
     lit = upsample(attention.detach().cpu().float()[None], ground.shape[:2])[0]
     share = (lit / lit.max().clamp(min=1e-12)).sqrt()
-    return ground * (0.2 + 0.8 * share[..., None])
+    picture: Pixels = (ground * (0.2 + 0.8 * share[..., None]) * 255).round().byte().numpy()
+    return picture

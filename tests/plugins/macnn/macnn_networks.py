@@ -11,6 +11,8 @@ import explainkit as ek
 from explainkit.testing import tiny_dataset
 from explainkit_macnn.model import MACNNNetwork
 
+CLASSES = ["crow", "finch", "heron", "wren"]
+
 
 def small_network(parts=3, classes=4, seed=0, dtype=torch.float32, is_grouped=True, **settings):
     """An untrained network whose norms have seen data, and whose grouping differs between images."""
@@ -25,7 +27,7 @@ def small_network(parts=3, classes=4, seed=0, dtype=torch.float32, is_grouped=Tr
 
 def explainer(**settings):
     """An explainer of `small_network`."""
-    return ek.explainer("ma-cnn", network=small_network(**settings), size=(32, 32))
+    return ek.explainer("ma-cnn", network=small_network(**settings), size=(32, 32), classes=CLASSES)
 
 
 @cache
