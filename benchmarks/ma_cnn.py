@@ -1,6 +1,6 @@
 """Are the parts of MA-CNN at true parts? Beside random groups of the same filters, and parts that never move.
 
-Usage: python benchmarks/ma_cnn.py --model runs/ma-cnn-free-0 … [--placement free] [--images 500] [--out parts]
+Usage: python benchmarks/ma_cnn.py --model runs/ma-cnn-0 … [--placement free] [--size 64] [--out parts]
        python benchmarks/ma_cnn.py --quick
 
 Of each saved model, on the first test images of aviary, the share of peaks that are within a tenth of the
@@ -44,6 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, nargs="*", default=[], help="folders of saved explainers")
     parser.add_argument("--placement", choices=["centered", "free"], default="free")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side, as the model learned")
     parser.add_argument("--images", type=int, default=500, help="of validation and of test")
     parser.add_argument("--draws", type=int, default=20, help="random groupings")
     parser.add_argument("--threads", type=int, default=1)
@@ -58,7 +59,7 @@ def main() -> None:
         model = ek.explainer("ma-cnn", **QUICK).fit(dataset, seed=0, device="cpu", progress=False)
         models = [("quick", model)]
     else:
-        dataset = ek.dataset("aviary", placement=options.placement)
+        dataset = ek.dataset("aviary", placement=options.placement, size=options.size)
         models = [(folder.name, ek.load(folder, device="cpu")) for folder in options.model]
     results = []
     for name, model in models:
@@ -83,7 +84,7 @@ class Seen:
         self.key_points = self.batch.key_points
 
     def points(self, membership: Tensor | None = None) -> Tensor:
-        """Peaks (N, P, 2) in pixels, of filters that belong to parts by `membership` (P, D), or as learned."""
+        """Peaks (N, P, 2) in pixels; filters belong to parts by `membership` (P, D), or as learned."""
         points = []
         with torch.no_grad():
             for features in self.features.split(100):

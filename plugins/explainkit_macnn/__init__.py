@@ -1,4 +1,4 @@
-"""MA-CNN: finds parts by grouping filters that peak at one place, and says what each filter adds at each part.
+"""MA-CNN: groups filters that peak at one place into parts, and says what each filter adds at each part.
 
 Zheng, Fu, Mei, Luo: Learning Multi-Attention Convolutional Neural Network for Fine-Grained Image Recognition.
 ICCV 2017, pages 5209-5217.

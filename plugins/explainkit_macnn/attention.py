@@ -30,10 +30,10 @@ def attention_maps(responses: Tensor, norm: Norm, sharpness: float = 2.5, channe
         ``sum_j d_ij A_j`` over the `channels` filters.
     norm : {"softmax", "sigmoid", "powered"}
         ``"softmax"``: of standardized responses, ``softmax_p(sharpness (z - mean z) / std z)``, so that the
-        scale of the features has no say. ``"sigmoid"``: ``sigmoid(z)`` over its sum (section 3.1 of the paper);
-        its largest value is at most twice its smallest one where z is never negative. ``"powered"``: of
-        ``z' = 0.1 z / channels`` the fourth power of ``log(1 + exp(tanh z'))`` over its sum, as in the
-        network that the authors released; at most 12.9 times.
+        scale of the features has no say. ``"sigmoid"``: ``sigmoid(z)`` over its sum (section 3.1 of the
+        paper); its largest value is at most twice its smallest one where z is never negative.
+        ``"powered"``: of ``z' = 0.1 z / channels`` the fourth power of ``log(1 + exp(tanh z'))`` over its
+        sum, as in the network that the authors released; at most 12.9 times.
 
     Examples
     --------

@@ -37,7 +37,7 @@ class PartSwap(ek.CounterfactualMethod):
 
     ``S_c(A) = sum_(i in A) C_i P'_i + sum_(i not in A) C_i P_i + c`` for every set A of parts and every
     exemplar; of the smallest sets that reach the target, the one that moves the part features least. The
-    head is additive in parts, so that nothing is approximated; whether such an image exists is another matter.
+    head is additive in parts, so that nothing is approximated. Whether such an image exists is not claimed.
 
     Parameters
     ----------
@@ -76,12 +76,12 @@ class PartSwap(ek.CounterfactualMethod):
             for row, source, parts, has_edit in zip(
                 rows.tolist(), ids[chosen.cpu()].tolist(), swapped.tolist(), is_reached.tolist(), strict=True
             ):
-                if has_edit:
+                if has_edit and any(parts):
                     texts[row] = _swap_text(parts, source)
         return evolve(question.score_edits(after), descriptions=tuple(texts))
 
     def _exemplars(self, question: ek.CounterfactualQuestion, row: int) -> tuple[Tensor, Tensor]:
-        """Ids (M,) of images that are what image number `row` shall become, and their part features (M, K)."""
+        """Ids (M,) of images that are what image `row` shall become, and their part features (M, K)."""
         goals, distractors = question.goals, question.distractors
         target, wanted = int(goals.targets[row]), bool(goals.wanted[row])
         split = distractors.train if isinstance(distractors, ImageDataset) else distractors
@@ -142,7 +142,7 @@ def _part_swaps(
     else:
         subsets = largest_gains(part_gains(added, before.argmax(1), goals))
     logits = before[:, None, None] + torch.einsum("nmsp,nmpc->nmsc", subsets, added)
-    (n, m, s), parts = subsets.shape[:3], subsets.sum(3)
+    (n, _, s), parts = subsets.shape[:3], subsets.sum(3)
     is_reached = _are_reached(logits, goals)
     moved = (other - own[:, None]).square().sum(3)  # (N, M, P)
     least = parts.where(is_reached, torch.inf).amin((1, 2), keepdim=True)
@@ -192,8 +192,8 @@ def _are_reached(logits: Tensor, goals: Goals) -> Tensor:
 class AttentionMove(ek.CounterfactualMethod):
     """The nearest cell that one part would have to look at, and nowhere else, for the target to win.
 
-    The features stay as they are; the attention of part i is 1 at a cell q and 0 elsewhere, so that its logits
-    are ``C_i A(:, q) + c_i``, known for all cells at once. Where no cell of a single part is enough, parts
+    The features stay as they are. The attention of part i is 1 at a cell q and 0 elsewhere, so that its
+    logits are ``C_i A(:, q) + c_i``, known for all cells at once. Where no cell of a single part is enough, parts
     look at the cells that argue most for the target, those first that gain most.
     """
 

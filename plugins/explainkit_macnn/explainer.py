@@ -128,17 +128,17 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
     diversity_weight: float = 2.0
     margin: float = 16.0
     grouping_weight: float = 0.5
-    trunk_epochs: int = 8
+    trunk_epochs: int = 7
     membership_epochs: int = 1
     heads_epochs: int = 1
     grouping_epochs: int = 1
-    classify_epochs: int = 3
+    classify_epochs: int = 4
     rounds: int = 2
     lr: float = 4e-3
     membership_lr: float = 3e-2
     heads_lr: float = 4e-3
     grouping_lr: float = 5e-3
-    classify_lr: float = 1e-3
+    classify_lr: float = 2e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
     batch_size: int = 64
@@ -169,15 +169,15 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
     def phases(self) -> list[ek.Phase[Any] | ek.Repeat[Any]]:
         """Features, then groups of filters, then both in turns (section 3.2 of the paper)."""
         common: dict[str, Any] = {"batch_size": self.batch_size, "precision": self.precision}
-        learning = {
+        learning: dict[str, Any] = {
             **common, "weight_decay": self.weight_decay, "no_weight_decay": ("heads.bias",),
             "optimizer_kwargs": {"betas": (0.9, 0.99)},
         }  # fmt: skip
-        measured = {"val_metrics": partial(part_metrics, margin=self.margin)}
+        measured: dict[str, Any] = {"val_metrics": partial(part_metrics, margin=self.margin)}
         alone = partial(
             part_classification_loss, part_loss=self.part_loss, label_smoothing=self.label_smoothing
         )
-        apart = {"diversity_weight": self.diversity_weight, "margin": self.margin}
+        apart: dict[str, Any] = {"diversity_weight": self.diversity_weight, "margin": self.margin}
         beside = partial(alone, grouping_weight=self.grouping_weight, **apart)
         group = partial(group_filters, images=self.group_images, quantile=self.quantile)
         attend = partial(begin_attending, images=self.group_images)

@@ -20,7 +20,7 @@ ITERATIONS = 100
 def confident(strength: Tensor, quantile: float = QUANTILE) -> Tensor:
     """In which images the peak of each filter counts, (n, D), bool, by how high it is, `strength` (n, D).
 
-    Where it is above the filter's own `quantile` over images; a filter that is the same in all counts nowhere.
+    Where it is above the filter's own `quantile` over images; one that is the same in all counts nowhere.
 
     Examples
     --------

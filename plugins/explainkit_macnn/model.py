@@ -1,4 +1,4 @@
-"""The network: features, filters grouped into parts, a map for each part, and a linear layer for each part."""
+"""The network: features, filters grouped into parts, and for each part a map and a linear layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from explainkit.networks.precision import disable_autocast, full_precision
 from explainkit_macnn.attention import Norm, attention_maps, on_image, peak_points
 
 PEAKS, PART_LOGITS = "peaks", "part_logits"
-"""The extras of a decomposition: x and y of each part's peak in pixels, (N, P, 2); logits by part (N, P, C)."""
+"""The extras of a decomposition: each part's peak, x and y in pixels, (N, P, 2); logits by part (N, P, C)."""
 
 UNMEASURED = -1.0
 """The accuracy of a part that was not measured."""

@@ -1,4 +1,4 @@
-"""How MA-CNN is drawn: peaks and crops on the image, the logit by part; below, what each part sees and adds."""
+"""How MA-CNN is drawn: crops on the image, the logit by part; below, what each part sees and adds."""
 
 from __future__ import annotations
 
@@ -143,9 +143,9 @@ def _show_attention(explanation: Explanation, axes: Axes, number: int) -> None:
 
 
 def _lit(image: Tensor, attention: Tensor) -> Pixels:
-    """An image whose brightness follows attention (h, w), from a fifth to all of it, (H', W', 3)."""
+    """An image whose brightness follows attention (h, w), from a third to all of it, (H', W', 3)."""
     ground = torch.from_numpy(pixels(image, 128).copy()).float() / 255
     lit = upsample(attention.detach().cpu().float()[None], ground.shape[:2])[0]
     share = (lit / lit.max().clamp(min=1e-12)).sqrt()
-    picture: Pixels = (ground * (0.2 + 0.8 * share[..., None]) * 255).round().byte().numpy()
+    picture: Pixels = (ground * (0.35 + 0.65 * share[..., None]) * 255).round().byte().numpy()
     return picture

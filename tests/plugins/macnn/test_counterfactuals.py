@@ -232,6 +232,16 @@ def test_a_target_without_exemplars_has_no_swap():
     assert torch.equal(found.edits[SWAP].after, found.edits[SWAP].before)
 
 
+def test_an_image_that_is_the_target_already_stays_as_it_is():
+    model, images = fitted_explainer(), tiny_images()
+
+    found = model.counterfactual(images, model.predict(images).argmax(1), method=[SWAP, MOVE])
+
+    for edits in found.edits.values():
+        assert edits.feasible.all() and not edits.size.any() and not any(edits.descriptions)
+    assert "already" in found[0].sentence()
+
+
 def test_exemplars_are_a_number():
     with pytest.raises(ek.InputError, match="exemplars"):
         fitted_explainer().counterfactual(tiny_images(), method=SWAP, exemplars=0)

@@ -226,9 +226,7 @@ def test_the_papers_network_is_a_trained_one_and_its_phases_are_in_order(monkeyp
     network = model.build(ek.Task(classes=4, size=64))
     trunk, membership, heads, rounds, measure = model.phases()
 
-    assert calls == [
-        ("torchvision/vgg19", {"weights": "DEFAULT", "until": "features.35", "in_channels": 3})
-    ]
+    assert calls == [("torchvision/vgg19", {"weights": "DEFAULT", "until": "features.35", "in_channels": 3})]
     assert network.norm == "powered" and network.scale == 1 / 4
     assert network.grouping.first_weight.shape == (4, 512, 32)
     names = [phase.name for phase in (trunk, membership, heads, *rounds.phases, measure)]

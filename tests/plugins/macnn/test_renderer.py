@@ -25,9 +25,7 @@ def test_a_drawing_shows_every_part_where_it_is_and_what_it_adds():
     figure, text = drawn(explanations[1])
 
     frames = [
-        patch
-        for patch in figure.axes[0].patches
-        if isinstance(patch, Rectangle) and not patch.get_fill()
+        patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle) and not patch.get_fill()
     ]
     assert len(frames) == 2 and len({frame.get_edgecolor() for frame in frames}) == 2
     scale = 224 / 32
