@@ -193,8 +193,8 @@ class AttentionMove(ek.CounterfactualMethod):
     """The nearest cell that one part would have to look at, and nowhere else, for the target to win.
 
     The features stay as they are. The attention of part i is 1 at a cell q and 0 elsewhere, so that its
-    logits are ``C_i A(:, q) + c_i``, known for all cells at once. Where no cell of a single part is enough, parts
-    look at the cells that argue most for the target, those first that gain most.
+    logits are ``C_i A(:, q) + c_i``, known for all cells at once. Where no cell of a single part is enough,
+    parts look at the cells that argue most for the target, those first that gain most.
     """
 
     @classmethod
