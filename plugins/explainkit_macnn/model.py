@@ -10,10 +10,10 @@ from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.factored_maps import FactoredMaps
 from explainkit.networks.backbones import Backbone
 from explainkit.networks.precision import disable_autocast, full_precision
-from explainkit_macnn.attention import Norm, attention_maps, on_image, peak_points
+from explainkit_macnn.attention import Norm, attention_maps
 
-PEAKS, PART_LOGITS = "peaks", "part_logits"
-"""The extras of a decomposition: each part's peak, x and y in pixels, (N, P, 2); logits by part (N, P, C)."""
+PART_LOGITS = "part_logits"
+"""The extra of a decomposition: what each part adds to the logits, (N, P, C)."""
 
 UNMEASURED = -1.0
 """The accuracy of a part that was not measured."""
@@ -182,14 +182,10 @@ class MACNNNetwork(nn.Module):
         maps = FactoredMaps(
             attention=outputs.attention, features=outputs.features, part=self.part, channel=self.channel
         )
-        peaks = peak_points(outputs.attention, refine=True)
         return Decomposition(
             logits=outputs.logits, bias=self.scale * self.heads.bias.sum(0), scores=outputs.scores.flatten(1),
             weights=self.scale * self.heads.weight.transpose(0, 1).flatten(1), maps=maps,
-            extras={
-                PEAKS: on_image(peaks, outputs.features.shape[2:], images.shape[2:]),
-                PART_LOGITS: outputs.part_logits,
-            },
+            extras={PART_LOGITS: outputs.part_logits},
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from explainkit.questions.true_scores import check_study
 from explainkit_macnn.attention import on_image, peak_points
 from explainkit_macnn.callbacks import correct_by_part
 from explainkit_macnn.explainer import part_names
-from explainkit_macnn.model import PEAKS, MACNNNetwork
+from explainkit_macnn.model import MACNNNetwork
 
 CROP_SHARE = 96 / 448
 """The side of a part's crop as a share of the image's: 96 pixels of 448 in the paper."""
@@ -58,7 +58,7 @@ def part_saliency(explanations: Explanations) -> Tensor:
     InputError
         For explanations by another architecture, and for those without all maps.
     """
-    maps, parts = _factored(explanations), _count_parts(explanations)
+    parts, maps = _count_parts(explanations), _factored(explanations)
     contributions = explanations.contributions
     is_of_part = maps.part == torch.arange(parts, device=maps.device)[:, None]  # (P, K)
     return distribute_sum(contributions[:, None] * is_of_part, maps, explanations.units.pooling)
@@ -70,13 +70,11 @@ def part_points(explanations: Explanations) -> Tensor:
     Raises
     ------
     InputError
-        For explanations by another architecture.
+        For explanations by another architecture, and for those without all maps.
     """
-    _count_parts(explanations)
-    decomposition = explanations.decomposition
-    if decomposition is None or PEAKS not in decomposition.extras:
-        raise InputError("Expected explanations by MA-CNN with their decomposition; these have none.")
-    return decomposition.extras[PEAKS]
+    attention = _factored(explanations).attention
+    peaks = peak_points(attention, refine=True)
+    return on_image(peaks, attention.shape[2:], explanations.images.shape[2:])
 
 
 def part_boxes(explanations: Explanations, share: float = CROP_SHARE) -> Tensor:
@@ -377,6 +375,8 @@ def _count_parts(explanations: Explanations) -> int:
 
 
 def _factored(explanations: Explanations) -> FactoredMaps:
+    """The maps of explanations as attention and features."""
+    _count_parts(explanations)
     if not isinstance(explanations.maps, ek.FactoredMaps):
         raise InputError(
             'Expected explanations with the maps of all units; call explain(images, maps="all").'

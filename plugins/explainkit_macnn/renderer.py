@@ -24,7 +24,6 @@ from explainkit.rendering.figures import (
     show_sum,
 )
 from explainkit.rendering.pictures import Pixels, crop, pixels
-from explainkit_macnn.model import PEAKS
 from explainkit_macnn.parts import part_boxes, part_sentence
 
 COLORS = ("#d97706", "#7c3aed", "#059669", "#db2777", "#0891b2", "#65a30d")
@@ -38,7 +37,7 @@ def draw(explanation: Explanation, figure: Figure) -> None:
     """The image with the parts, the evidence, and what each part adds; below, a column for each part."""
     batch = explanation.batch
     names = batch.units.parents or ()
-    has_places = batch.decomposition is not None and PEAKS in batch.decomposition.extras and batch.has_images
+    has_places = isinstance(batch.maps, FactoredMaps) and batch.has_images
     width, height = figure.get_size_inches()
     figure.set_size_inches(width * 1.1, height * 2.3)
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.25])

@@ -8,7 +8,7 @@ from plugin_cases import assert_near, uniform
 from explainkit.explanations.factored_maps import dense_maps
 from explainkit.testing import tiny_images
 from explainkit_macnn.attention import attention_maps
-from explainkit_macnn.model import PART_LOGITS, PEAKS
+from explainkit_macnn.model import PART_LOGITS
 
 IMAGES = uniform(2, 3, 32, 32, dtype=torch.float64)
 
@@ -68,21 +68,6 @@ def test_before_filters_are_grouped_every_part_sees_the_whole_image():
 
     assert_near(outputs.attention, torch.full_like(outputs.attention, 1 / 64))
     assert_near(outputs.scores, outputs.features.mean((2, 3))[:, None].expand(-1, 3, -1))
-
-
-def test_peaks_are_in_pixels_of_the_image():
-    network = small_network()
-    images = uniform(2, 3, 32, 48)
-
-    peaks = network.decompose(images).extras[PEAKS]
-
-    attention = network.outputs(images).attention
-    assert attention.shape == (2, 3, 8, 12) and peaks.shape == (2, 3, 2)
-    for n in range(2):
-        for i in range(3):
-            row, column = divmod(int(attention[n, i].argmax()), 12)
-            x, y = peaks[n, i].tolist()
-            assert abs(x - 4 * (column + 0.5)) <= 4 and abs(y - 4 * (row + 0.5)) <= 4
 
 
 def test_a_unit_that_is_off_leaves_attention_and_all_others_alone():

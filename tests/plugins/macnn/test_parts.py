@@ -69,13 +69,11 @@ def test_maps_are_factored_and_their_sums_the_scores():
     assert_near(dense_maps(explanations.maps).sum((2, 3)), explanations.scores)
 
 
-def test_points_and_boxes_are_where_attention_peaks_with_maps_and_without(tmp_path):
+def test_points_and_boxes_are_where_attention_peaks_also_from_a_file(tmp_path):
     explanations = explainer().explain(IMAGES)
-    bare = explainer().explain(IMAGES, maps=None)
 
     points, boxes = part_points(explanations), part_boxes(explanations, 0.25)
 
-    assert torch.equal(part_points(bare), points)
     for n in range(3):
         for i in range(3):
             x0, y0, x1, y1 = boxes[n, i].tolist()
@@ -85,7 +83,15 @@ def test_points_and_boxes_are_where_attention_peaks_with_maps_and_without(tmp_pa
     with pytest.raises(ek.InputError, match=r"share in \(0, 1\]; got 0"):
         part_boxes(explanations, 0)
     loaded = ek.Explanations.load(explanations.save(tmp_path / "file"))
-    assert loaded.parent_contributions.shape == (3, 3)
+    assert torch.equal(loaded.parent_contributions, explanations.parent_contributions)
+    assert part_points(loaded).shape == (3, 3, 2)
+    wide = explainer().explain(uniform(2, 3, 32, 48))
+    attention = wide.maps.attention
+    for n in range(2):
+        for i in range(3):
+            row, column = divmod(int(attention[n, i].argmax()), 12)
+            x, y = part_points(wide)[n, i].tolist()
+            assert abs(x - 4 * (column + 0.5)) <= 4 and abs(y - 4 * (row + 0.5)) <= 4
 
 
 def test_the_sentence_of_parts_has_all_that_matter_with_their_signs():
