@@ -363,7 +363,8 @@ def _check_factors(maps: FactoredMaps, num_images: int, map_units: Tensor | None
 
 def _in_memory_order(values: Tensor) -> Tensor:
     """`values` with axes as they lie in memory, channels last or not: several times as fast to run over."""
-    return values.permute(sorted(range(values.ndim), key=lambda axis: -values.stride(axis)))
+    strides = values.stride()
+    return values.permute(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
 
 
 def _check_products(maps: UnitMaps) -> None:
