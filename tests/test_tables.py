@@ -18,7 +18,7 @@ def model():
     return ek.explainer("senn", preset="table", settle_epochs=6).fit(dataset(), device="cpu", progress=False)
 
 
-@pytest.mark.parametrize("name", ["cam", "protopnet", "ccnn", "ra-cnn", "ci-gc", "region-cnn"])
+@pytest.mark.parametrize("name", ["cam", "ccnn", "ci-gc", "ma-cnn", "protopnet", "ra-cnn", "region-cnn"])
 def test_architectures_of_places_refuse_them_in_words(name):
     with pytest.raises(ek.InputError, match="is a table of 2 columns"):
         ek.explainer(name, preset="tiny").fit(dataset(), device="cpu", progress=False)

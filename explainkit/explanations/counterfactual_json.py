@@ -106,6 +106,7 @@ def _check_score_edits(method: str, edits: ScoreEdits, logits: Tensor, scores: T
     if edits.lower_bound is not None:
         check_shape(f"{method}.lower_bound", edits.lower_bound, (len(logits),))
         check_indices(f"{method}.lower_bound", edits.lower_bound, 2**31)
+    _check_descriptions(method, edits.descriptions, len(logits))
 
 
 def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: Tensor) -> None:
@@ -118,13 +119,7 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
     check_shape(f"{method}.logits", edits.logits, tuple(logits.shape))
     check_finite({f"{method}.logits": edits.logits})
     _check_mask(f"{method}.success", edits.success, count)
-    words = edits.descriptions
-    if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
-        raise InputError(
-            f"Expected descriptions of {method} as a tuple of texts; got {in_brief(words, 60)!r}."
-        )
-    if words and len(words) != count:
-        raise InputError(f"Expected {count} descriptions of {method}; got {len(words)}.")
+    _check_descriptions(method, edits.descriptions, count)
     if not isinstance(edits.unit, str) or not edits.unit.strip():
         raise InputError(f"Expected the unit of {method} as a word; got {edits.unit!r}.")
     if edits.regions is not None:
@@ -142,6 +137,15 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
         if values is not None:
             check_shape(f"{method}.{name}", values, (count,))
             check_indices(f"{method}.{name}", values, 2**62)
+
+
+def _check_descriptions(method: str, words: tuple[str | None, ...], count: int) -> None:
+    if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
+        raise InputError(
+            f"Expected descriptions of {method} as a tuple of texts; got {in_brief(words, 60)!r}."
+        )
+    if words and len(words) != count:
+        raise InputError(f"Expected {count} descriptions of {method}; got {len(words)}.")
 
 
 def _check_mask(name: str, values: Tensor, count: int) -> None:

@@ -46,6 +46,9 @@ def _score_edit_sentence(counterfactual: Counterfactual, method: str, edits: Sco
         return f"No scores within what is plausible for {name} were found that would make it {name}."
     if not edits.feasible[row]:
         return f"No scores within what is plausible for {name} would make it {name}."
+    if edits.descriptions and edits.descriptions[row]:
+        count = counted(int(edits.size[row]), "score")
+        return f"{edits.descriptions[row]} ({count}) it would be {name} by its evidence."
     changes = counterfactual.changes_by(method)
     shared = repeated([item.text for item in changes[:MAX_CHANGES]])
     parts = [_score_change(item, item.text in shared) for item in changes[:MAX_CHANGES]]

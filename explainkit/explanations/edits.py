@@ -42,6 +42,9 @@ class ScoreEdits(JsonValue):
         Scores that must change at least, where that is known.
     norm : {"l0", "l1", "l2"}
     verified_by : {"algebra", "head"}
+    descriptions : tuple of str or None, N
+        What each edit stands for where it is more than single scores, as in "With its wing that of image 3";
+        empty where it is not.
     """
 
     json_type: ClassVar[str | None] = "scores"
@@ -57,6 +60,7 @@ class ScoreEdits(JsonValue):
     lower_bound: Tensor | None = None
     norm: Norm = "l0"
     verified_by: VerifiedBy = "algebra"
+    descriptions: tuple[str | None, ...] = field(default=(), repr=False)
 
     @property
     def size(self) -> Tensor:

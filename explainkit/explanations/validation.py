@@ -313,15 +313,18 @@ def _check_maps(explanations: Explanations, num_images: int, num_units: int) -> 
         mapped = num_units if map_units is None else map_units.shape[1]
         if len(maps.shape) != 4 or maps.shape[:2] != (num_images, mapped) or 0 in maps.shape[2:]:
             raise InputError(f"Expected maps of ({num_images}, {mapped}, h, w); got {tuple(maps.shape)}.")
+        largest = torch.ones((), dtype=precision, device=maps.device)  # a bound of products
         for factor in _factors(maps):
             if not factor.numel():
                 continue
-            low, high = factor.aminmax()  # one pass; NaN comes out as both
+            low, high = _in_memory_order(factor).aminmax()  # one pass; NaN comes out as both
+            largest = largest * high
             if not high.isfinite():
                 check_finite({"maps": factor})
             if low < 0:
                 raise InputError(f"Expected maps that are never negative; got {low.item():.3g}.")
-        _check_products(maps)
+        if not largest.isfinite():
+            _check_products(maps)
         _check_placeless(explanations.units, maps, map_units)
     if boxes is not None:
         if boxes.ndim != 3 or boxes.shape[0] != num_images or boxes.shape[2] != 4:
@@ -356,6 +359,12 @@ def _check_factors(maps: FactoredMaps, num_images: int, map_units: Tensor | None
     devices = {getattr(maps, name).device for name in FACTORS}
     if len(devices) > 1:
         raise InputError(f"Expected the factors of maps on one device; got {sorted(map(str, devices))}.")
+
+
+def _in_memory_order(values: Tensor) -> Tensor:
+    """`values` with axes as they lie in memory, channels last or not: several times as fast to run over."""
+    strides = values.stride()
+    return values.permute(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
 
 
 def _check_products(maps: UnitMaps) -> None:

@@ -30,7 +30,7 @@ class MaskedCells(Cells):
         )
 
 
-EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
+EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
 
 
 @pytest.fixture(params=EXACT)

@@ -30,7 +30,7 @@ def the_same(one, other):
 
 
 @pytest.mark.parametrize(
-    "name", ["cam", "ccnn", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
+    "name", ["cam", "ccnn", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
 )
 def test_contrasts_and_counterfactuals_are_made_of_what_was_pickled(name):
     explanations = fitted_example(name).explain(tiny_images())

@@ -5,6 +5,7 @@ import torch
 from plugin_cases import assert_near
 from torch import nn
 
+from explainkit.explanations.factored_maps import dense_maps
 from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
 
@@ -19,12 +20,13 @@ class Contributions(nn.Module):
         decomposition = self.network.decompose(images)
         weights = decomposition.weights_for(decomposition.logits.argmax(1))
         extras = tuple(decomposition.extras.values())
-        return decomposition.logits, weights * decomposition.scores, decomposition.maps, *extras
+        maps = None if decomposition.maps is None else dense_maps(decomposition.maps)
+        return decomposition.logits, weights * decomposition.scores, maps, *extras
 
 
 @pytest.mark.filterwarnings("ignore::explainkit_ccnn.explainer.ConfoundedWarning")
 @pytest.mark.parametrize(
-    "name", ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
+    "name", ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
 )
 def test_it_is_exported_at_one_batch_size_and_right_at_others(name):
     module = Contributions(fitted_example(name).network.eval())

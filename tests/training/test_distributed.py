@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from explainkit.errors import ConformanceError
 from explainkit.testing import check_distributed_training
 
-ARCHITECTURES = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
+ARCHITECTURES = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
 LEARNER = Path(__file__).with_name("learner.py")
 
 
