@@ -118,15 +118,14 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
     check_shape(f"{method}.logits", edits.logits, tuple(logits.shape))
     check_finite({f"{method}.logits": edits.logits})
     _check_mask(f"{method}.success", edits.success, count)
-    words = edits.descriptions
-    if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
-        raise InputError(
-            f"Expected descriptions of {method} as a tuple of texts; got {in_brief(words, 60)!r}."
-        )
-    if words and len(words) != count:
-        raise InputError(f"Expected {count} descriptions of {method}; got {len(words)}.")
-    if not isinstance(edits.unit, str) or not edits.unit.strip():
-        raise InputError(f"Expected the unit of {method} as a word; got {edits.unit!r}.")
+    for name, words in {"descriptions": edits.descriptions, "failures": edits.failures}.items():
+        if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
+            raise InputError(f"Expected {name} of {method} as a tuple of texts; got {in_brief(words, 60)!r}.")
+        if words and len(words) != count:
+            raise InputError(f"Expected {count} {name} of {method}; got {len(words)}.")
+    for name, word in {"unit": edits.unit, "source_label": edits.source_label}.items():
+        if not isinstance(word, str) or not word.strip():
+            raise InputError(f"Expected the {name} of {method} as a word; got {word!r}.")
     if edits.regions is not None:
         shape = edits.regions.shape
         if edits.regions.dtype != torch.bool or len(shape) != 3 or shape[0] != count or 0 in shape[1:]:
