@@ -32,7 +32,7 @@ def grid_sizes(size: Sequence[int], layers: int) -> list[tuple[int, int]]:
     return sizes
 
 
-class Encoder(nn.Sequential):
+class Encoder(nn.Module):
     """Images (N, c, H, W) to maps (N, d, h, w): 3 x 3 convolutions of stride 2.
 
     Parameters
@@ -46,12 +46,17 @@ class Encoder(nn.Sequential):
     def __init__(
         self, channels: int, width: int, latent_channels: int, layers: int, activation: Activation
     ) -> None:
+        super().__init__()
         depths = [channels, *[width] * (layers - 1), latent_channels]
-        super().__init__(*[
+        self.layers = nn.Sequential(*[
             module
             for inner, outer in pairwise(depths)
             for module in (nn.Conv2d(inner, outer, 3, 2, 1), activation_module(activation))
         ])  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (N, d, h, w)."""
+        return self.layers(images)
 
 
 class Decoder(nn.Module):

@@ -14,13 +14,14 @@ import explainkit as ek
 from explainkit.explainers.interface import BATCH_SIZE
 from explainkit.explanations.decomposition import Decomposition
 from explainkit.explanations.interventions import UnitScore
-from explainkit.networks.input_scaling import NormalizedNetwork
 from explainkit.protocols import Images, Targets
+from explainkit.questions.goals import default_goals, goals_for
 from explainkit_prototypednn.autoencoder import Activation, DecoderKind
 from explainkit_prototypednn.elastic import ElasticDistortion
 from explainkit_prototypednn.geometry import are_realizable
+from explainkit_prototypednn.latent_moves import ATTEMPTS, MARGIN, LatentMoves, find_moves
 from explainkit_prototypednn.losses import head_loss, prototype_loss, reconstruction_error
-from explainkit_prototypednn.model import LATENT, NEAREST, Init, PrototypeDNNNetwork
+from explainkit_prototypednn.model import LATENT, NEAREST, Init, PrototypeDNNNetwork, own_network
 from explainkit_prototypednn.prototypes import begin_at_images, keep_references, project
 from explainkit_prototypednn.report import (
     ClassPoints,
@@ -188,7 +189,7 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
 
     def describe_units(self, network: PrototypeDNNNetwork) -> ek.Units:
         """A unit a prototype: as the decoder draws it, and the training images nearest to it."""
-        network = _own(network)
+        network = own_network(network)
         count = len(network.prototypes)
         if self.decision.is_exclusive:
             owners = owner_of_prototypes(network)
@@ -234,10 +235,38 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
         is_realizable = are_realizable(prototypes, explanations.scores)
         return evolve(explanations, diagnostics={"realizable": is_realizable.to(explanations.scores)})
 
+    def latent_moves(
+        self,
+        images: Images,
+        targets: Targets | None = None,
+        *,
+        margin: float = MARGIN,
+        attempts: int = ATTEMPTS,
+        batch_size: int = BATCH_SIZE,
+    ) -> LatentMoves:
+        """What ``counterfactual(images, targets, "prototype-dnn/latent")`` finds, with all its numbers.
+
+        Parameters
+        ----------
+        targets
+            By default the runners-up.
+        margin, attempts
+            As of `latent_edits.LatentEdit`.
+        """
+        inputs = self.read_images(images)
+        if targets is None:
+            goals = default_goals(self.decision, self.predict(inputs, batch_size=batch_size))
+        else:
+            goals = goals_for(self.decision, targets, self.classes, len(inputs)).to(inputs.device)
+        explanations = self.explain(inputs, goals.targets, batch_size=batch_size)
+        assert explanations.decomposition is not None
+        latent = explanations.decomposition.extras[LATENT]
+        return find_moves(self, inputs, latent, goals, margin, attempts, batch_size)
+
     @property
     def prototype_network(self) -> PrototypeDNNNetwork:
         """The network itself, below what normalizes its images."""
-        return _own(self.network)
+        return own_network(self.network)
 
     @property
     def report(self) -> PrototypeReport:
@@ -247,12 +276,6 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
     def class_points(self) -> ClassPoints:
         """Where each class is most, or least, likely, as latent points and decoded; see `ClassPoints`."""
         return class_points(self.prototype_network, self.classes)
-
-
-def _own(network: Any) -> PrototypeDNNNetwork:
-    inner = network.network if isinstance(network, NormalizedNetwork) else network
-    assert isinstance(inner, PrototypeDNNNetwork)
-    return inner
 
 
 def _pictures(network: PrototypeDNNNetwork) -> tuple[tuple[ek.UnitPicture, ...], ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explainkit.errors import InputError
 from explainkit.explanations.colors import as_rgb
 from explainkit.explanations.decomposition import Decomposition
+from explainkit.networks.input_scaling import NormalizedNetwork
 from explainkit.networks.precision import disable_autocast, full_precision
 from explainkit_prototypednn.autoencoder import Activation, Decoder, DecoderKind, Encoder, grid_sizes
 
@@ -152,8 +153,7 @@ class PrototypeDNNNetwork(nn.Module):
         """Latent points, their distances to prototypes, logits; and what is decoded, if `reconstruct`."""
         latent = self.encode(images)
         with disable_autocast(latent.device):
-            distances = squared_distances(latent, full_precision(self.prototypes))
-            distances = torch.where(self.unit_mask, distances, self.reference.to(distances.dtype))
+            distances = self.distances(latent)
             logits = self.head(distances)
         reconstruction = self.decode(latent) if reconstruct else None
         return PrototypeDNNOutputs(
@@ -186,6 +186,11 @@ class PrototypeDNNNetwork(nn.Module):
                 f"{tuple(images.shape[-2:])}. Resize them."
             )
         return full_precision(self.encoder(self.encoder_inputs(images)).flatten(1))
+
+    def distances(self, latent: Tensor) -> Tensor:
+        """Squared distances (N, K) of points (N, q); of a prototype that is off its reference."""
+        distances = squared_distances(latent, full_precision(self.prototypes))
+        return torch.where(self.unit_mask, distances, self.reference.to(distances.dtype))
 
     def encoder_inputs(self, images: Tensor) -> Tensor:
         """Images as the autoencoder takes them, (N, c, H, W): gray where it has one channel."""
@@ -224,3 +229,10 @@ def squared_distances(points: Tensor, prototypes: Tensor) -> Tensor:
     a prototype which is the latent point of an image would be some way from it.
     """
     return (points[:, None] - prototypes).square().sum(2)
+
+
+def own_network(network: nn.Module) -> PrototypeDNNNetwork:
+    """The network itself, below what normalizes its images."""
+    inner = network.network if isinstance(network, NormalizedNetwork) else network
+    assert isinstance(inner, PrototypeDNNNetwork)
+    return inner

@@ -29,7 +29,7 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
 
     Each class gets as many as any other, or one more; with fewer prototypes than classes, or several labels
     an image, classes are not told apart and the last layer stays. Else a class's logit is from then on minus
-    the distances to its own prototypes, each as a share of what is usual.
+    the distances to its own prototypes, each as a share of what is usual, if that is above 1.
     """
     points = latent_points(network, dataset)
     labels = dataset.train.labels.to(points.device)
@@ -43,7 +43,7 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
         usual = squared_distances(points.mean(0)[None], means).mean() + points.var(0).sum()
         own = torch.zeros_like(network.head.weight)
         own[owners, torch.arange(count, device=points.device)] = 1
-        network.head.weight.copy_(-own / usual.clamp(min=1e-6))
+        network.head.weight.copy_(-own / usual.clamp(min=1.0))  # as large as first weights can be
 
 
 def k_means(points: Tensor, groups: Tensor, owners: Tensor, rounds: int = ROUNDS) -> Tensor:
