@@ -181,13 +181,21 @@ def test_projected_prototypes_are_training_images():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"channels": 1, "decoder": "upconv", "activation": "sigmoid", "start_epochs": 0},
+        {"channels": 1, "decoder": "upconv", "start_epochs": 0, "epochs": 4},
         pytest.param({"init": "reference", "augment": "elastic", "prototypes": 2}, marks=SLOW),
         pytest.param({"layers": 2, "latent_channels": 2}, marks=SLOW),
     ],
 )
 def test_every_kind_of_network_keeps_the_contract(settings):
-    check_explainer(fitted(epochs=2, **settings))
+    check_explainer(fitted(**settings))
+
+
+def test_sigmoids_all_over_keep_latent_points_of_edits_below_1():
+    model = fitted(activation="sigmoid", lr=2e-2)
+
+    model.explain(tiny_images()).check_additivity()
+    moves = model.latent_moves(tiny_images())
+    assert moves.after.min() >= 0 and moves.after.max() <= 1 and moves.before.max() < 1
 
 
 def test_a_model_that_is_loaded_says_the_same_to_the_bit(model, tmp_path):

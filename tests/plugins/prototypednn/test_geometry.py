@@ -114,8 +114,8 @@ def test_the_nearest_point_of_a_boundary_is_on_it_and_nearer_than_any_found_alon
 
 
 def test_points_found_by_halving_along_random_rays_are_no_nearer():
-    made = two_classes([[0.0] * 3, [-1.0, 0.5, 0.3]], [[0.0, 0.0], [4.0, 0.0], [1.0, 2.0]])
-    form, start, target = quadratic_form(made), torch.tensor([[4.0, -1.0]], dtype=torch.float64), 1
+    made = two_classes([[0.0] * 3, [1.0, -0.5, -0.3]], [[0.0, 0.0], [4.0, 0.0], [1.0, 2.0]])
+    form, start, target = quadratic_form(made), torch.tensor([[0.5, 0.2]], dtype=torch.float64), 1
     found = nearest_points(constraints_for(form, goals_of([target]), no_margin(1)), start, upper=torch.inf)
 
     low = torch.zeros(1000, 1, dtype=torch.float64)
@@ -128,8 +128,8 @@ def test_points_found_by_halving_along_random_rays_are_no_nearer():
         is_past = form(start + middle * rays).argmax(1, keepdim=True) == target
         high, low = torch.where(is_past, middle, high), torch.where(is_past, low, middle)
 
-    assert crosses.any() and found.lower_bound > 0
-    assert found.lower_bound <= high[crosses].min() + 1e-9
+    assert crosses.all()  # it wins far away in every direction
+    assert high.min() * (1 - 1e-4) <= found.lower_bound.item() <= high.min() + 1e-9
 
 
 def test_a_sphere_and_a_plane_are_met_where_geometry_says():
