@@ -23,6 +23,7 @@ SHORT = {
     "ci-gc": {"warm_epochs": 1, "epochs": 2},
     "csg-cnn": {"warm_epochs": 1, "epochs": 1},
     "interp-cnn": {"epochs": 2},
+    "prototype-dnn": {"start_epochs": 0, "epochs": 1},
     "protopnet": {"start_epochs": 1, "warm_epochs": 0, "joint_epochs": 1},
     "ra-cnn": {"warm_epochs": 1},
     "senn": {"learn_epochs": 0, "settle_epochs": 1},

@@ -90,8 +90,8 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
         "mnist": {
-            "prototypes": 15, "channels": 1, "width": 32, "start_epochs": 0, "epochs": 60,
-            "reconstruction": 0.05, "augment": "elastic", "batch_size": 64, "label_smoothing": 0.0,
+            "prototypes": 20, "channels": 1, "width": 32, "start_epochs": 3, "epochs": 60,
+            "reconstruction": 0.05, "augment": "elastic",
         },
         "tiny": {
             "prototypes": 6, "width": 16, "start_epochs": 2, "epochs": 4, "batch_size": 16, "lr": 5e-3,

@@ -30,7 +30,7 @@ class MaskedCells(Cells):
         )
 
 
-EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn")
+EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "prototype-dnn", "protopnet", "ra-cnn", "senn")
 
 
 @pytest.fixture(params=EXACT)

@@ -11,7 +11,17 @@ from explainkit.errors import UnsupportedNetworkError
 from explainkit.networks.default_dtype import float32_by_default
 from explainkit.testing import fitted_example, tiny_dataset, tiny_images
 
-ARCHITECTURES = ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn"]
+ARCHITECTURES = [
+    "cam",
+    "ccnn",
+    "ci-gc",
+    "csg-cnn",
+    "interp-cnn",
+    "prototype-dnn",
+    "protopnet",
+    "ra-cnn",
+    "senn",
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -8,7 +8,7 @@ import explainkit as ek
 from explainkit.errors import InputError, UnknownNameError
 from explainkit.testing import fitted_example, tiny_images
 
-EXACT = ("cam", "ccnn", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn")
+EXACT = ("cam", "ccnn", "csg-cnn", "interp-cnn", "prototype-dnn", "protopnet", "ra-cnn", "senn")
 
 
 @pytest.mark.parametrize("name", EXACT)

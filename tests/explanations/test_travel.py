@@ -29,7 +29,9 @@ def the_same(one, other):
     assert one.provenance.model_digest == other.provenance.model_digest
 
 
-@pytest.mark.parametrize("name", ["cam", "ccnn", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn"])
+@pytest.mark.parametrize(
+    "name", ["cam", "ccnn", "csg-cnn", "interp-cnn", "prototype-dnn", "protopnet", "ra-cnn", "senn"]
+)
 def test_contrasts_and_counterfactuals_are_made_of_what_was_pickled(name):
     explanations = fitted_example(name).explain(tiny_images())
     again = pickle.loads(pickle.dumps(explanations))

@@ -24,7 +24,7 @@ class Contributions(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::explainkit_ccnn.explainer.ConfoundedWarning")
 @pytest.mark.parametrize(
-    "name", ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn"]
+    "name", ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "prototype-dnn", "protopnet", "ra-cnn", "senn"]
 )
 def test_it_is_exported_at_one_batch_size_and_right_at_others(name):
     module = Contributions(fitted_example(name).network.eval())

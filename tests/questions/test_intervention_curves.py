@@ -16,7 +16,7 @@ from explainkit.questions import intervention_curves
 from explainkit.questions.intervention_curves import RANDOM_ORDERS
 from explainkit.testing import fitted_example, tiny_dataset
 
-EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn")
+EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "prototype-dnn", "protopnet", "ra-cnn", "senn")
 
 
 def noisy(dataset=None):

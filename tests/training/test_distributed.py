@@ -13,7 +13,17 @@ from safetensors.torch import load_file
 from explainkit.errors import ConformanceError
 from explainkit.testing import check_distributed_training
 
-ARCHITECTURES = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "protopnet", "ra-cnn", "senn")
+ARCHITECTURES = (
+    "cam",
+    "ccnn",
+    "ci-gc",
+    "csg-cnn",
+    "interp-cnn",
+    "prototype-dnn",
+    "protopnet",
+    "ra-cnn",
+    "senn",
+)
 LEARNER = Path(__file__).with_name("learner.py")
 
 
