@@ -55,7 +55,8 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
     decoder : {"deconv", "upconv"}
         Transposed convolutions, or enlarging and a convolution, without a checkerboard.
     start_epochs : int
-        Epochs after which prototypes begin anew, at means of what is alike in each class; 0: they do not.
+        Epochs before and after which prototypes begin at means of what is alike in each class; 0: they begin
+        at random, as in the paper.
     epochs : int
         Epochs of all terms, after those.
     project : bool
@@ -104,15 +105,15 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
     }  # fmt: skip
 
     prototypes: int = 40
-    width: int = 64
+    width: int = 32
     latent_channels: int = 10
     layers: int = 4
     channels: int = 3
     activation: Activation = "relu"
     init: Init = "default"
     decoder: DecoderKind = "deconv"
-    start_epochs: int = 8
-    epochs: int = 22
+    start_epochs: int = 4
+    epochs: int = 14
     project: bool = False
     head_epochs: int = 4
     reconstruction: float = 3e-3
@@ -173,9 +174,10 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
         }  # fmt: skip
         plan: list[ek.Phase[Any]] = []
         if self.start_epochs:
-            plan.append(
-                ek.Phase("start", self.start_epochs, loss, {"": self.lr}, on_end=begin_at_images, **common)
-            )
+            plan += [
+                ek.Phase("begin", on_end=begin_at_images),
+                ek.Phase("start", self.start_epochs, loss, {"": self.lr}, on_end=begin_at_images, **common),
+            ]
         plan.append(
             ek.Phase("learn", self.epochs, loss, {"": self.lr}, lr_scheduler=self.lr_scheduler, **common)
         )

@@ -160,6 +160,7 @@ def test_training_lowers_every_term_and_each_phase_touches_what_it_says():
             key.split(".")[0] for key, value in state.items() if name and not torch.equal(value, before[key])
         }
         expected = {
+            "begin": {"prototypes", "head"},
             "start": {"encoder", "decoder", "prototypes", "head"},
             "learn": {"encoder", "decoder", "prototypes", "head"},
             "project": {"prototypes"}, "head": {"head"}, "reference": {"reference", "sources"},
