@@ -29,12 +29,12 @@ def batch_of(count=6, size=12, dtype=torch.float64):
 
 def literal_terms(made, batch):
     """Cross-entropy, reconstruction, R1 and R2, image by image and prototype by prototype."""
-    latents = [made.encode(image[None])[0] for image in batch.images]
-    between = [[float(((z - p) ** 2).sum()) for p in made.prototypes] for z in latents]
+    latents = [made.encode(image[None])[0].detach() for image in batch.images]
+    between = [[float(((z - p) ** 2).sum()) for p in made.prototypes.detach()] for z in latents]
     entropy = missed = 0.0
     for n, (image, label) in enumerate(zip(batch.images, batch.labels.tolist(), strict=True)):
         logits = [
-            sum(float(made.head.weight[c, k]) * between[n][k] for k in range(len(between[n])))
+            sum(made.head.weight[c, k].item() * between[n][k] for k in range(len(between[n])))
             for c in range(3)
         ]
         entropy += math.log(sum(math.exp(value - logits[label]) for value in logits)) / len(batch)
