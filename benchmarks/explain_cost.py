@@ -24,6 +24,7 @@ SHORT = {
     "csg-cnn": {"warm_epochs": 1, "epochs": 1},
     "interp-cnn": {"epochs": 2},
     "ma-cnn": {"trunk_epochs": 1, "heads_epochs": 0, "rounds": 0},
+    "prototype-dnn": {"start_epochs": 0, "epochs": 1},
     "protopnet": {"start_epochs": 1, "warm_epochs": 0, "joint_epochs": 1},
     "ra-cnn": {"warm_epochs": 1},
     "region-cnn": {"warm_epochs": 1, "epochs": 1},

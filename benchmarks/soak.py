@@ -4,7 +4,7 @@ Usage: python benchmarks/soak.py [--threads 8] [--calls 50] [--seed 0]
 
 Three networks with batch norm and dropout, two of them in training mode with gradients, explained by CAM and
 by all methods of Captum, which are also made anew, asked for logits, and stopped by a network that fails; and
-the five architectures, in both modes, asked all questions. A result is compared with that of the same call
+all architectures, in both modes, asked all questions. A result is compared with that of the same call
 before the threads began, bit for bit. Exits with 1 if any call differs or fails, or if modes, gradients,
 hooks, buffers, weights, warning filters or random states change.
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import explainkit as ek
 from explainkit import registry
-from explainkit.testing import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing import architectures, fitted_example, tiny_dataset, tiny_images
 
 OPTIONS = {
     "gradient-shap": {"n_samples": 3, "stdevs": 0.1},
@@ -36,7 +36,7 @@ OPTIONS = {
     "noise-tunnel": {"n_samples": 3, "method": "guided-backprop"},
     "shapley-value-sampling": {"n_samples": 2, "patches": 3},
 }
-ARCHITECTURES = ("cam", "ccnn", "protopnet", "ra-cnn", "senn")
+ARCHITECTURES = architectures()
 METHODS = [name.partition("/")[2] for name in registry.offers("explainers") if name.startswith("captum/")]
 
 

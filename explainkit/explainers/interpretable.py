@@ -63,6 +63,10 @@ class InterpretableExplainer(Explainer, Generic[Network]):
     supports_labels: ClassVar[bool] = True
     """Whether an image may have several labels, or none, in training."""
 
+    supports_score_edits: ClassVar[bool] = True
+    """Whether one score can change while others stay; not where all are distances of one point. Methods of
+    counterfactuals that edit scores are not offered then."""
+
     history: list[Epoch] = field(factory=list, init=False, repr=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

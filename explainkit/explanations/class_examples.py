@@ -16,6 +16,8 @@ from explainkit.explanations.units import UnitPicture
 class Examples(JsonValue):
     """Images of each class with the largest score of each unit, at most E, each image once.
 
+    The smallest where `Phrasing.absent_scores` of the units is ``"high"``.
+
     Kept in integers as small as hold them: 14 bytes for each in all, with int32 for ids and int16 for places
     (250 MB less than int64 for 1,000 classes and 2,048 units). `ids`, `cells` and `boxes` are made int64 when
     they are asked for.

@@ -106,7 +106,7 @@ def _check_score_edits(method: str, edits: ScoreEdits, logits: Tensor, scores: T
     if edits.lower_bound is not None:
         check_shape(f"{method}.lower_bound", edits.lower_bound, (len(logits),))
         check_indices(f"{method}.lower_bound", edits.lower_bound, 2**31)
-    _check_descriptions(method, edits.descriptions, len(logits))
+    _check_texts(method, "descriptions", edits.descriptions, len(logits))
 
 
 def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: Tensor) -> None:
@@ -119,9 +119,11 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
     check_shape(f"{method}.logits", edits.logits, tuple(logits.shape))
     check_finite({f"{method}.logits": edits.logits})
     _check_mask(f"{method}.success", edits.success, count)
-    _check_descriptions(method, edits.descriptions, count)
-    if not isinstance(edits.unit, str) or not edits.unit.strip():
-        raise InputError(f"Expected the unit of {method} as a word; got {edits.unit!r}.")
+    _check_texts(method, "descriptions", edits.descriptions, count)
+    _check_texts(method, "failures", edits.failures, count)
+    for name, word in {"unit": edits.unit, "source_label": edits.source_label}.items():
+        if not isinstance(word, str) or not word.strip():
+            raise InputError(f"Expected the {name} of {method} as a word; got {word!r}.")
     if edits.regions is not None:
         shape = edits.regions.shape
         if edits.regions.dtype != torch.bool or len(shape) != 3 or shape[0] != count or 0 in shape[1:]:
@@ -139,13 +141,11 @@ def _check_image_edits(method: str, edits: ImageEdits, logits: Tensor, images: T
             check_indices(f"{method}.{name}", values, 2**62)
 
 
-def _check_descriptions(method: str, words: tuple[str | None, ...], count: int) -> None:
+def _check_texts(method: str, name: str, words: tuple[str | None, ...], count: int) -> None:
     if not isinstance(words, tuple) or not all(isinstance(word, str | None) for word in words):
-        raise InputError(
-            f"Expected descriptions of {method} as a tuple of texts; got {in_brief(words, 60)!r}."
-        )
+        raise InputError(f"Expected {name} of {method} as a tuple of texts; got {in_brief(words, 60)!r}.")
     if words and len(words) != count:
-        raise InputError(f"Expected {count} descriptions of {method}; got {len(words)}.")
+        raise InputError(f"Expected {count} {name} of {method}; got {len(words)}.")
 
 
 def _check_mask(name: str, values: Tensor, count: int) -> None:

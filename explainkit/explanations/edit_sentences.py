@@ -34,7 +34,7 @@ def edit_sentence(counterfactual: Counterfactual, method: str) -> str:
 def _image_edit_sentence(counterfactual: Counterfactual, edits: ImageEdits) -> str:
     name, row = counterfactual.target_name, counterfactual.index
     if edits.success is None or not edits.success[row]:
-        return edits.describe_failure(name)
+        return edits.describe_failure(row, name)
     return f"{edits.describe(row, name)}, the network says so."
 
 

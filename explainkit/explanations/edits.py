@@ -86,6 +86,8 @@ class ImageEdits(JsonValue):
         As they are after the edit; as they were where nothing was found.
     descriptions : tuple of str or None, N
         What was done to each, as in "With its wing drawn red".
+    failures : tuple of str or None, N
+        Why nothing was found for each, as a sentence; said where the network does not say the target.
     logits : Tensor or None, (N, C)
         Of `images`.
     success : Tensor or None, (N,), bool
@@ -97,7 +99,9 @@ class ImageEdits(JsonValue):
     lower_bound : Tensor or None, (N,), int64
         How much must be edited at least, where that is known.
     sources : Tensor or None, (N, D, H, W)
-        Pictures that the edits were taken from.
+        Pictures that the edits were taken from, or that are to be seen beside them.
+    source_label : str
+        What those are, before the name of the target: ``"from"``.
     regions : Tensor or None, (N, h, w), bool
         Which cells were edited.
     """
@@ -108,12 +112,14 @@ class ImageEdits(JsonValue):
 
     images: Tensor = field(repr=False, metadata=IMAGES_FORM)
     descriptions: tuple[str | None, ...] = field(default=(), repr=False)
+    failures: tuple[str | None, ...] = field(default=(), repr=False)
     logits: Tensor | None = field(default=None, repr=False)
     success: Tensor | None = None
     sizes: Tensor | None = None
     unit: str = "pixel"
     lower_bound: Tensor | None = None
     sources: Tensor | None = field(default=None, repr=False, metadata=IMAGES_FORM)
+    source_label: str = "from"
     regions: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -135,9 +141,10 @@ class ImageEdits(JsonValue):
         count = int(self.size[row])
         return text or f"With {count} {self.unit}{'' if count == 1 else 's'} edited"
 
-    def describe_failure(self, target: str) -> str:
-        """That no edit was found which makes an image `target`."""
-        return (
+    def describe_failure(self, row: int, target: str) -> str:
+        """That no edit was found which makes image number `row` `target`, and why where that is known."""
+        text = self.failures[row] if self.failures else None
+        return text or (
             f"No edit that was tried of the {'row' if self.images.ndim == 2 else 'image'} made it {target}."
         )
 
@@ -188,7 +195,7 @@ class RegionSwaps(ImageEdits):
             f"{mirrored}{source} {int(self.exemplars[row])} of the bank, which is {target}"
         )
 
-    def describe_failure(self, target: str) -> str:
+    def describe_failure(self, row: int, target: str) -> str:
         """That no swap of up to half of the image makes it `target`."""
         return (
             f"No swap that was tried, of up to half of its {self._cells} for those of {target}, made it so."

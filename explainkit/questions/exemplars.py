@@ -1,4 +1,7 @@
-"""Which images of a class have most of each unit, and where in them, in one pass over all."""
+"""Which images of a class have most of each unit, and where in them, in one pass over all.
+
+Most of a unit is its largest score; where high scores say that it is absent, as of distances, its smallest.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,8 @@ class Exemplars:
             boxes = _narrow(_boxes_around(cells, has_place, _frames(explanations), _layout(explanations)))
         places = _narrow(torch.where(has_place, cells, -1 - cells))
         scores, ids = explanations.scores.detach().float().cpu(), _narrow(ids)
+        if explanations.units.phrasing.absent_scores == "high":  # as of distances: most of it is the nearest
+            scores = -scores
         once = _first_occurrences(ids)
         for part in once.split(max(1, isqrt(CHUNK // max(1, scores.shape[1])))):
             part_boxes = None if boxes is None else boxes[part]

@@ -56,8 +56,12 @@ class ScoreEdit(CounterfactualMethod):
 
     @classmethod
     def supports(cls, explainer: Explainer) -> bool:
-        """Architectures that know which scores are plausible."""
-        return super().supports(explainer) and isinstance(explainer, InterpretableExplainer)
+        """Architectures that know which scores are plausible, and whose scores can change one by one."""
+        return (
+            super().supports(explainer)
+            and isinstance(explainer, InterpretableExplainer)
+            and explainer.supports_score_edits
+        )
 
     def search(self, question: CounterfactualQuestion) -> ScoreEdits:
         """The least edits of the scores, verified by the sum, or by the head where scores are coupled."""

@@ -67,6 +67,8 @@ def unit_maps(
 def _kept(explanations: Explanations, units: Tensor, grid: tuple[int, int]) -> Tensor:
     """Maps (n, f, h, w) of some units: as they are where the grid has as many cells or more, else on it."""
     scores = explanations.scores.detach().float().cpu()[:, units]
+    if explanations.units.phrasing.absent_scores == "high":  # as of distances: most of it is the nearest
+        scores = -scores
     if grid == (1, 1) or explanations.maps is None:
         return scores[..., None, None]
     chosen = take_units(explanations.maps.detach(), units.to(explanations.maps.device))

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from explainkit.explanations.class_level import ClassEvidence, ClassExplanation
+from explainkit.explanations.units import UnitPicture
 from explainkit.rendering.figures import AGAINST, FOR, NEUTRAL, legible
 from explainkit.rendering.pictures import crop
 
@@ -16,22 +17,40 @@ UNITS = 6
 def draw_class(class_explanation: ClassExplanation, size: float = 3.0) -> Figure:
     """Units of a class: what each adds on average, from where to where, and images that have most of it."""
     items = class_explanation.top(UNITS)
-    has_pictures = any(picture.image is not None for item in items for picture in item.pictures)
-    figure = Figure(figsize=(size * (2.9 if has_pictures else 2.0), size * 1.25), layout="constrained")
+    portraits = [portrait_of(class_explanation, item) for item in items]
+    first = max(map(len, portraits), default=0)
+    has_pictures = bool(first) or any(each.image is not None for item in items for each in item.pictures)
+    width = 2.0 + has_pictures * (0.9 + 0.45 * first)
+    figure = Figure(figsize=(size * width, size * 1.25), layout="constrained")
     if not has_pictures:
         show_class(class_explanation, items, figure.subplots())
         return figure
-    left, right = list(figure.subfigures(1, 2, squeeze=False, width_ratios=[1.5, 1])[0])
+    left, right = list(figure.subfigures(1, 2, squeeze=False, width_ratios=[1.5, 1 + 0.5 * first])[0])
     show_class(class_explanation, items, left.subplots())
-    grid = right.subplots(len(items), 3, squeeze=False)
-    for row, item in zip(grid, items, strict=True):
+    grid = right.subplots(len(items), first + 3, squeeze=False)
+    for row, item, portrait in zip(grid, items, portraits, strict=True):
         for axes in row:
             axes.set_axis_off()
-        pictures = [(each.image, each.box) for each in item.pictures if each.image is not None]
-        for axes, (image, box) in zip(row, pictures, strict=False):
-            axes.imshow(crop(image, box, 96))
-    grid[0, 1].set_title("most of it in the class", fontsize=8, color=NEUTRAL)
+        for start, pictures in ((0, portrait), (first, item.pictures)):
+            shown = [(each.image, each.box) for each in pictures if each.image is not None]
+            for axes, (image, box) in zip(row[start:], shown, strict=False):
+                axes.imshow(crop(image, box, 96))
+    if first:
+        grid[0, 0].set_title("decoded, and\nnearest to it", fontsize=8, color=NEUTRAL, loc="left")
+    grid[0, first + 1].set_title("most of it in the class", fontsize=8, color=NEUTRAL)
     return figure
+
+
+def portrait_of(class_explanation: ClassExplanation, item: ClassEvidence) -> tuple[UnitPicture, ...]:
+    """The one picture that a unit is decoded to, and the training image nearest to it; none of other units.
+
+    Units that are decoded to several, as from little to much of them, have no one portrait.
+    """
+    of_units = class_explanation.batch.units.pictures
+    pictures = () if of_units is None else of_units[item.unit]
+    decoded = [picture for picture in pictures if picture.kind == "decoded" and picture.image is not None]
+    nearest = [picture for picture in pictures if picture.kind == "training" and picture.image is not None]
+    return (*decoded, *nearest[:1]) if len(decoded) == 1 else ()
 
 
 def show_class(class_explanation: ClassExplanation, items: list[ClassEvidence], axes: Axes) -> None:

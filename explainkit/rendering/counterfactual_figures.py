@@ -42,7 +42,7 @@ def _panels(counterfactual: Counterfactual, method: str) -> list[tuple[Pixels, s
     is_edited = success and int(edits.size[row]) > 0
     images = [(edits.images[row], counterfactual.target_name if success else f"no {method} does")]
     if edits.sources is not None:
-        images.insert(0, (edits.sources[row], f"from {counterfactual.target_name}"))
+        images.insert(0, (edits.sources[row], f"{edits.source_label} {counterfactual.target_name}"))
     regions = edits.regions
     return [
         (outlined(image, regions[row], 224) if is_edited and regions is not None else pixels(image), title)

@@ -22,6 +22,7 @@ from explainkit.explanations.serialization import write
 from explainkit.explanations.single import Evidence, Explanation
 from explainkit.explanations.spatial import SHOWN_FROM, SHOWN_FROM_PEAK
 from explainkit.explanations.units import UnitPicture
+from explainkit.rendering.class_figures import portrait_of
 from explainkit.rendering.figures import drawn, image_note
 from explainkit.rendering.pictures import (
     common_grid,
@@ -385,7 +386,7 @@ def _class_card(class_explanation: ClassExplanation, name: str, count: int = 6) 
                 "decisive_rate": None if item.decisive_rate is None else percent(item.decisive_rate),
                 "pictures": [
                     data_uri(crop(picture.image, picture.box, 56))
-                    for picture in item.pictures
+                    for picture in (*portrait_of(class_explanation, item), *item.pictures)
                     if picture.image is not None
                 ],
             }
@@ -419,14 +420,18 @@ def _edited_image(counterfactual: Counterfactual, method: str) -> dict[str, Any]
     """The image as one method has edited it, and where that is from; nothing where it found no edit."""
     edits, row = counterfactual.batch.image_edits[method], counterfactual.index
     if edits.success is None or not edits.success[row]:
-        return {"method": method, "after": None, "source": None}
+        return {"method": method, "after": None, "source": None, "source_label": "", "source_alt": ""}
     regions = None if edits.regions is None else edits.regions[row]
 
     def drawn_edit(image: Tensor) -> str:
         return data_uri(pixels(image, 160) if regions is None else outlined(image, regions))
 
+    is_part = edits.source_label == "from"
+    label = f"{edits.source_label} {counterfactual.target_name}"
     return {
         "method": method,
         "after": drawn_edit(edits.images[row]),
         "source": None if edits.sources is None else drawn_edit(edits.sources[row]),
+        "source_label": "swapped in from" if is_part else label,
+        "source_alt": "Where the regions are from" if is_part else label,
     }

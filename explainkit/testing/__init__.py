@@ -8,12 +8,13 @@
 """
 
 from explainkit.testing.checks import CHECKS, Check, check_explainer
-from explainkit.testing.examples import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing.examples import architectures, fitted_example, tiny_dataset, tiny_images
 from explainkit.testing.process_checks import check_distributed_training
 
 __all__ = [
     "CHECKS",
     "Check",
+    "architectures",
     "check_distributed_training",
     "check_explainer",
     "fitted_example",

@@ -21,6 +21,11 @@ from explainkit.registry.catalog import explainer as explainer_by_name
 _ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "last")
 
 
+def architectures() -> tuple[str, ...]:
+    """Names of the architectures that are installed: explainers that their plugin's name alone stands for."""
+    return tuple(name for name in registry.offers("explainers") if "/" not in name)
+
+
 @cache
 def tiny_dataset(size: int = 32, classes: int = 3) -> ImageDataset:
     """A data set for tests that is learned in seconds: a colored square at a place that tells the class.

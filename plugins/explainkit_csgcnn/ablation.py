@@ -48,10 +48,11 @@ class ClassAblation(ek.CounterfactualMethod):
 
     @classmethod
     def supports(cls, explainer: Explainer) -> bool:
-        """Architectures whose units belong to classes, of which one wins."""
+        """Architectures whose units belong to classes, of which one wins, and can be silenced one by one."""
         return (
             super().supports(explainer)
             and isinstance(explainer, InterpretableExplainer)
+            and explainer.supports_score_edits
             and explainer.decision.is_exclusive
             and explainer.units is not None
             and explainer.units.class_affinity is not None

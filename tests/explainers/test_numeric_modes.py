@@ -9,9 +9,9 @@ from torch import nn
 import explainkit as ek
 from explainkit.errors import UnsupportedNetworkError
 from explainkit.networks.default_dtype import float32_by_default
-from explainkit.testing import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing import architectures, fitted_example, tiny_dataset, tiny_images
 
-ARCHITECTURES = ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
+ARCHITECTURES = architectures()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

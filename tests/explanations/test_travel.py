@@ -18,7 +18,7 @@ from PIL import Image
 import explainkit as ek
 from explainkit.errors import ConformanceError, InputError
 from explainkit.explainers.state import state_digest
-from explainkit.testing import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing import architectures, fitted_example, tiny_dataset, tiny_images
 from explainkit.testing.image_checks import check_pickles
 
 
@@ -29,9 +29,7 @@ def the_same(one, other):
     assert one.provenance.model_digest == other.provenance.model_digest
 
 
-@pytest.mark.parametrize(
-    "name", ["cam", "ccnn", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
-)
+@pytest.mark.parametrize("name", architectures())
 def test_contrasts_and_counterfactuals_are_made_of_what_was_pickled(name):
     explanations = fitted_example(name).explain(tiny_images())
     again = pickle.loads(pickle.dumps(explanations))

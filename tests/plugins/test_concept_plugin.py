@@ -439,4 +439,4 @@ def test_edits_of_rows_are_counted_in_columns():
     edits = ek.ImageEdits(images=rows, sizes=torch.tensor([1, 0]), unit="column")
 
     assert edits.describe(0, "a wine") == "With 1 column edited"
-    assert edits.describe_failure("a wine") == "No edit that was tried of the row made it a wine."
+    assert edits.describe_failure(0, "a wine") == "No edit that was tried of the row made it a wine."

@@ -6,7 +6,7 @@ from plugin_cases import assert_near
 from torch import nn
 
 from explainkit.explanations.factored_maps import dense_maps
-from explainkit.testing import fitted_example, tiny_dataset, tiny_images
+from explainkit.testing import architectures, fitted_example, tiny_dataset, tiny_images
 
 
 class Contributions(nn.Module):
@@ -25,9 +25,7 @@ class Contributions(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::explainkit_ccnn.explainer.ConfoundedWarning")
-@pytest.mark.parametrize(
-    "name", ["cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn"]
-)
+@pytest.mark.parametrize("name", architectures())
 def test_it_is_exported_at_one_batch_size_and_right_at_others(name):
     module = Contributions(fitted_example(name).network.eval())
     images = tiny_images()

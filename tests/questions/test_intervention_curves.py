@@ -14,9 +14,9 @@ from explainkit.data.types import ArraySplit
 from explainkit.errors import InputError, NotFittedError, UnknownNameError
 from explainkit.questions import intervention_curves
 from explainkit.questions.intervention_curves import RANDOM_ORDERS
-from explainkit.testing import fitted_example, tiny_dataset
+from explainkit.testing import architectures, fitted_example, tiny_dataset
 
-EXACT = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
+EXACT = architectures()
 
 
 def noisy(dataset=None):

@@ -11,9 +11,9 @@ from learner import main
 from safetensors.torch import load_file
 
 from explainkit.errors import ConformanceError
-from explainkit.testing import check_distributed_training
+from explainkit.testing import architectures, check_distributed_training
 
-ARCHITECTURES = ("cam", "ccnn", "ci-gc", "csg-cnn", "interp-cnn", "ma-cnn", "protopnet", "ra-cnn", "region-cnn", "senn")
+ARCHITECTURES = architectures()
 LEARNER = Path(__file__).with_name("learner.py")
 
 
