@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from explainkit.testing import architectures
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -71,20 +73,20 @@ def test_the_references_have(key):
 
 
 @pytest.mark.slow
-def test_the_example_of_five_architectures_runs(tmp_path, monkeypatch):
+def test_the_example_of_all_architectures_runs(tmp_path, monkeypatch):
     """Each trains, answers all three questions, and stands on the page as its own plugin draws it."""
     monkeypatch.setattr(
         "sys.argv",
         [
-            "five_architectures.py", "--preset", "tiny", "--train", "100", "--images", "1", "--measured", "2",
-            "--models", str(tmp_path / "models"), "--out", str(tmp_path / "five.html"),
+            "all_architectures.py", "--preset", "tiny", "--train", "100", "--images", "1", "--measured", "2",
+            "--models", str(tmp_path / "models"), "--out", str(tmp_path / "all.html"),
         ],
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # phrases that so few captions confound
-        runpy.run_path(str(ROOT / "docs/examples/five_architectures.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "docs/examples/all_architectures.py"), run_name="__main__")
 
-    page = (tmp_path / "five.html").read_text(encoding="utf-8")
-    for name in ("cam", "protopnet", "senn", "ccnn", "ra-cnn"):
+    page = (tmp_path / "all.html").read_text(encoding="utf-8")
+    for name in architectures():
         assert page.count(f"<h3>{name}</h3>") >= 3, "why, what a class is, and what would change it"
         assert f"<figcaption>{name}</figcaption>" in page, "its own drawing"
