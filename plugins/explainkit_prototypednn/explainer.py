@@ -92,7 +92,8 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
         "small": {},
         "mnist": {
             "prototypes": 20, "channels": 1, "width": 32, "start_epochs": 3, "epochs": 60,
-            "reconstruction": 0.05, "augment": "elastic",
+            "reconstruction": 0.05, "prototype_weight": 0.05, "image_weight": 0.05, "augment": "elastic",
+            "lr": 2e-3,
         },
         "tiny": {
             "prototypes": 6, "width": 16, "start_epochs": 2, "epochs": 4, "batch_size": 16, "lr": 5e-3,
@@ -100,7 +101,8 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
         "paper": {
             "prototypes": 15, "channels": 1, "width": 32, "start_epochs": 0, "epochs": 1500, "lr": 1e-4,
             "activation": "sigmoid", "init": "reference", "lr_scheduler": "constant", "batch_size": 250,
-            "reconstruction": 0.05, "augment": "elastic", "label_smoothing": 0.0,
+            "reconstruction": 0.05, "prototype_weight": 0.05, "image_weight": 0.05, "augment": "elastic",
+            "label_smoothing": 0.0,
         },
     }  # fmt: skip
 
@@ -112,15 +114,15 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
     activation: Activation = "relu"
     init: Init = "default"
     decoder: DecoderKind = "deconv"
-    start_epochs: int = 4
-    epochs: int = 14
+    start_epochs: int = 2
+    epochs: int = 16
     project: bool = False
     head_epochs: int = 4
     reconstruction: float = 3e-3
-    prototype_weight: float = 0.05
-    image_weight: float = 0.05
+    prototype_weight: float = 5e-3
+    image_weight: float = 5e-3
     augment: Augment = "dataset"
-    lr: float = 2e-3
+    lr: float = 4e-3
     weight_decay: float = 0.0
     lr_scheduler: Literal["constant", "one-cycle", "cosine"] = "one-cycle"
     label_smoothing: float = 0.0

@@ -12,6 +12,9 @@ from explainkit_prototypednn.model import NEAREST, PrototypeDNNNetwork, squared_
 ROUNDS = 20
 """Of k-means."""
 
+LEAST_SPREAD = 0.1
+"""Of distances, so that first weights are at most 10: larger ones would learn too slowly what they should be."""
+
 
 def latent_points(network: PrototypeDNNNetwork, dataset: ImageDataset, batch_size: int = 256) -> Tensor:
     """Latent points of all training images as they are, (N, q)."""
@@ -29,7 +32,7 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
 
     Each class gets as many as any other, or one more; with fewer prototypes than classes, or several labels
     an image, classes are not told apart and the last layer stays. Else a class's logit is from then on minus
-    the distances to its own prototypes, each as a share of what is usual, if that is above 1.
+    the mean distance to its own prototypes, in such units that the logits of an image deviate by 1 or less.
     """
     points = latent_points(network, dataset)
     labels = dataset.train.labels.to(points.device)
@@ -40,10 +43,11 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
     means = k_means(points, groups, owners)
     network.prototypes.copy_(means)
     if by_class:
-        usual = squared_distances(points.mean(0)[None], means).mean() + points.var(0).sum()
         own = torch.zeros_like(network.head.weight)
         own[owners, torch.arange(count, device=points.device)] = 1
-        network.head.weight.copy_(-own / usual.clamp(min=1.0))  # as large as first weights can be
+        own /= own.sum(1, keepdim=True)
+        spread = (all_distances(points, means) @ own.T).std(1).mean()
+        network.head.weight.copy_(-own / spread.clamp(min=LEAST_SPREAD))
 
 
 def k_means(points: Tensor, groups: Tensor, owners: Tensor, rounds: int = ROUNDS) -> Tensor:
