@@ -106,13 +106,14 @@ class ExplanationDataset:
 
     def __len__(self) -> int:
         """Rows: explanations, and images that there is none of."""
-        return int(self._scanner(["id"]).count_rows())
+        with self._reading():
+            return int(self._scanner(["id"]).count_rows())
 
     def __iter__(self) -> Iterator[Explanations]:
         """The explanations, some hundred at a time; images that there is none of are left out.
 
-        A row has the units that were kept, and the sum of all others: that is one more unit, "all other units". The
-        scores of units that a row has not are not known, and 0; contributions and sums are what they were.
+        A row has the units that were kept, and the sum of all others, which is one more unit here: "all other
+        units". The scores of units that a row has not are not known, and 0; all sums are what they were.
         Images are not kept, and `saliency` is that of the grid, resized.
 
         Raises
@@ -202,7 +203,7 @@ class ExplanationDataset:
         return frame
 
     def check(self) -> ExplanationDataset:
-        """This data set, once all of its files are found to be whole and of one run.
+        """The same, once all files are found to be there, whole, and of one run.
 
         Raises
         ------
@@ -215,13 +216,14 @@ class ExplanationDataset:
             facts = read_footer(path)
             if facts is None or facts.get("run") != self._manifest.run:
                 raise FormatError(
-                    f"{str(path)!r} is damaged, or of another run: remove it, and explain_dataset writes it again."
+                    f"{str(path)!r} is damaged, or of another run: remove it, and explain_dataset writes it "
+                    "again."
                 )
         if not self.is_complete:
             start, stop = self.missing[0]
             raise InputError(
-                f"Expected all {self._num_parts} files; {len(self.missing)} are missing, the first for images "
-                f"{start} to {stop - 1}. Run explain_dataset again, or the other shards."
+                f"Expected all {self._num_parts} files; {len(self.missing)} are missing, the first for "
+                f"images {start} to {stop - 1}. Run explain_dataset again, or the other shards."
             )
         return self
 
@@ -259,8 +261,8 @@ class ExplanationDataset:
             yield
         except (OSError, require_arrow().ArrowInvalid) as error:
             raise FormatError(
-                f"Expected whole files in {str(self.folder)!r}: {in_brief(error)} Call check(), which names one "
-                "that is damaged."
+                f"Expected whole files in {str(self.folder)!r}: {in_brief(error)} Call check(), which names "
+                "one that is damaged."
             ) from None
 
     def _check_columns(self, names: Sequence[str]) -> None:

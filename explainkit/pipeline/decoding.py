@@ -105,7 +105,8 @@ class SplitDecoder:
         """The images of ids."""
         start, stop = payload
         ids = torch.arange(start, stop)
-        labels, errors = self._labels(ids), {}
+        labels = self._labels(ids)
+        errors: dict[int, str] = {}
         try:
             images: Tensor | None = self.split.batch(ids).images
         except (ExplainKitError, OSError):  # one of them cannot be read: which one?
@@ -175,7 +176,7 @@ class _Decoding(Dataset[Window]):
         return self.decoder(payload)
 
 
-def _as_it_is(window: Window) -> Window:
+def _as_it_is(window: Any) -> Any:
     return window
 
 

@@ -68,16 +68,16 @@ def explain_dataset(
     """Explain all images of a source, and write the explanations to Parquet files in `folder`.
 
     Memory does not grow with the number of images. What a killed run has written whole is kept, and the next
-    one goes on from there; its rows are the same, bit for bit, on the same machine. So they are whoever writes
-    them: batches and files depend on the numbers of images alone.
+    one goes on from there; on the same machine, the rows are the same, bit for bit. They depend on no shard and
+    on no cut, because batches and files depend on the numbers of images alone.
 
     Parameters
     ----------
     model : Explainer
     source
         An `ImageDataset` (its test images), ``dataset.batches("train")`` or a split; a folder of pictures, or
-        a list of files; Parquet files with a column of image bytes, or a folder of them. A picture in a folder
-        that is called like a class has that label.
+        a list of files; Parquet files with a column of image bytes, or a folder of them. A picture whose
+        folder is called like a class has that label.
     folder : path
         New, empty, or of an earlier run by the same model, with the same source and settings.
     targets, foils : int, str or None
@@ -97,9 +97,9 @@ def explain_dataset(
     workers : int
         Processes that read and decode images; 0 does so between batches.
     shard : (int, int)
-        Which of how many processes this one is: (0, 4) to (3, 4). Each writes its own files to the same folder.
+        Which of how many processes this one is: (0, 4) to (3, 4). All write to the same folder.
     on_error : {"record", "raise"}
-        What becomes of an image that cannot be read or explained: a row with its error, or the end of the run.
+        What an image that cannot be read or explained becomes: a row with its error, or the run's end.
     resume : bool
         Go on where files of this shard are there; ``False`` refuses them.
     progress : bool or None
@@ -113,8 +113,8 @@ def explain_dataset(
     Raises
     ------
     InputError
-        For a source without images, a folder of something else or of another run, a setting out of range; with
-        ``on_error="raise"`` for the first image that cannot be read; and where no image of a whole batch can
+        For a source without images, a folder of something else or of another run, a setting out of range;
+        with ``on_error="raise"`` for the first image that cannot be read; and where no image of a whole batch can
         be explained.
     UnknownNameError
         For a class that the network does not know.
@@ -134,7 +134,7 @@ def explain_dataset(
     _check_classes(explainer, targets, foils)
     images = open_source(source, explainer, with_digests=False)
     units = explainer.units or _units_of(explainer)
-    manifest = describe_run(explainer, units, settings.facts(), images.facts())
+    manifest = describe_run(explainer, units, settings.facts(), images)
     folder = Path(folder)
     enter_folder(folder, manifest)
     run = Run(
@@ -172,15 +172,16 @@ class Settings:
         for name in ("targets", "foils"):
             if not (values[name] is None or isinstance(values[name], str) or is_whole(values[name])):
                 raise InputError(
-                    f"Expected {name} as one class for all images, by name or index; got {values[name]!r:.80}."
+                    f"Expected {name} as one class for all images, by name or index; got "
+                    f"{values[name]!r:.80}."
                 )
         if values["images_per_file"] is None:
             values["images_per_file"] = BATCHES_PER_FILE * batch_size
         images = check_count("images_per_file", values["images_per_file"])
         if images % batch_size:
             raise InputError(
-                f"Expected images_per_file as a multiple of batch_size, {batch_size}, so that batches are the "
-                f"same wherever a run begins; got {images}."
+                f"Expected images_per_file as a multiple of batch_size, {batch_size}, so that batches are "
+                f"the same wherever a run begins; got {images}."
             )
         return cls(**values)
 
@@ -210,8 +211,8 @@ class Run:
         done = [part for part in parts if is_done(self.folder, part, self.manifest)]
         if done and not resume:
             raise InputError(
-                f"Expected none of this shard's files in {str(self.folder)!r}; {len(done)} are there. Go on with "
-                "resume=True, or take another folder."
+                f"Expected none of this shard's files in {str(self.folder)!r}; {len(done)} are there. Go on "
+                "with resume=True, or take another folder."
             )
         remove_abandoned(self.folder)
         numbers = {part.number for part in done}
@@ -262,7 +263,7 @@ class Run:
         return in_order(batches)
 
     def _explain_batch(self, images: Tensor, start: int, errors: dict[int, str]) -> Explanations:
-        """The explanations of a batch; an image that stops them is replaced by another, and added to `errors`."""
+        """The explanations of a batch; what stops them is replaced by another image, and in `errors`."""
         try:
             return self._ask(images)
         except ExplainKitError as error:
@@ -294,7 +295,7 @@ class Run:
     def _ask(self, images: Tensor) -> Explanations:
         settings = self.settings
         return self.explainer.explain(
-            images, settings.targets, foils=settings.foils, batch_size=len(images)
+            images, settings.targets, foils=settings.foils, batch_size=settings.batch_size
         )
 
 

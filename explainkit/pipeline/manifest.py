@@ -33,6 +33,7 @@ from explainkit.explanations.serialization import (
 )
 from explainkit.explanations.units import Units
 from explainkit.pipeline.row_schema import DATASET
+from explainkit.pipeline.sources import Source
 
 MANIFEST = "manifest.json"
 UNITS = "units.safetensors"
@@ -79,10 +80,8 @@ class Manifest:
         return read_value(Provenance, document, len(canonical(document)))
 
 
-def describe_run(
-    explainer: Explainer, units: Units, settings: Mapping[str, Any], source: Mapping[str, Any]
-) -> Manifest:
-    """The manifest of a run by `explainer`."""
+def describe_run(explainer: Explainer, units: Units, settings: Mapping[str, Any], source: Source) -> Manifest:
+    """The manifest of a run by `explainer` over `source`."""
     provenance = explainer.provenance()
     unit_facts, unit_tensors = units_to_json(units)
     unit_digest = hashlib.sha256(f"{canonical(unit_facts)}{tensors_digest(unit_tensors)}".encode())
@@ -104,7 +103,8 @@ def describe_run(
             "parents": units.parents, "phrasing": units.phrasing.facts(), "digest": unit_digest.hexdigest(),
         },
         "settings": settings,
-        "source": source,
+        "source": source.facts(),
+        "source_name": source.name,
         "versions": provenance.versions,
         "provenance": write_value(provenance),
     }  # fmt: skip
@@ -143,7 +143,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
-            f"Expected a folder that explain_dataset wrote, with {MANIFEST}; there is none in {str(folder)!r}."
+            f"Expected a folder that explain_dataset wrote, with {MANIFEST}; there is none in "
+            f"{str(folder)!r}."
         )
     facts = read_json(path)
     check_schema(facts, DATASET, path)
@@ -163,8 +164,9 @@ def check_same_run(known: Manifest, manifest: Manifest, folder: Path) -> None:
     for section in COMPARED:
         for name, old, new in _differences(known.facts[section], manifest.facts[section], section):
             raise InputError(
-                f"Expected the run that {str(folder)!r} was begun with; its {name} is {in_brief(repr(old), 80)}, "
-                f"and now {in_brief(repr(new), 80)}. Take another folder, or the same model, source and settings."
+                f"Expected the run that {str(folder)!r} was begun with; its {name} is "
+                f"{in_brief(repr(old), 80)}, and now {in_brief(repr(new), 80)}. Take another folder, or the "
+                "same model, source and settings."
             )
     raise FormatError(f"{str(folder / MANIFEST)!r} is damaged.")
 
@@ -172,7 +174,7 @@ def check_same_run(known: Manifest, manifest: Manifest, folder: Path) -> None:
 def _differences(old: Any, new: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     """The places where two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
+        for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "explainer", key)):
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}")
     elif old != new:
         yield name, old, new

@@ -78,12 +78,11 @@ class ParquetImages:
             with file:
                 counts.append(file.metadata.num_rows)
                 schema = schema or file.schema_arrow
-        image, has_paths = _image_column(schema, name)
-        columns = set(schema.names) - {image}
-        path = next((column for column in NAME_COLUMNS if column in columns), None)
+        image = _image_column(schema, name)
+        columns = [] if schema is None else [column for column in schema.names if column != image]
+        path_column = next((column for column in NAME_COLUMNS if column in columns), None)
         return cls(
-            paths=tuple(paths), counts=tuple(counts), name=name, image=image,
-            path=None if has_paths and path is None else path,
+            paths=tuple(paths), counts=tuple(counts), name=name, image=image, path=path_column,
             label=LABEL_COLUMN if LABEL_COLUMN in columns else None, classes=classes,
         )  # fmt: skip
 
@@ -102,9 +101,7 @@ class ParquetImages:
 
         Asked for in ascending order, files are read once.
         """
-        if start < self._next or not self._next:
-            self._stream, self._rows, self._next = self._read(start), [], start
-        elif start > self._next:
+        if start < self._next or not self._next or start > self._next:
             self._stream, self._rows, self._next = self._read(start), [], start
         while len(self._rows) < stop - start and (chunk := next(self._stream, None)) is not None:
             self._rows += chunk
@@ -151,8 +148,8 @@ class ParquetImages:
                 ) from None
 
 
-def _image_column(schema: Any, name: str) -> tuple[str, bool]:
-    """The column of image bytes, and whether it has their paths too."""
+def _image_column(schema: Any, name: str) -> str:
+    """The column of image bytes."""
     types = require_arrow("pyarrow.types")
 
     def has_bytes(kind: Any) -> bool:
@@ -164,12 +161,10 @@ def _image_column(schema: Any, name: str) -> tuple[str, bool]:
     named = [column for column in IMAGE_COLUMNS if column in fitting]
     if not named and len(fitting) != 1:
         raise InputError(
-            f"Expected one column of image bytes in {name!r}, called {', '.join(IMAGE_COLUMNS[:3])} or the only "
-            f"one of bytes; there are {fitting or 'none'} among {schema.names}."
+            f"Expected one column of image bytes in {name!r}, called {', '.join(IMAGE_COLUMNS[:3])} or the "
+            f"only one of bytes; there are {fitting or 'none'} among {schema.names}."
         )
-    column = (named or fitting)[0]
-    kind = schema.field(column).type
-    return column, bool(types.is_struct(kind) and any(item.name == "path" for item in kind))
+    return (named or fitting)[0]
 
 
 def _text(value: Any) -> str | None:

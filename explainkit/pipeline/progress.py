@@ -37,7 +37,8 @@ class ImageProgress:
 
             self._bar = Progress(
                 TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), Rate(""), TimeRemainingColumn(),
-                TextColumn("left {task.fields[errors]}"), console=Console(stderr=True), speed_estimate_period=60,
+                TextColumn("left {task.fields[errors]}"), console=Console(stderr=True),
+                speed_estimate_period=60,
             )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task("", total=self._total, completed=self._done, errors="")

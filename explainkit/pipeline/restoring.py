@@ -136,7 +136,7 @@ def units_with_others(units: Units) -> Units:
 
 
 def _extended(name: str, value: Tensor) -> Tensor:
-    """What is known of each unit, with a value for the others: they are always there, and belong to no class."""
+    """What is known of each unit, with a value for the others: always there, and of no class."""
     if name in ("score_range", "phrase_scores"):  # (2, ..., K)
         filler = value.new_full((*value.shape[:-1], 1), 1.0 if name == "score_range" else 0.0)
         return torch.cat([value, filler], -1)
@@ -151,7 +151,9 @@ def _numbers(column: Any, classes: tuple[str, ...]) -> Tensor:
     encoded = column.combine_chunks().dictionary_encode()
     order = {name: number for number, name in enumerate(classes)}
     known = [order[name] for name in encoded.dictionary.to_pylist()]
-    return torch.tensor(known, dtype=torch.long)[torch.from_numpy(encoded.indices.to_numpy().astype(np.int64))]
+    return torch.tensor(known, dtype=torch.long)[
+        torch.from_numpy(encoded.indices.to_numpy().astype(np.int64))
+    ]
 
 
 def _vector(column: Any) -> Tensor:

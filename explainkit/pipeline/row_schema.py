@@ -82,7 +82,8 @@ def require_arrow(module: str = "pyarrow") -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise MissingPackageError(
-            "Explanations in Parquet need pyarrow, which is not installed: pip install 'explainkit-sdk[arrow]'."
+            "Explanations in Parquet need pyarrow, which is not installed: pip install "
+            "'explainkit-sdk[arrow]'."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: the split of a data set, files, or bytes in Parquet. What they have in common is order.
+"""Where images come from: the split of a data set, files, or bytes in Parquet; always in the same order.
 
 A source is asked in the main process for what it takes to decode a run of images, which is little: numbers,
 paths or bytes. Its decoder makes images of that, in the main process or in others.
@@ -31,13 +31,18 @@ Sources = ImageDataset | Batches | Split | str | Path | Sequence[str | Path]
 """What `explain_dataset` takes."""
 
 WAYS = (
-    "Give an ImageDataset (its test images), dataset.batches('train'), a split, a folder of pictures, a list of "
-    "files, or Parquet files with a column of image bytes."
+    "Give an ImageDataset (its test images), dataset.batches('train'), a split, a folder of pictures, a list "
+    "of files, or Parquet files with a column of image bytes."
 )
 
 
 class Source(Protocol):
     """Images in an order that does not change."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, or where it is."""
+        ...
 
     @property
     def decoder(self) -> Decoder:
@@ -47,7 +52,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def facts(self) -> dict[str, Any]:
-        """What it is and which images it has, as JSON values."""
+        """What kind it is, how many images it has, and a digest of which, as JSON values."""
         ...
 
     def payload(self, start: int, stop: int) -> Any:
@@ -80,7 +85,7 @@ class SplitSource:
         for index in ends:
             window = self.decoder((index, index + 1))
             digest.update(b"" if window.images is None else window.images.numpy().tobytes())
-        return {"kind": "split", "name": self.name, "count": len(self), "digest": digest.hexdigest()}
+        return {"kind": "split", "count": len(self), "digest": digest.hexdigest()}
 
     def payload(self, start: int, stop: int) -> tuple[int, int]:
         """The ids."""
@@ -104,14 +109,18 @@ class FileSource:
     labels: Tensor | None = field(repr=False)
     decoder: FileDecoder
 
+    @property
+    def name(self) -> str:
+        """The folder, or the first file."""
+        return self.root or (self.paths[0] if self.paths else "")
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def facts(self) -> dict[str, Any]:
         """How many files there are, and a digest of their paths."""
         digest = hashlib.sha256("\0".join(self.paths).encode(errors="surrogateescape")).hexdigest()
-        kind = "files" if self.root is None else "folder"
-        return {"kind": kind, "name": self.root, "count": len(self), "digest": digest}
+        return {"kind": "files", "count": len(self), "digest": digest}
 
     def payload(self, start: int, stop: int) -> tuple[int, tuple[str, ...], Tensor | None]:
         """The paths."""
@@ -125,15 +134,22 @@ class ParquetSource:
     table: ParquetImages
     decoder: BytesDecoder
 
+    @property
+    def name(self) -> str:
+        """The folder, or the first file."""
+        return self.table.name
+
     def __len__(self) -> int:
         return self.table.count
 
     def facts(self) -> dict[str, Any]:
         """Its columns, and a digest of its files' names and numbers of rows."""
         table = self.table
-        rows = [[os.path.basename(path), count] for path, count in zip(table.paths, table.counts, strict=True)]
+        rows = [
+            [os.path.basename(path), count] for path, count in zip(table.paths, table.counts, strict=True)
+        ]
         digest = hashlib.sha256(canonical({"rows": rows, "columns": table.columns}).encode()).hexdigest()
-        return {"kind": "parquet", "name": table.name, "count": len(self), "digest": digest}
+        return {"kind": "parquet", "count": len(self), "digest": digest}
 
     def payload(self, start: int, stop: int) -> Any:
         """The bytes."""
@@ -280,8 +296,8 @@ def _checked_size(explainer: Explainer, wanted: Wanted) -> tuple[int, int]:
         )
     if wanted.size is None:
         raise InputError(
-            "Expected a size that files are resized to; the explainer states none. Make it with size=(height, "
-            "width), as ek.explainer(name, network=…, size=(224, 224))."
+            "Expected a size that files are resized to; the explainer states none. Make it with "
+            "size=(height, width), as ek.explainer(name, network=…, size=(224, 224))."
         )
     if explainer.input_spec.is_assumed:
         warnings.warn(
