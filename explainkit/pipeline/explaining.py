@@ -68,8 +68,8 @@ def explain_dataset(
     """Explain all images of a source, and write the explanations to Parquet files in `folder`.
 
     Memory does not grow with the number of images. What a killed run has written whole is kept, and the next
-    one goes on from there; on the same machine, the rows are the same, bit for bit. They depend on no shard and
-    on no cut, because batches and files depend on the numbers of images alone.
+    one goes on from there; on the same machine, the rows are the same, bit for bit. They depend on no shard
+    and on no cut, because batches and files depend on the numbers of images alone.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def explain_dataset(
     ------
     InputError
         For a source without images, a folder of something else or of another run, a setting out of range;
-        with ``on_error="raise"`` for the first image that cannot be read; and where no image of a whole batch can
-        be explained.
+        with ``on_error="raise"`` for the first image that cannot be read; and where no image of a whole batch
+        can be explained.
     UnknownNameError
         For a class that the network does not know.
     MissingPackageError
