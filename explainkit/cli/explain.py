@@ -41,6 +41,7 @@ def explain(
     out_dataset: Path | None = None,
     top: int = 10,
     sentences: bool = False,
+    records: bool = False,
     batch_size: int = 64,
     workers: int = 0,
     shard: str = "0/1",
@@ -87,6 +88,8 @@ def explain(
         With --out-dataset: how many units of each image are kept; the others are summed.
     sentences
         With --out-dataset: keep sentences too.
+    records
+        With --out-dataset: keep a JSON line for each decision beside, which explainkit verify checks.
     batch_size
         With --out-dataset: how many images are explained at once.
     workers
@@ -115,7 +118,8 @@ def explain(
         source = _source(images, dataset, dataset_option)
         explained = ek.explain_dataset(
             explainer, source, out_dataset, targets=class_of(target), foils=class_of(foil), top=top,
-            sentences=sentences, batch_size=batch_size, workers=workers, shard=shard_of(shard),
+            sentences=sentences, records=records, batch_size=batch_size,
+            workers=workers, shard=shard_of(shard),
         )  # fmt: skip
         _summarize(explained)
         return
@@ -165,12 +169,14 @@ def _source(images: list[Path] | None, dataset: str | None, settings: Sequence[s
 
 def _summarize(explained: ExplanationDataset) -> None:
     """What the folder holds, and how it goes on where it is not complete."""
+    from explainkit.explanations.sentences import counted
+
     failed = len(explained.filter(_failed()))
     print(f"{len(explained):,} rows in {explained.folder.resolve()}")
     if failed:
-        print(f"{failed:,} images could not be explained: their rows say why, in the column error")
+        print(f"{counted(failed, 'image')} could not be explained; the column error says why")
     if not explained.is_complete:
-        print(f"{len(explained.missing):,} files are still to be written, by other shards")
+        print(f"{counted(len(explained.missing), 'file')} still to be written, by other shards")
 
 
 def _failed() -> Any:

@@ -94,12 +94,10 @@ class SplitDecoder:
     split : Split
     num_classes : int
         Labels beyond stand for none.
-    with_digests : bool
     """
 
     split: Split = field(repr=False)
     num_classes: int
-    with_digests: bool
 
     def __call__(self, payload: tuple[int, int]) -> Window:
         """The images of ids."""
@@ -111,15 +109,7 @@ class SplitDecoder:
             images: Tensor | None = self.split.batch(ids).images
         except (ExplainKitError, OSError):  # one of them cannot be read: which one?
             images, errors = self._one_by_one(ids)
-        digests = None
-        if self.with_digests and images is not None:
-            digests = tuple(
-                None if place in errors else hashlib.sha256(image.numpy().tobytes()).hexdigest()
-                for place, image in enumerate(images)
-            )
-        return Window(
-            start=start, stop=stop, images=images, paths=None, labels=labels, errors=errors, digests=digests
-        )
+        return Window(start=start, stop=stop, images=images, paths=None, labels=labels, errors=errors)
 
     def _labels(self, ids: Tensor) -> Tensor | None:
         labels = torch.as_tensor(self.split.labels)[ids]

@@ -111,8 +111,8 @@ def describe_run(explainer: Explainer, units: Units, settings: Mapping[str, Any]
     return Manifest(facts=as_json(facts), units=units)
 
 
-def enter_folder(folder: Path, manifest: Manifest) -> None:
-    """Make `folder` one of this run's, or find that it is one; several processes may do so at once.
+def enter_folder(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest of `folder`, which is made one of this run, or found to be; by several processes at once.
 
     Raises
     ------
@@ -127,7 +127,9 @@ def enter_folder(folder: Path, manifest: Manifest) -> None:
             )
         write(folder / UNITS, pack(*_packed_units(manifest.units)))
         _write_once(path, canonical(manifest.facts, indent=1).encode())
-    check_same_run(read_manifest(folder), manifest, folder)
+    known = read_manifest(folder)
+    check_same_run(known, manifest, folder)
+    return known
 
 
 def read_manifest(folder: Path) -> Manifest:

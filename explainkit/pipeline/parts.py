@@ -76,8 +76,12 @@ def windows(part: Part, batch_size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + batch_size, part.stop)
 
 
-def write_part(folder: Path, part: Part, batches: Sequence[Any], manifest: Manifest) -> None:
-    """Write the rows of a part, whole or not at all."""
+def write_part(
+    folder: Path, part: Part, batches: Sequence[Any], records: Sequence[str] | None, manifest: Manifest
+) -> None:
+    """Write the rows of a part, whole or not at all; before them its records, where there are to be some."""
+    if records is not None:
+        write(folder / part.records_name, "".join(records).encode())
     arrow, parquet = require_arrow(), require_arrow("pyarrow.parquet")
     table = arrow.Table.from_batches(batches)
     facts = {
@@ -102,7 +106,8 @@ def is_done(folder: Path, part: Part, manifest: Manifest) -> bool:
         For a file of another run.
     """
     path = folder / part.name
-    if not path.exists():
+    has_records = not manifest.facts["settings"]["records"] or (folder / part.records_name).exists()
+    if not path.exists() or not has_records:
         return False
     facts = read_footer(path)
     if facts is None:

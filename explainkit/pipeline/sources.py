@@ -67,13 +67,10 @@ class SplitSource:
     split: Split
     name: str
     num_classes: int
-    with_digests: bool
     decoder: SplitDecoder = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.decoder = SplitDecoder(
-            split=self.split, num_classes=self.num_classes, with_digests=self.with_digests
-        )
+        self.decoder = SplitDecoder(split=self.split, num_classes=self.num_classes)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -220,9 +217,7 @@ def _split_source(split: Any, name: str, wanted: Wanted) -> Source:
         paths = tuple(str(path) for path in split.files)
         decoder = FileDecoder(root=None, size=split.size, channels=3, with_digests=wanted.with_digests)
         return FileSource(root=None, paths=paths, labels=split.labels, decoder=decoder)
-    return SplitSource(
-        split=split, name=name, num_classes=len(wanted.labels), with_digests=wanted.with_digests
-    )
+    return SplitSource(split=split, name=name, num_classes=len(wanted.labels))
 
 
 def _path_source(path: Path, explainer: Explainer, wanted: Wanted) -> Source:

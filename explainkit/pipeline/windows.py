@@ -26,7 +26,7 @@ class Window:
     errors : mapping of int to str
         Why images could not be read, by their place in the window.
     digests : tuple of (str or None) or None, N
-        SHA-256 of the images' files, or of their pixels where they have none.
+        SHA-256 of the images' files.
     """
 
     start: int

@@ -14,7 +14,7 @@ from pipeline_cases import DamagedSplit
 
 import explainkit as ek
 from explainkit.explanations import serialization
-from explainkit.pipeline.explaining import Run
+from explainkit.pipeline.runs import Run
 
 IMAGES = 50
 SETTINGS = {"batch_size": 4, "images_per_file": 8, "top": 3, "sentences": True}
