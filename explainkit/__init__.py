@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from explainkit.metrics.posthoc_comparison import PostHocComparison
     from explainkit.metrics.table import evaluate_explanations
     from explainkit.networks.backbones import Backbone
+    from explainkit.pipeline import ExplanationDataset, explain_dataset
     from explainkit.questions.counterfactual_methods import CounterfactualMethod, CounterfactualQuestion
     from explainkit.questions.intervention_curves import correction_curve, unit_curve
     from explainkit.questions.leak import measure_leak
@@ -69,6 +70,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Decomposition": "explanations.decomposition",
     "Evidence": "explanations.single",
     "Explainer": "explainers.interface",
+    "ExplanationDataset": "pipeline",
     "Explanation": "explanations.single",
     "Explanations": "explanations.batch",
     "FactoredMaps": "explanations.factored_maps",
@@ -100,6 +102,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
     "evaluate_funnybirds": "metrics.funnybirds_table",
+    "explain_dataset": "pipeline",
     "load": "explainers.saving",
     "measure_leak": "questions.leak",
     "name_units": "questions.naming",
@@ -125,6 +128,7 @@ __all__ = [
     "ExplainKitError",
     "Explainer",
     "Explanation",
+    "ExplanationDataset",
     "Explanations",
     "FactoredMaps",
     "FunnyBirdsTables",
@@ -161,6 +165,7 @@ __all__ = [
     "dataset",
     "evaluate_explanations",
     "evaluate_funnybirds",
+    "explain_dataset",
     "explainer",
     "hookimpl",
     "load",

@@ -286,3 +286,50 @@ def test_a_network_beside_a_model_that_has_its_own_is_refused(model, pictures, t
     status, _, err = run(capsys, "explain", model, pictures / "high" / "0.png", "--network", tmp_path)
 
     assert status != 0 and "has a network of its own" in err
+
+
+def test_a_folder_is_explained_to_parquet_by_two_shards_and_again(model, pictures, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for index in range(5):
+        shutil.copy(pictures / "high" / f"{index}.png", tmp_path / "in")
+    (tmp_path / "in" / "cut.png").write_bytes(b"no image")
+    command = (
+        "explain",
+        model,
+        tmp_path / "in",
+        "--out-dataset",
+        tmp_path / "out",
+        "--top",
+        2,
+        "--sentences",
+    )
+
+    status, out, err = run(capsys, *command, "--shard", "0/2")
+    assert status == 0, err
+    assert "0 rows" in out and "1 file still to be written, by other shards" in out
+    for _ in range(2):
+        status, out, err = run(capsys, *command, "--shard", "1/2")
+        assert status == 0, err
+        assert "6 rows" in out and "1 image could not be explained" in out
+
+    rows = ek.ExplanationDataset(tmp_path / "out").check().to_arrow().to_pylist()
+    assert [row["path"] for row in rows] == sorted([*(f"{index}.png" for index in range(5)), "cut.png"])
+    assert all(len(row["units"]) == 2 and row["sentence"] for row in rows if row["error"] is None)
+
+    for wrong, says in (
+        (("--shard", "2"), "--shard as which of how many"),
+        (("--save", tmp_path / "x"), "without --question"),
+        (("--target", 0), "its settings.targets is None, and now 0"),
+        (("--dataset", "digits"), "both"),
+    ):
+        status, _, err = run(capsys, *command, *wrong)
+        assert status == 2 and says in err, err
+
+
+def test_the_test_images_of_a_data_set_are_explained_to_parquet(model, pictures, tmp_path, capsys):
+    status, out, err = run(
+        capsys, "explain", model, *OF_FOLDER, f"path={pictures}", "--out-dataset", tmp_path / "out"
+    )
+
+    assert status == 0 and "rows in" in out, err
+    assert None not in ek.ExplanationDataset(tmp_path / "out").to_arrow()["label"].to_pylist()

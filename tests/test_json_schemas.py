@@ -76,6 +76,8 @@ WRITTEN = {
     "explanations with pictures": lambda: explained("senn").to_json(images=True),
     "explanations without a sum": lambda: explained("captum/saliency").to_json(),
     "evidence": lambda: explained().to_json(top=3),
+    "record": lambda: json.dumps(next(explained().records(3))),
+    "record without a sum": lambda: json.dumps(next(explained("captum/saliency").records())),
     "class-explanations": lambda: classes().to_json(),
     "class-explanations with pictures": lambda: classes().to_json(images=True),
     "counterfactuals": lambda: changed().to_json(),

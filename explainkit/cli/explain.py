@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from explainkit.cli.options import class_of, image_files, load_explainer, options_of, plain, scores_of
+from explainkit.cli.options import (
+    class_of,
+    image_files,
+    load_explainer,
+    options_of,
+    plain,
+    scores_of,
+    shard_of,
+)
 
 if TYPE_CHECKING:
     from explainkit.data.types import ImageDataset
+    from explainkit.pipeline import ExplanationDataset
 
 
 def explain(
@@ -29,6 +38,13 @@ def explain(
     dataset_option: Annotated[list[str] | None, Parameter(name="--dataset-option", negative="")] = None,
     out: Path = Path("why.html"),
     save: Path | None = None,
+    out_dataset: Path | None = None,
+    top: int = 10,
+    sentences: bool = False,
+    records: bool = False,
+    batch_size: int = 64,
+    workers: int = 0,
+    shard: str = "0/1",
     device: str = "cpu",
 ) -> None:
     """Say why a saved model decides as it does, what a class is to it, or what would change its mind.
@@ -65,6 +81,21 @@ def explain(
         The page.
     save
         Also keep the explanations in this safetensors file.
+    out_dataset
+        Write no page, but Parquet files to this folder, for any number of images: of files, a folder, Parquet
+        with image bytes, or the test images of --dataset. A run that was cut off goes on where it was.
+    top
+        With --out-dataset: how many units of each image are kept; the others are summed.
+    sentences
+        With --out-dataset: keep sentences too.
+    records
+        With --out-dataset: keep a JSON line for each decision beside, which explainkit verify checks.
+    batch_size
+        With --out-dataset: how many images are explained at once.
+    workers
+        With --out-dataset: processes that decode images.
+    shard
+        With --out-dataset: which of how many processes this one is, as 0/4 to 3/4.
     device
         cpu, cuda …
 
@@ -73,10 +104,25 @@ def explain(
     explainkit explain model photo.jpg folder-of-images --out why.html
     explainkit explain model photo.jpg --question counterfactual --dataset folder --dataset-option path=birds
     explainkit explain model --question class --target robin --dataset folder --dataset-option path=birds
+    explainkit explain model folder-of-images --out-dataset explanations --workers 4
     """
     import explainkit as ek
 
     explainer = load_explainer(model, network, device)
+    if out_dataset is not None:
+        if question != "image" or method or set_unit or save is not None:
+            raise ek.InputError(
+                "Expected --out-dataset for why the model decides as it does, without --question, --method, "
+                "--set-unit and --save."
+            )
+        source = _source(images, dataset, dataset_option)
+        explained = ek.explain_dataset(
+            explainer, source, out_dataset, targets=class_of(target), foils=class_of(foil), top=top,
+            sentences=sentences, records=records, batch_size=batch_size,
+            workers=workers, shard=shard_of(shard),
+        )  # fmt: skip
+        _summarize(explained)
+        return
     is_needed = question == "class" or (question == "counterfactual" and not method)
     chosen, image_dataset = class_of(target), _question_dataset(question, dataset, dataset_option, is_needed)
     if question == "class":
@@ -104,6 +150,40 @@ def explain(
     for file, item in zip(files, explanations, strict=True):
         print(plain(f"{file}: {item.sentence()}"))
     print(f"page: {ek.report(explanations, out).resolve()}")
+
+
+def _source(images: list[Path] | None, dataset: str | None, settings: Sequence[str] | None) -> Any:
+    """What --out-dataset explains: one path as it is, several as files, or a data set's test images."""
+    import explainkit as ek
+
+    if dataset is not None and not images:
+        return ek.dataset(dataset, **options_of(settings))
+    if not images or dataset is not None:
+        raise ek.InputError(
+            "Expected images to explain, or --dataset NAME; got " + ("both." if images else "none.")
+        )
+    if len(images) == 1:
+        return images[0]
+    return images if all(path.suffix.lower() == ".parquet" for path in images) else image_files(images)
+
+
+def _summarize(explained: ExplanationDataset) -> None:
+    """What the folder holds, and how it goes on where it is not complete."""
+    from explainkit.explanations.sentences import counted
+
+    failed = len(explained.filter(_failed()))
+    print(f"{len(explained):,} rows in {explained.folder.resolve()}")
+    if failed:
+        print(f"{counted(failed, 'image')} could not be explained; the column error says why")
+    if not explained.is_complete:
+        print(f"{counted(len(explained.missing), 'file')} still to be written, by other shards")
+
+
+def _failed() -> Any:
+    """The rows with an error."""
+    import pyarrow.compute as compute
+
+    return compute.field("error").is_valid()
 
 
 def _question_dataset(

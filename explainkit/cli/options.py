@@ -92,6 +92,20 @@ def scores_of(settings: Sequence[str]) -> dict[int | str, float | Literal["off"]
     return scores
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """Which of how many processes, as it was typed: ``"0/4"``.
+
+    Raises
+    ------
+    InputError
+        For what has no such form.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit()):
+        raise InputError(f"Expected --shard as which of how many, as 0/4 to 3/4; got {text!r}.")
+    return int(index), int(count)
+
+
 def plain(text: str) -> str:
     """Text from plugins and data for the terminal: characters that would steer it are spelled out."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)

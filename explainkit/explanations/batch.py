@@ -14,6 +14,7 @@ from torch import Tensor
 from explainkit.errors import InputError
 from explainkit.explanations.additivity import check_sums
 from explainkit.explanations.concatenation import PER_IMAGE, checked_parts, concatenate
+from explainkit.explanations.counts import check_count
 from explainkit.explanations.decisions import Decision, as_decision
 from explainkit.explanations.decomposition import Additivity, Decomposition
 from explainkit.explanations.display import markup
@@ -25,6 +26,7 @@ from explainkit.explanations.json_explanations import ExplanationsJson
 from explainkit.explanations.json_pictures import IMAGES_FORM
 from explainkit.explanations.kept_maps import keep_strongest_maps, without_maps
 from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.records import RecordFacts, decision_records
 from explainkit.explanations.single import Explanation
 from explainkit.explanations.spatial import is_localized, resize, saliency_grid
 from explainkit.explanations.strongest import Top, strongest
@@ -231,6 +233,19 @@ class Explanations(ExplanationsJson, ExplanationTables):
         """
         check_sums(self)
         return self
+
+    def records(self, top: int = 10) -> Iterator[RecordFacts]:
+        """Each decision as JSON values for the record: digests of image and model, reasons, and the check.
+
+        Write each as a line of JSON, and ``explainkit verify`` checks them: that nothing was changed, that
+        the parts make the logit, and with the model and the images, that it decides so.
+
+        Parameters
+        ----------
+        top : int
+            Units of each, the strongest; `remainder` is the sum of all others.
+        """
+        return decision_records(self, check_count("top", top, 0))
 
     def saliency(self, size: Sequence[int] | None = None) -> Tensor:
         """The contributions where they came from, summed over units: (N, H, W), in units of logit.

@@ -23,6 +23,7 @@ from explainkit.explanations.json_values import schema_name
 from explainkit.explanations.leak import Leak
 from explainkit.explanations.phrasing import Phrasing
 from explainkit.explanations.provenance import Provenance
+from explainkit.explanations.records import RECORD, RecordFacts
 from explainkit.explanations.units import UnitPicture, Units
 from explainkit.metrics.posthoc_comparison import PostHocComparison
 from explainkit.metrics.results import MetricTable, Score
@@ -38,6 +39,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """The schema of each kind of document, by its name, such as ``"metric-table"``."""
     found = {schema_name(kind): document_schema(kind) for kind in VALUES}
     found[EVIDENCE] = document_schema(EvidenceFacts, name=EVIDENCE)
+    found[RECORD] = document_schema(RecordFacts, name=RECORD)
     found[schema_name(MetricTable)] = metric_table_schema()
     found[schema_name(Comparison)] = document_schema(ComparisonFacts, name=schema_name(Comparison))
     return {name.removeprefix("explainkit."): found[name] for name in sorted(found)}
