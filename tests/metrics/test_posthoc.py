@@ -66,14 +66,16 @@ def test_methods_that_equal_cam_by_construction_are_found_by_their_maps(small, m
     other = ek.explainer(method, network=small.cam.network, classes=small.cam.classes)
     own_maps, maps = own.saliency(), other.explain(images, own.targets).saliency()
 
-    assert ((own_maps - maps).abs().amax((1, 2)) <= 1e-5 * own_maps.abs().amax((1, 2))).all()
+    roundings = 8 * torch.finfo(maps.dtype).eps * own.explained_output.abs()  # of what subtracts logits
+    assert ((own_maps - maps).abs().amax((1, 2)) <= 1e-5 * own_maps.abs().amax((1, 2)) + roundings).all()
 
 
 def test_coinciding_methods_are_measured_and_not_compared(comparison) -> None:
     assert tuple(comparison.coinciding) == EQUAL and set(comparison.differences) == set(RACED)
     for each in comparison.coinciding.values():
         assert each.factor == pytest.approx(1, abs=1e-5)
-        assert each.difference <= 1e-5 and each.roundings is not None
+        assert each.roundings is not None
+        assert each.difference <= 1e-5 or (each.difference <= 1e-3 and each.roundings <= 8)
     for text in (comparison.tables(), comparison.markdown()):
         assert "captum/layer-grad-cam equals cam" in text
     with pytest.raises(InputError, match="Expected one of the methods captum/saliency, "):
