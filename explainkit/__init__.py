@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.receptive_field import ReceptiveField
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
+    from explainkit.export.onnx_graphs import export_onnx
     from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
     from explainkit.metrics.posthoc import compare_with_posthoc
     from explainkit.metrics.posthoc_comparison import PostHocComparison
@@ -100,6 +101,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "correction_curve": "questions.intervention_curves",
     "evaluate_explanations": "metrics.table",
     "evaluate_funnybirds": "metrics.funnybirds_table",
+    "export_onnx": "export.onnx_graphs",
     "load": "explainers.saving",
     "measure_leak": "questions.leak",
     "name_units": "questions.naming",
@@ -162,6 +164,7 @@ __all__ = [
     "evaluate_explanations",
     "evaluate_funnybirds",
     "explainer",
+    "export_onnx",
     "hookimpl",
     "load",
     "measure_leak",
