@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.factored_maps import dense_maps
+from explainkit.export.explained_network import OF_UNITS
 
 TOLERANCE = 1e-4
-"""Largest difference of an output, as a share of what it is small against: logits or evidence, or its peak."""
+"""Largest difference of an output, as a share of what it is small against: the evidence, or its peak."""
 
 COARSE_CELLS = 5
 """Of the grid that test images are smooth on."""
@@ -35,11 +37,20 @@ def noise_inputs(spec: InputSpec, shape: Sequence[int], count: int, dtype: torch
     return spec.from_unit(0.8 * smooth + 0.2 * fine)
 
 
-def run_graph(
-    session: Any, images: Tensor, targets: Tensor | None = None
-) -> dict[str, NDArray[np.generic]]:
+def open_session(content: bytes | Path) -> Any:
+    """An ONNX Runtime session on the CPU that only reports errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    source = content if isinstance(content, bytes) else str(content)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run_graph(session: Any, images: Tensor, targets: Tensor | None = None) -> dict[str, NDArray[np.generic]]:
     """The outputs of an ONNX Runtime `session` by name."""
-    feed = {"images": images.numpy()} if targets is None else {"images": images.numpy(), "targets": targets.numpy()}
+    feed = {"images": images.numpy()} | ({} if targets is None else {"targets": targets.numpy()})
     names = [item.name for item in session.get_outputs()]
     return dict(zip(names, session.run(names, feed), strict=True))
 
@@ -131,7 +142,7 @@ def _expected(name: str, explanations: Explanations, units: Tensor | None) -> Te
         assert units is not None
         return explanations.contributions.sum(1) - explanations.contributions.gather(1, units).sum(1)
     values: Tensor = getattr(explanations, name)
-    return values if units is None or name not in ("contributions", "scores", "weights") else values.gather(1, units)
+    return values.gather(1, units) if units is not None and name in OF_UNITS else values
 
 
 def _evidence(explanations: Explanations) -> Tensor:

@@ -1,14 +1,13 @@
-"""What a graph computes: a network with the algebra behind it, for the predicted classes or for given ones."""
+"""What a graph computes: a network with the algebra behind it, for predicted classes or for given ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from explainkit.explanations.decomposition import Decomposition
+from explainkit.explanations.decomposition import Decomposition, Pooling
 from explainkit.explanations.factored_maps import UnitMaps, dense_maps
 from explainkit.explanations.spatial import is_pooled_by, saliency_grid
 from explainkit.explanations.strongest import strongest
@@ -32,8 +31,11 @@ MEANING: Mapping[str, str] = {
 }
 """All outputs that a graph may have, in their order; with `top` K is k, but for saliency."""
 
-NEEDS_TARGETS = ("base", "contributions", "weights", "saliency")
-"""What is of one class, which `targets` then says."""
+OF_TARGETS = ("base", "contributions", "weights", "saliency")
+"""Outputs about one class, which `targets` then says."""
+
+OF_UNITS = ("contributions", "scores", "weights", "maps")
+"""Outputs with a number or a map for each unit; with `top`, of those that `units` then says."""
 
 
 class ExplainedNetwork(nn.Module):
@@ -54,6 +56,7 @@ class ExplainedNetwork(nn.Module):
 
     reference: Tensor | None
     group: Tensor | None
+    from_best_cell: Tensor | None
 
     def __init__(
         self,
@@ -65,20 +68,24 @@ class ExplainedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.outputs, self.image_size, self.top = network, tuple(outputs), image_size, top
-        self.register_buffer("reference", units.reference, persistent=False)
-        self.register_buffer("group", units.group, persistent=False)
-        self.pooling = units.pooling if isinstance(units.pooling, str) else None
-        from_best_cell = is_pooled_by(units.poolings, "max")
-        self.register_buffer("from_best_cell", from_best_cell, persistent=False)
+        self.pooling: Pooling = units.pooling if isinstance(units.pooling, str) else "sum"
+        constants = {
+            "reference": units.reference,
+            "group": units.group,
+            "from_best_cell": None if isinstance(units.pooling, str) else is_pooled_by(units.poolings, "max"),
+        }
+        for name, value in constants.items():
+            if value is None:
+                setattr(self, name, None)  # torch.export counts buffers that are None, and misses others
+            else:
+                self.register_buffer(name, value, persistent=False)
 
     def columns(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """The outputs by name, in the order of `MEANING`."""
         decomposition: Decomposition = self.network.decompose(images)  # type: ignore[operator]
         columns = {"logits": decomposition.logits}
         if targets is None:
-            targets = decomposition.logits.argmax(1)
-            if any(name in self.outputs for name in NEEDS_TARGETS):
-                columns["targets"] = targets
+            targets = columns["targets"] = decomposition.logits.argmax(1)
         weights, above = decomposition.weights_for(targets), decomposition.scores
         columns["base"] = decomposition.bias_for(targets)
         if self.reference is not None:
@@ -86,33 +93,40 @@ class ExplainedNetwork(nn.Module):
             columns["base"] = columns["base"] + (weights * self.reference.to(weights.dtype)).sum(1)
         contributions = weights * above
         of_units = {"contributions": contributions, "scores": decomposition.scores, "weights": weights}
-        if decomposition.maps is not None and "maps" in self.outputs:
-            of_units["maps"] = dense_maps(decomposition.maps)
-            if decomposition.boxes is not None:
-                columns["boxes"] = decomposition.boxes
+        maps, boxes = decomposition.maps, decomposition.boxes
+        if maps is not None and "maps" in self.outputs:
+            of_units["maps"] = dense_maps(maps)
+            if boxes is not None:
+                columns["boxes"] = boxes
         if self.top is not None:
-            strongest_units = strongest(contributions, self.top)
-            columns["units"], columns["remainder"] = strongest_units.unit, strongest_units.remainder
-            of_units = {name: _taken(values, strongest_units.unit) for name, values in of_units.items()}
+            top = strongest(contributions, self.top)
+            columns["units"], columns["remainder"] = top.unit, top.remainder
+            of_units = {name: _taken(values, top.unit) for name, values in of_units.items()}
+        if maps is not None and self.image_size is not None and "saliency" in self.outputs:
+            columns["saliency"] = self._saliency(contributions, maps, boxes)
         columns |= of_units
-        if decomposition.maps is not None and self.image_size is not None and "saliency" in self.outputs:
-            columns["saliency"] = self._saliency(contributions, decomposition.maps, decomposition.boxes)
-        given = {"targets", "boxes", *self.outputs}
-        if self.top is not None and given & of_units.keys():
-            given.add("units")
-        if "contributions" in given:
-            given.add("remainder")
-        return {name: columns[name] for name in MEANING if name in given and name in columns}
+        return {name: columns[name] for name in self._names() if name in columns}
+
+    def _names(self) -> list[str]:
+        """Those of all outputs, in their order: what was asked for, and what it takes to read it."""
+        names = {*self.outputs, "boxes"}
+        if self.top is not None and names & set(OF_UNITS):
+            names |= {"units", "targets"}
+        if names & set(OF_TARGETS):
+            names.add("targets")
+        if "contributions" in names:
+            names.add("remainder")
+        return [name for name in MEANING if name in names]
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> tuple[Tensor, ...]:
         """The outputs in the order of `MEANING`."""
         return tuple(self.columns(images, targets).values())
 
     def _saliency(self, contributions: Tensor, maps: UnitMaps, boxes: Tensor | None) -> Tensor:
-        """`Explanations.saliency`; units of several poolings are told apart before, not while it is traced."""
+        """`Explanations.saliency`; units of several poolings are told apart before it is traced."""
         assert self.image_size is not None
         held, size, group = dense_maps(maps), self.image_size, self.group
-        if self.pooling is not None:
+        if self.from_best_cell is None:
             return saliency_grid(
                 contributions, held, self.pooling, size, image_size=size, boxes=boxes, group=group
             )

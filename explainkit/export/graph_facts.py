@@ -62,7 +62,7 @@ def graph_facts(
 
 
 def _unit_facts(units: Units) -> dict[str, Any]:
-    """The vocabulary without its images and statistics; numbers of groups, parents and references as lists."""
+    """The vocabulary without images and statistics; groups, parents and references as lists."""
     facts, _ = units_to_json(units.without_images())
     for name in ("group", "parent", "reference"):
         value = getattr(units, name)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from attrs import frozen
-from torch import Tensor
 
-from explainkit.errors import InputError, MissingPackageError, UnsupportedNetworkError
-from explainkit.explainers.inputs import LARGEST_SIDE, is_image_size
+from explainkit.data.reading import LARGEST_SIDE
+from explainkit.errors import InputError, MissingPackageError
+from explainkit.explainers.inputs import is_image_size
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
 from explainkit.explainers.state import undisturbed
 from explainkit.explanations.counts import check_count
-from explainkit.explanations.serialization import canonical, in_brief, write
-from explainkit.explanations.units import Units
-from explainkit.export.agreement import check_agreement, noise_inputs
+from explainkit.explanations.serialization import write
+from explainkit.export.agreement import check_agreement, noise_inputs, open_session
+from explainkit.export.conversion import convert, quiet
 from explainkit.export.explained_network import ExplainedNetwork, Output
-from explainkit.export.graph_facts import METADATA_KEY, GraphTargets, graph_facts
+from explainkit.export.graph_facts import GraphTargets, graph_facts
 from explainkit.networks.precision import reference_tensor
-from explainkit.version import __version__
 
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("logits", "base", "contributions", "maps", "saliency")
 
@@ -35,11 +32,7 @@ TRACED_BATCH = 5
 CHECKED_BATCHES = (1, 3)
 """How many images it is then checked with: others, so that a size that was kept shows."""
 
-LARGEST_GRAPH = 2**31 - 1
-"""Bytes of one file: protobuf's limit."""
-
-LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-"""That report the stages of an export, and what is then raised as an error."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @frozen(eq=False, kw_only=True)
@@ -125,7 +118,7 @@ def onnx_graph(
     explainer = _exportable(model)
     _check_options(explainer, outputs, targets)
     shape = _input_shape(explainer, size)
-    with undisturbed(explainer.network, isolate=True) as network, torch.no_grad(), _quiet():
+    with undisturbed(explainer.network, isolate=True) as network, torch.no_grad(), quiet():
         like = reference_tensor(network)
         images = noise_inputs(explainer.input_spec, shape, TRACED_BATCH, like.dtype)
         explained = explainer.explain(images)  # refuses in words what it cannot explain
@@ -135,26 +128,30 @@ def onnx_graph(
         traced = ExplainedNetwork(network, units, outputs, image_size, top).eval()
         inputs = (images,) if targets == "predicted" else (images, explained.targets[: len(images)])
         names = list(traced.columns(*inputs))
+        if not set(names) & set(outputs):
+            raise InputError(
+                f"Expected outputs that {explainer.card.title} has; got {', '.join(outputs)}: its units have "
+                "no places."
+            )
         facts = graph_facts(explainer, units, names, shape=shape, targets=targets, top=top)
-        content = _converted(traced, inputs, names, facts)
+        content = convert(traced, inputs, names, facts)
         differences = _checked(explainer, content, shape, takes_targets=targets == "input")
     return OnnxGraph(content=content, facts=facts, differences=differences)
 
 
 def _exportable(model: Explainer) -> InterpretableExplainer[Any]:
-    """`model`, once it is found to be an architecture in float32 on the CPU, and the libraries to be there."""
+    """`model`, once it is found to be an architecture in float32 on the CPU."""
     try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401
+        for package in PACKAGES:
+            import_module(package)
     except ImportError as error:
         raise MissingPackageError(
-            f"Exporting needs onnx, onnxscript and onnxruntime ({error}): pip install 'explainkit-sdk[onnx]'."
+            f"Exporting needs {', '.join(PACKAGES)} ({error}): pip install 'explainkit-sdk[onnx]'."
         ) from error
     if not isinstance(model, InterpretableExplainer):
         title = model.card.title if isinstance(model, Explainer) else type(model).__name__
         raise InputError(
-            f"Expected an architecture that decides by its units, whose contributions are part of its forward "
+            "Expected an architecture that decides by its units, whose contributions are part of its forward "
             f"pass; got {title}. Methods that attribute a decision afterwards run the network again, or "
             "backwards, which a graph cannot."
         )
@@ -172,9 +169,7 @@ def _exportable(model: Explainer) -> InterpretableExplainer[Any]:
     return model
 
 
-def _check_options(
-    explainer: InterpretableExplainer[Any], outputs: Sequence[str], targets: str
-) -> None:
+def _check_options(explainer: InterpretableExplainer[Any], outputs: Sequence[str], targets: str) -> None:
     known = get_args(Output)
     if isinstance(outputs, str) or not outputs or len(set(outputs)) < len(outputs):
         raise InputError(f"Expected outputs as a sequence of different names; got {outputs!r}.")
@@ -190,99 +185,27 @@ def _check_options(
         )
 
 
-def _input_shape(
-    explainer: InterpretableExplainer[Any], size: int | Sequence[int] | None
-) -> tuple[int, ...]:
+def _input_shape(explainer: InterpretableExplainer[Any], size: int | Sequence[int] | None) -> tuple[int, ...]:
     """Of one image, (D, H, W), or of one row, (F,)."""
     spec = explainer.input_spec
     if spec.is_vector:
         if size is not None:
-            raise InputError(f"Expected no size: {explainer.card.title} takes rows of {spec.columns} columns.")
+            raise InputError(
+                f"Expected no size: {explainer.card.title} takes rows of {spec.columns} columns."
+            )
         return (int(spec.columns or 0),)
-    sides: Any = spec.size if size is None else (size, size) if isinstance(size, int) else tuple(size)
-    if sides is None:
+    sides: Any = size if isinstance(size, Sequence) else (size, size)
+    if size is None and spec.size is None:
         raise InputError(
             f"Expected a size=(height, width) of the images for {explainer.card.title}, which takes any; a "
             "graph is of one."
         )
+    sides = tuple(spec.size if size is None and spec.size is not None else sides)
     if not is_image_size(sides):
         raise InputError(
             f"Expected a size of height and width in pixels, up to {LARGEST_SIDE}; got {size!r}."
         )
     return (spec.channels, *sides)
-
-
-def _converted(
-    traced: ExplainedNetwork, inputs: tuple[Tensor, ...], names: Sequence[str], facts: Mapping[str, Any]
-) -> bytes:
-    """The file: traced for any number of images, converted, and told about itself."""
-    batch = torch.export.Dim("batch", min=1)
-    title = facts["explainer"]
-    try:
-        program = torch.export.export(
-            traced, inputs, dynamic_shapes=tuple({0: batch} for _ in range(len(inputs))), strict=False
-        )
-    except Exception as error:  # whatever the network's code does when it is run on shapes alone
-        raise UnsupportedNetworkError(
-            f"Expected decompose of {title} to be traced for any number of images: {_reason(error)}"
-        ) from error
-    input_names = ["images", "targets"][: len(inputs)]
-    try:
-        converted = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=input_names, output_names=list(names)
-        )
-    except Exception as error:  # of operators that have no counterpart, as the converter puts it
-        raise UnsupportedNetworkError(
-            f"Expected decompose of {title} to be of operations that ONNX has: {_reason(error)}"
-        ) from error
-    assert converted is not None
-    proto = converted.model_proto
-    _tidy(proto, facts)
-    if proto.ByteSize() > LARGEST_GRAPH:
-        raise InputError(f"Expected a graph of at most {LARGEST_GRAPH:,} bytes; got {proto.ByteSize():,}.")
-    return proto.SerializeToString(deterministic=True)
-
-
-def _reason(error: Exception) -> str:
-    """Why, in a line: sizes that were kept, branches on numbers; else as torch says it."""
-    text = str(error)
-    if "specialized it to be a constant" in text:
-        return (
-            "the number of images was read as a fixed number somewhere. Use images.shape[0] in place of "
-            "len(images), and no Python loop over images."
-        )
-    if "data-dependent" in text:
-        return "Python branches on a number that is computed. Use torch.where in place of it."
-    return in_brief(text or repr(error))
-
-
-def _tidy(proto: Any, facts: Mapping[str, Any]) -> None:
-    """Metadata in; out what an exporter leaves of the place it ran at. The batch is called that."""
-    graph = proto.graph
-    name = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    if not name:
-        raise UnsupportedNetworkError(
-            f"Expected decompose of {facts['explainer']} to be traced for any number of images; the graph is "
-            f"of {TRACED_BATCH} alone. Use images.shape[0] in place of len(images)."
-        )
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        del value.metadata_props[:]
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == name:
-                dim.dim_param = "batch"
-    for node in (*graph.node, *(node for function in proto.functions for node in function.node)):
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for initializer in graph.initializer:
-        del initializer.metadata_props[:]
-    for holder in (graph, *proto.functions):
-        del holder.metadata_props[:]
-    del proto.metadata_props[:]
-    proto.producer_name, proto.producer_version = "explainkit", __version__
-    graph.name = facts["explainer"]
-    graph.doc_string = "logits[n, targets[n]] = base[n] + sum of contributions[n] + residual[n]"
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, canonical(facts)
 
 
 def _checked(
@@ -296,30 +219,3 @@ def _checked(
         found = check_agreement(explainer, session, images, takes_targets=takes_targets)
         largest = {name: max(value, largest.get(name, 0.0)) for name, value in found.items()}
     return largest
-
-
-def open_session(content: bytes | Path) -> Any:
-    """An ONNX Runtime session on the CPU that only reports errors."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    source = content if isinstance(content, bytes) else str(content)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No reports of stages, and no warnings of libraries about each other; errors are raised."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -10,9 +10,9 @@ from torch import Tensor
 from explainkit.errors import InputError, MissingPackageError
 from explainkit.explainers.interface import Explainer
 from explainkit.explainers.interpretable import InterpretableExplainer
-from explainkit.export.agreement import TOLERANCE, check_agreement
+from explainkit.export.agreement import TOLERANCE, check_agreement, open_session
 from explainkit.export.graph_facts import GraphTargets
-from explainkit.export.onnx_graphs import onnx_graph, open_session
+from explainkit.export.onnx_graphs import onnx_graph
 from explainkit.networks.precision import reference_tensor
 from explainkit.testing.assertions import check
 
