@@ -45,7 +45,8 @@ def test_the_command_writes_the_graph_and_says_what_is_in_it(folder, capsys):
 
     said = capsys.readouterr().out
     assert status == 0 and (folder / "top.onnx").stat().st_size > 10_000
-    assert [line.split()[0] for line in said.splitlines()] == ["units", "contributions", "remainder", "graph:"]
+    names = [line.split()[0] for line in said.splitlines()]
+    assert names == ["units", "contributions", "remainder", "graph:"]
     assert "differs by" in said
 
 
