@@ -354,7 +354,7 @@ def test_a_graph_that_the_runtime_cannot_run_is_refused(monkeypatch):
 
 
 def test_a_file_that_protobuf_cannot_hold_is_refused(monkeypatch):
-    monkeypatch.setattr(onnx_graphs, "LARGEST_GRAPH", 100)
+    monkeypatch.setattr("explainkit.export.conversion.LARGEST_GRAPH", 100)
 
     with pytest.raises(InputError, match="a graph of at most 100 bytes"):
         onnx_graph(plain(Linear))
