@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from explainkit.explanations.receptive_field import ReceptiveField
     from explainkit.explanations.single import Evidence, Explanation
     from explainkit.explanations.units import UnitPicture, Units
+    from explainkit.export.onnx_graphs import export_onnx
     from explainkit.metrics.funnybirds_table import FunnyBirdsTables, evaluate_funnybirds
     from explainkit.metrics.posthoc import compare_with_posthoc
     from explainkit.metrics.posthoc_comparison import PostHocComparison
@@ -103,6 +104,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "evaluate_explanations": "metrics.table",
     "evaluate_funnybirds": "metrics.funnybirds_table",
     "explain_dataset": "pipeline",
+    "export_onnx": "export.onnx_graphs",
     "load": "explainers.saving",
     "measure_leak": "questions.leak",
     "name_units": "questions.naming",
@@ -167,6 +169,7 @@ __all__ = [
     "evaluate_funnybirds",
     "explain_dataset",
     "explainer",
+    "export_onnx",
     "hookimpl",
     "load",
     "measure_leak",

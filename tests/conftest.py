@@ -21,7 +21,7 @@ HOOK_IMPORTS = "from explainkit.registry.hookspecs import Offer, hookimpl\n"
 
 LONGEST = (
     "test_docs.py", "test_distributed.py", "test_conformance.py", "test_isolation.py", "test_checkpoints.py",
-    "test_gridvote.py", "test_page.py", "test_score_edit_method.py", "test_cli.py",
+    "test_gridvote.py", "test_onnx_graphs.py", "test_page.py", "test_score_edit_method.py", "test_cli.py",
 )  # fmt: skip
 """Files that take longest: they are begun first, so that no process is left alone with one at the end."""
 

@@ -30,7 +30,7 @@ LAYERS = [  # a file imports only from lines above its own, and from its own lin
     "metrics.concepts",
     "questions",
     "metrics",
-    "comparison pipeline",
+    "comparison pipeline export",
     "rendering",
     "testing",
     "__init__",

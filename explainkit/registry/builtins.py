@@ -155,6 +155,9 @@ def explainkit_commands() -> list[Offer]:
         ),
         Offer("evaluate", "Accuracy, and how good the explanations are", "explainkit.cli.evaluate:evaluate"),
         Offer("verify", "Check decision records, and decide again", "explainkit.cli.verify:verify"),
+        Offer(
+            "export", "Write a model as one ONNX graph that explains itself", "explainkit.cli.export:export"
+        ),
         Offer("preview", "A picture of what is in a data set", "explainkit.cli.preview:preview"),
         Offer("plugins", "What is installed, and what is broken and why", "explainkit.cli.plugins:plugins"),
         Offer(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from unittest import SkipTest
 
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from explainkit.errors import ConformanceError
 from explainkit.explainers.interface import Explainer
 from explainkit.testing.counterfactual_checks import check_counterfactuals
 from explainkit.testing.examples import tiny_images
+from explainkit.testing.export_checks import check_exports
 from explainkit.testing.image_checks import (
     check_additivity,
     check_autocast,
@@ -57,6 +60,7 @@ CHECKS: tuple[Check, ...] = (
     check_disabled_units,
     check_unit_names,
     check_json,
+    check_exports,
 )
 
 CLASS_CHECKS: tuple[Check, ...] = (
@@ -77,9 +81,16 @@ def check_explainer(explainer: Explainer, images: Tensor | None = None) -> None:
     ------
     ConformanceError
         At the first check that fails, with its name.
+
+    Warns
+    -----
+    UserWarning
+        Of a check that was skipped since it needs a library that is not installed.
     """
     for check in CHECKS if "image" in explainer.card.answers else CLASS_CHECKS:
         try:
             check(explainer, tiny_images() if images is None else images)
         except ConformanceError as error:
             raise ConformanceError(f"{check.__name__}: {error}") from error
+        except SkipTest as reason:
+            warnings.warn(f"{check.__name__} was skipped: {reason}", stacklevel=2)

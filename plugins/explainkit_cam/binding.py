@@ -1,7 +1,7 @@
 """Reads CAM's parts out of a network that somebody else wrote, and checks that they make its logits."""
 
-from collections.abc import Callable, Sequence
-from typing import Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,7 @@ class BoundNetwork(nn.Module):
         # in a tuple, so that their parameters are not counted twice
         self._parts: tuple[Callable[[Tensor], Tensor], nn.Linear] = (features, head)
         self.register_buffer("signed", torch.tensor(False))  # a buffer, so that it is saved
+        self._is_signed = False  # the same, known without reading a tensor, so that it can be traced
         self._sizes = _SharedSet()
         self.receptive_field: ReceptiveField | None = None  # of one cell, once it was looked for
 
@@ -86,7 +87,7 @@ class BoundNetwork(nn.Module):
         features, head = self._parts
         maps = full_precision(features(self.normalized(images)))
         decomposition = pooled(maps, head)
-        if not self.signed:
+        if not self._is_signed:
             return decomposition
         sides = torch.cat([maps.clamp(min=0), (-maps).clamp(min=0)], 1)  # (N, 2 K, h, w)
         return Decomposition(
@@ -97,6 +98,15 @@ class BoundNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The network's own logits."""
         return self.network(self.normalized(images))
+
+    def set_signed(self, is_signed: bool) -> None:
+        """Say whether a filter can go below zero, and is two units."""
+        self.signed.fill_(is_signed)
+        self._is_signed = is_signed
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._is_signed = bool(self.signed)
 
 
 def bind(
@@ -129,7 +139,7 @@ def bind(
     bound.normalization.to(device=reference.device, dtype=reference.dtype)
     size = input_spec.size or DEFAULT_SIZE
     with running(bound) as twin:
-        bound.signed.fill_((_checked_features(cast(BoundNetwork, twin), size) < 0).any())
+        bound.set_signed(bool((_checked_features(cast(BoundNetwork, twin), size) < 0).any()))
         bound.receptive_field = _find_receptive_field(cast(BoundNetwork, twin), size)
     bound._sizes.add(tuple(size))
     return bound

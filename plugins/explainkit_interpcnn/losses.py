@@ -21,6 +21,9 @@ Variant = Literal["mi", "target"]
 SILENT = 1e-6
 """A filter whose maxima are smaller in the mean fires nowhere, and has nothing to scale by."""
 
+LEAST_EVIDENCE = -50.0
+"""Below that of the image which a template gives most; what is less is taken for that, and has no gradient."""
+
 
 def mutual_information(maps: Tensor, gain: float = 10.0, beta: float = 4.0) -> Tensor:
     """How much the maps (N, K, h, w) of each filter tell of the place that it fires at, in nats, (K,).
@@ -44,11 +47,13 @@ def template_information(evidence: Tensor) -> Tensor:
     `evidence` is the logarithm of ``p(x|T)`` up to a number for each template. The information is the entropy
     of images less their mean entropy given a template.
     """
-    log_given = evidence.log_softmax(2)  # images last: over strided ones softmax is many times slower
+    # images last, and no probability below 1e-22: softmax over strided numbers, and products of denormal ones,
+    # are many times slower
+    evidence = (evidence - evidence.detach().amax(2, keepdim=True)).clamp(min=LEAST_EVIDENCE)
+    log_given = evidence.log_softmax(2)
     given = log_given.exp()  # p(x|T)
     image = given.mean(1)  # p(x)
-    least = torch.finfo(image.dtype).tiny
-    return (given * log_given).sum(2).mean(1) - (image * image.clamp(min=least).log()).sum(1)
+    return (given * log_given).sum(2).mean(1) - (image * image.log()).sum(1)
 
 
 def target_surrogate(
