@@ -22,7 +22,7 @@ SILENT = 1e-6
 """A filter whose maxima are smaller in the mean fires nowhere, and has nothing to scale by."""
 
 LEAST_EVIDENCE = -50.0
-"""Below that of the image which a template gives most; what is less is taken for that, and has no gradient."""
+"""Below that of the image which a template gives most; what is less counts as that, and has no gradient."""
 
 
 def mutual_information(maps: Tensor, gain: float = 10.0, beta: float = 4.0) -> Tensor:
@@ -47,8 +47,8 @@ def template_information(evidence: Tensor) -> Tensor:
     `evidence` is the logarithm of ``p(x|T)`` up to a number for each template. The information is the entropy
     of images less their mean entropy given a template.
     """
-    # images last, and no probability below 1e-22: softmax over strided numbers, and products of denormal ones,
-    # are many times slower
+    # images last, and no probability below 1e-22: softmax over strided numbers is many times slower, and so
+    # are products of denormal ones
     evidence = (evidence - evidence.detach().amax(2, keepdim=True)).clamp(min=LEAST_EVIDENCE)
     log_given = evidence.log_softmax(2)
     given = log_given.exp()  # p(x|T)

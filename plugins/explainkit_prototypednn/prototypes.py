@@ -13,7 +13,7 @@ ROUNDS = 20
 """Of k-means."""
 
 LEAST_SPREAD = 0.1
-"""Of distances, so that first weights are at most 10: larger ones would learn too slowly what they should be."""
+"""Of distances, so that first weights are at most 10: Adam moves larger ones too slowly."""
 
 
 def latent_points(network: PrototypeDNNNetwork, dataset: ImageDataset, batch_size: int = 256) -> Tensor:
