@@ -2,15 +2,17 @@
 
 Usage: python benchmarks/cigc.py [--dataset aviary] [--dataset-option name=value ...]
        [--option name=value ...] [--epochs 12] [--warm 4] [--weights 0.5 1.0] [--images 64] [--grids 4]
-       [--seed 0] [--confusion]
+       [--seed 0] [--confusion] [--model runs/cam-0 runs/ci-gc-0 …]
 
 A row a run, all with the same settings: CAM, and CI-GC with each weight of its distance; CPU seconds of
-`fit`, test accuracy, mean overlap and share inside over composites of the first test images with training
-images, and how many maps are dead. With ``--confusion`` which class draws attention from which.
+`fit` (0 for trained models), test accuracy, mean overlap and share inside over composites of the first test
+images with training images, and how many maps are dead. With ``--confusion`` which class draws attention from
+which.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 
@@ -31,9 +33,13 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--confusion", action="store_true")
+    parser.add_argument(
+        "--model", type=Path, nargs="+", help="folders of trained models, instead of training"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = ek.dataset(options.dataset, **options_of(options.dataset_option))
+    trained = [(folder.name, ek.load(folder)) for folder in options.model or ()]
     common = {"epochs": options.epochs, **options_of(options.option)}
     runs = [("CAM", ek.explainer("cam", **common))]
     runs += [
@@ -47,9 +53,10 @@ def main() -> None:
         pass
     batch = dataset.test.batch(torch.arange(min(options.images, len(dataset.test))))
     print("| | CPU s | accuracy | overlap | inside | dead |\n|---|---|---|---|---|---|")
-    for name, model in runs:
+    for name, model in trained or runs:
         cpu = time.process_time()
-        model.fit(dataset, seed=options.seed, device="cpu", progress=False)
+        if not trained:
+            model.fit(dataset, seed=options.seed, device="cpu", progress=False)
         cpu = time.process_time() - cpu
         accuracy = model.evaluate(dataset, ["test"])["test"]["accuracy"]
         measured = measure_consistency(model, batch, dataset, batch.labels, grids=options.grids)
