@@ -32,9 +32,9 @@ class GridVoteNetwork(nn.Module):
         return ek.Decomposition(
             logits=votes.sum(2) + self.bias,
             bias=self.bias,
-            scores=votes.new_ones(len(votes), votes.shape[2]),
+            scores=votes.new_ones(votes.shape[0], votes.shape[2]),
             weights=ek.PerImageWeights(votes),
-            maps=self.places.expand(len(votes), -1, -1, -1),
+            maps=self.places.expand(votes.shape[0], -1, -1, -1),
         )
 
     def forward(self, images: Tensor) -> Tensor:
