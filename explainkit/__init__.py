@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from explainkit.explainers.interpretable import InterpretableExplainer
     from explainkit.explainers.posthoc import PostHocExplainer
     from explainkit.explainers.saving import load, save
+    from explainkit.explainers.settings import check_ranges
     from explainkit.explainers.task import Task
     from explainkit.explanations.batch import Explanations
     from explainkit.explanations.class_level import ClassExplanation, ClassExplanations
@@ -97,6 +98,7 @@ _LATER = {  # what needs torch is imported when it is first asked for
     "Task": "explainers.task",
     "UnitPicture": "explanations.units",
     "Units": "explanations.units",
+    "check_ranges": "explainers.settings",
     "compare": "comparison",
     "compare_with_posthoc": "metrics.posthoc",
     "concept_truth": "questions.true_scores",
@@ -160,6 +162,7 @@ __all__ = [
     "Units",
     "__version__",
     "backbone",
+    "check_ranges",
     "compare",
     "compare_with_posthoc",
     "concept_truth",

@@ -41,6 +41,35 @@ def check_settings(explainer: Explainer) -> None:
             )
 
 
+def check_ranges(explainer: Explainer, ranges: Mapping[str, Sequence[str]]) -> None:
+    """Refuse settings that are not in an interval; ``None`` is in each, infinity in none.
+
+    Parameters
+    ----------
+    explainer : Explainer
+    ranges : mapping of str to sequence of str
+        Names of settings by interval, as ``{"[1, inf)": ("batch_size",), "[0, 1)": ("label_smoothing",)}``.
+
+    Raises
+    ------
+    InputError
+        With the setting, the interval and the value.
+    """
+    for interval, names in ranges.items():
+        low, high = map(float, interval[1:-1].split(","))
+        for name in names:
+            value = getattr(explainer, name)
+            if value is None:
+                continue
+            is_above = low <= value if interval[0] == "[" else low < value
+            is_below = value <= high if interval[-1] == "]" else value < high
+            if not (is_above and is_below):
+                expected = f"in {interval}"
+                if high == float("inf"):
+                    expected = f"as {low:g} or more" if interval[0] == "[" else f"above {low:g}"
+                raise InputError(f"Expected {name} of {explainer.card.title} {expected}; got {value!r}.")
+
+
 def is_of_kind(value: object, kind: Any) -> bool:
     """Whether `value` is what the annotation `kind` says; of classes that are no plain values all is taken.
 

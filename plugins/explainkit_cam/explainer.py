@@ -88,9 +88,7 @@ class CAM(ek.InterpretableExplainer[nn.Module]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        for name in ("evidence_l1", "evidence_l2"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ek.InputError(f"Expected {name} of CAM as 0 or more; got {getattr(self, name)}.")
+        ek.check_ranges(self, {"[0, inf)": ("evidence_l1", "evidence_l2")})
 
     def build(self, task: ek.Task) -> CAMNetwork:
         """The network of model.py."""

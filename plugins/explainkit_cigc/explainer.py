@@ -91,18 +91,14 @@ class CIGC(ek.InterpretableExplainer[CIGCNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        for name, minimum in (("epochs", 0), ("warm_epochs", 0), ("batch_size", 1), ("hidden_width", 1)):
-            if getattr(self, name) < minimum:
-                raise ek.InputError(
-                    f"Expected {name} of CI-GC as {minimum} at least; got {getattr(self, name)}."
-                )
-        for name in ("consistency", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ek.InputError(f"Expected {name} of CI-GC as 0 or more; got {getattr(self, name)}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ek.InputError(
-                f"Expected label_smoothing of CI-GC from 0 up to below 1; got {self.label_smoothing}."
-            )
+        ek.check_ranges(
+            self,
+            {
+                "[0, inf)": ("epochs", "warm_epochs", "consistency", "weight_decay"),
+                "[1, inf)": ("batch_size", "hidden_width"),
+                "[0, 1)": ("label_smoothing",),
+            },
+        )
         if self.consistency and self.warm_epochs >= self.epochs:
             raise ek.InputError(
                 f"Expected fewer warm_epochs than epochs of CI-GC; got {self.warm_epochs} of {self.epochs}: "

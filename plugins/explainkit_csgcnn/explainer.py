@@ -133,14 +133,14 @@ class CSGCNN(ek.InterpretableExplainer[CSGCNNNetwork]):
                 "Expected classes_per_filter of at least 1: each row of the gate has a 1; got "
                 f"{self.classes_per_filter!r}."
             )
-        if self.gate_density is not None and not 0 < self.gate_density <= 1:
-            raise ek.InputError(f"Expected gate_density in (0, 1], or None; got {self.gate_density!r}.")
-        for name in ("gated_weight", "sparsity_weight", "starvation_weight", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ek.InputError(f"Expected {name} of 0 or more; got {getattr(self, name)!r}.")
-        for name in ("min_filter_share", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ek.InputError(f"Expected {name} in [0, 1); got {getattr(self, name)!r}.")
+        ek.check_ranges(
+            self,
+            {
+                "(0, 1]": ("gate_density",),
+                "[0, inf)": ("gated_weight", "sparsity_weight", "starvation_weight", "weight_decay"),
+                "[0, 1)": ("min_filter_share", "label_smoothing"),
+            },
+        )
         gated = ("rounds", "gated_epochs") if self.training == "alternating" else ("epochs",)
         for name in ("warm_epochs", "epochs", "rounds", "standard_epochs", "gated_epochs"):
             least = int(name in gated)

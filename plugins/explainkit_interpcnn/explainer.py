@@ -222,29 +222,16 @@ def filter_places(explanations: ek.Explanations) -> Tensor:
 
 def _check_settings(explainer: InterpCNN) -> None:
     """Refuse numbers that mean nothing, and a filter loss that would never begin."""
-    for name in ("beta", "gain", "temperature", "_head_scale"):
-        if not 0 < getattr(explainer, name) < float("inf"):
-            setting = name.removeprefix("_")
-            raise ek.InputError(f"Expected {setting} of InterpCNN above 0; got {getattr(explainer, name)}.")
-    for name in ("dropout", "label_smoothing"):
-        if not 0 <= getattr(explainer, name) < 1:
-            raise ek.InputError(
-                f"Expected {name} of InterpCNN in 0 … 1, without 1; got {getattr(explainer, name)}."
-            )
-    least = {"weight_decay": 0, "warm_epochs": 0, "epochs": 0, "batch_size": 1, "filters": 1}
-    for name, minimum in least.items():
-        value = getattr(explainer, name)
-        if value is not None and value < minimum:
-            raise ek.InputError(f"Expected {name} of InterpCNN as {minimum} at least; got {value}.")
-    if not 0 <= explainer._filter_weight < float("inf"):
-        raise ek.InputError(
-            f"Expected filter_weight of InterpCNN as 0 or more; got {explainer.filter_weight}."
-        )
-    if not 0 <= explainer.category_momentum < 1 or not 0 < explainer._freeze_after <= 1:
-        raise ek.InputError(
-            "Expected category_momentum in 0 … 1, without 1, and freeze_after in 0 … 1, without 0; got "
-            f"{explainer.category_momentum} and {explainer.freeze_after}."
-        )
+    ek.check_ranges(
+        explainer,
+        {
+            "(0, inf)": ("beta", "gain", "temperature", "head_scale"),
+            "[0, inf)": ("filter_weight", "weight_decay", "warm_epochs", "epochs"),
+            "[1, inf)": ("batch_size", "filters"),
+            "[0, 1)": ("dropout", "label_smoothing", "category_momentum"),
+            "(0, 1]": ("freeze_after",),
+        },
+    )
     if explainer._filter_weight and explainer.warm_epochs >= explainer.epochs:
         raise ek.InputError(
             f"Expected fewer warm_epochs than epochs, so that the filter loss begins; got "

@@ -146,7 +146,19 @@ class MACNN(ek.InterpretableExplainer[MACNNNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        _check_settings(self)
+        ek.check_ranges(
+            self,
+            {
+                "[1, inf)": ("parts", "grouping_width", "membership_epochs", "batch_size"),
+                "[2, inf)": ("group_images",),
+                "[0, inf)": (
+                    "trunk_epochs", "heads_epochs", "grouping_epochs", "classify_epochs", "rounds",
+                    "diversity_weight", "margin", "grouping_weight", "weight_decay",
+                ),
+                "(0, inf)": ("sharpness",),
+                "[0, 1)": ("label_smoothing", "quantile"),
+            },
+        )  # fmt: skip
 
     def build(self, task: ek.Task) -> MACNNNetwork:
         """The network of model.py."""
@@ -246,23 +258,3 @@ def part_names(count: int) -> list[str]:
     ['part 1', 'part 2']
     """
     return [f"part {number + 1}" for number in range(count)]
-
-
-def _check_settings(explainer: MACNN) -> None:
-    """Refuse numbers that mean nothing, and a training in which parts would never be found."""
-    least = {
-        "parts": 1, "grouping_width": 1, "group_images": 2, "trunk_epochs": 0, "membership_epochs": 1,
-        "heads_epochs": 0, "grouping_epochs": 0, "classify_epochs": 0, "rounds": 0, "batch_size": 1,
-    }  # fmt: skip
-    for name, minimum in least.items():
-        value = getattr(explainer, name)
-        if value is not None and value < minimum:
-            raise ek.InputError(f"Expected {name} of MA-CNN as {minimum} at least; got {value!r}.")
-    for name in ("diversity_weight", "margin", "grouping_weight", "weight_decay"):
-        if not 0 <= getattr(explainer, name) < float("inf"):
-            raise ek.InputError(f"Expected {name} of MA-CNN as 0 or more; got {getattr(explainer, name)!r}.")
-    for name in ("label_smoothing", "quantile"):
-        if not 0 <= getattr(explainer, name) < 1:
-            raise ek.InputError(f"Expected {name} of MA-CNN in [0, 1); got {getattr(explainer, name)!r}.")
-    if not 0 < explainer.sharpness < float("inf"):
-        raise ek.InputError(f"Expected sharpness of MA-CNN above 0; got {explainer.sharpness!r}.")

@@ -132,24 +132,17 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        minima = {
-            "prototypes": 1, "width": 1, "latent_channels": 1, "layers": 1, "start_epochs": 0, "epochs": 0,
-            "head_epochs": 0, "batch_size": 1,
-        }  # fmt: skip
-        for name, minimum in minima.items():
-            if getattr(self, name) < minimum:
-                raise ek.InputError(
-                    f"Expected {name} of PrototypeDNN as {minimum} at least; got {getattr(self, name)}."
-                )
-        for name in ("reconstruction", "prototype_weight", "image_weight", "lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ek.InputError(
-                    f"Expected {name} of PrototypeDNN as 0 or more; got {getattr(self, name)}."
-                )
-        if not 0 <= self.label_smoothing < 1:
-            raise ek.InputError(
-                f"Expected label_smoothing of PrototypeDNN from 0 up to below 1; got {self.label_smoothing}."
-            )
+        ek.check_ranges(
+            self,
+            {
+                "[1, inf)": ("prototypes", "width", "latent_channels", "layers", "batch_size"),
+                "[0, inf)": (
+                    "start_epochs", "epochs", "head_epochs", "reconstruction", "prototype_weight",
+                    "image_weight", "lr", "weight_decay",
+                ),
+                "[0, 1)": ("label_smoothing",),
+            },
+        )  # fmt: skip
         if self.channels not in (1, 3):
             raise ek.InputError(f"Expected channels of PrototypeDNN as 1 or 3; got {self.channels}.")
 

@@ -142,12 +142,10 @@ class RACNN(ek.InterpretableExplainer[RACNNNetwork]):
                 f"min_half_size and max_half_size; got {self.init_half_size!r}. "
                 "Proposals cannot begin with a square that they cannot propose."
             )
-        for name, minimum in (("crop_size", 8), ("rounds", 0)):
-            if getattr(self, name) < minimum:
-                raise ek.InputError(f"Expected {name} of at least {minimum}; got {getattr(self, name)}.")
-        for name in ("margin", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ek.InputError(f"Expected {name} in [0, 1); got {getattr(self, name)!r}.")
+        ek.check_ranges(
+            self,
+            {"[8, inf)": ("crop_size",), "[0, inf)": ("rounds",), "[0, 1)": ("margin", "label_smoothing")},
+        )
 
     def build(self, task: ek.Task) -> RACNNNetwork:
         """The network of model.py."""

@@ -216,15 +216,18 @@ def is_background_name(name: str) -> bool:
 
 def _check_settings(explainer: RegionCNN) -> None:
     """Refuse numbers that mean nothing."""
-    least = {
-        "regions": 2, "head_channels": 1, "head_blocks": 0, "attention_blocks": 0, "reduction": 1,
-        "blur_radius": 0, "recolor_every": 1, "warm_epochs": 0, "epochs": 0, "batch_size": 1,
-    }  # fmt: skip
-    for name, minimum in least.items():
-        if getattr(explainer, name) < minimum:
-            raise ek.InputError(
-                f"Expected {name} of Region-CNN as {minimum} at least; got {getattr(explainer, name)}."
-            )
+    ek.check_ranges(
+        explainer,
+        {
+            "[2, inf)": ("regions",),
+            "[1, inf)": ("head_channels", "reduction", "recolor_every", "batch_size"),
+            "[0, inf)": (
+                "head_blocks", "attention_blocks", "blur_radius", "warm_epochs", "epochs", "prior_weight",
+                "recoloring_weight", "weight_decay",
+            ),
+            "[0, 1)": ("label_smoothing",),
+        },
+    )  # fmt: skip
     if explainer.reduction > explainer.head_channels:
         raise ek.InputError(
             f"Expected reduction of Region-CNN as head_channels={explainer.head_channels} at most, which it "
@@ -236,13 +239,4 @@ def _check_settings(explainer: RegionCNN) -> None:
     ):
         raise ek.InputError(
             f"Expected prior of Region-CNN as alpha and beta of a Beta distribution, above 0; got {prior}."
-        )
-    for name in ("prior_weight", "recoloring_weight", "weight_decay"):
-        if not 0 <= getattr(explainer, name) < float("inf"):
-            raise ek.InputError(
-                f"Expected {name} of Region-CNN as 0 or more; got {getattr(explainer, name)}."
-            )
-    if not 0 <= explainer.label_smoothing < 1:
-        raise ek.InputError(
-            f"Expected label_smoothing of Region-CNN in 0 … 1, without 1; got {explainer.label_smoothing}."
         )

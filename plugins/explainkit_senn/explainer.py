@@ -147,16 +147,17 @@ class SENN(ek.InterpretableExplainer[SENNNetwork]):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        minima = {"concepts": 1, "learn_epochs": 0, "settle_epochs": 0, "batch_size": 1}
-        for name, minimum in minima.items():
-            if getattr(self, name) < minimum:
-                raise InputError(f"Expected {name} of SENN as {minimum} at least; got {getattr(self, name)}.")
-        for name in ("robustness", "reconstruction", "sparsity", "lr", "settle_lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"Expected {name} of SENN as 0 or more; got {getattr(self, name)}.")
-        for name in ("robustness_fraction", "label_smoothing", "dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"Expected {name} of SENN in 0 … 1; got {getattr(self, name)}.")
+        ek.check_ranges(
+            self,
+            {
+                "[1, inf)": ("concepts", "batch_size"),
+                "[0, inf)": (
+                    "learn_epochs", "settle_epochs", "robustness", "reconstruction", "sparsity", "lr",
+                    "settle_lr", "weight_decay",
+                ),
+                "[0, 1]": ("robustness_fraction", "label_smoothing", "dropout"),
+            },
+        )  # fmt: skip
         if self.channels not in (1, 3):
             raise InputError(f"Expected channels of SENN as 1 or 3; got {self.channels}.")
 

@@ -63,3 +63,23 @@ def test_contrasts_and_interventions_have_no_diagnostics_of_before():
     assert explanations.diagnostics
     assert not explanations.contrast(0).diagnostics
     assert not explanations.intervene({0: "off"}).diagnostics
+
+
+@pytest.mark.parametrize(
+    ("interval", "value", "words"),
+    [
+        ("[0, inf)", 0, None), ("[0, inf)", -1, "as 0 or more; got -1"),
+        ("[0, inf)", float("inf"), "as 0 or more; got inf"), ("(0, inf)", 0.0, "above 0; got 0.0"),
+        ("(0, inf)", 1e-9, None), ("[0, 1)", 1.0, r"in \[0, 1\); got 1.0"),
+        ("[0, 1)", 0.0, None), ("(0, 1]", 0.0, r"in \(0, 1\]; got 0.0"), ("(0, 1]", 1.0, None),
+    ],
+)  # fmt: skip
+def test_a_setting_outside_of_its_interval_is_refused_by_its_ends(interval, value, words):
+    model = ek.explainer("cam")
+    model.dropout = value
+
+    if words is None:
+        ek.check_ranges(model, {interval: ("dropout", "weights")})  # None is in each
+        return
+    with pytest.raises(ek.InputError, match=f"Expected dropout of CAM {words}"):
+        ek.check_ranges(model, {interval: ("weights", "dropout")})

@@ -104,10 +104,10 @@ def test_networks_without_parts_are_refused():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"parts": 0}, "parts of MA-CNN as 1 at least; got 0"),
+        ({"parts": 0}, "parts of MA-CNN as 1 or more; got 0"),
         ({"grouping_width": 0}, "grouping_width"),
-        ({"group_images": 1}, "group_images of MA-CNN as 2 at least"),
-        ({"membership_epochs": 0}, "membership_epochs of MA-CNN as 1 at least"),
+        ({"group_images": 1}, "group_images of MA-CNN as 2 or more"),
+        ({"membership_epochs": 0}, "membership_epochs of MA-CNN as 1 or more"),
         ({"rounds": -1}, "rounds"),
         ({"norm": "sparsemax"}, "one of 'softmax', 'sigmoid', 'powered'; got 'sparsemax'"),
         ({"part_loss": "sum"}, "one of 'joint', 'each'; got 'sum'"),

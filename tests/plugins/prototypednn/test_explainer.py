@@ -311,13 +311,13 @@ def test_presets_are_what_they_say():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prototypes": 0}, "Expected prototypes of PrototypeDNN as 1 at least; got 0"),
+        ({"prototypes": 0}, "Expected prototypes of PrototypeDNN as 1 or more; got 0"),
         ({"activation": "tanh"}, "Expected activation of PrototypeDNN as one of 'relu', 'sigmoid'"),
         ({"decoder": "linear"}, "Expected decoder of PrototypeDNN as one of 'deconv', 'upconv'"),
         ({"init": "zeros"}, "Expected init of PrototypeDNN"),
         ({"channels": 2}, "Expected channels of PrototypeDNN as 1 or 3; got 2"),
         ({"reconstruction": -1.0}, "Expected reconstruction of PrototypeDNN as 0 or more; got -1.0"),
-        ({"label_smoothing": 1.0}, "Expected label_smoothing of PrototypeDNN from 0 up to below 1"),
+        ({"label_smoothing": 1.0}, r"Expected label_smoothing of PrototypeDNN in \[0, 1\)"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused_in_words(settings, message):

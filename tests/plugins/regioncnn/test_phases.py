@@ -129,7 +129,7 @@ def test_regions_at_the_border_of_training_images_are_called_background():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"regions": 1}, "regions of Region-CNN as 2 at least; got 1"),
+        ({"regions": 1}, "regions of Region-CNN as 2 or more; got 1"),
         ({"prior": (1.0,)}, "alpha and beta"),
         ({"prior": (0.0, 1.0)}, "above 0"),
         ({"prior_weight": -1.0}, "prior_weight"),
