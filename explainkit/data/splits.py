@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from explainkit.data.random_keys import random_keys
 from explainkit.errors import InputError
@@ -52,3 +54,14 @@ def hold_out(groups: Mapping[str, Sequence[Item]], share: float, seed: int) -> t
     pairs = [partition(items, (1 - share,), seed) for items in groups.values()]
     remaining = [item for first, _ in pairs for item in first]
     return remaining, [item for _, second in pairs for item in second]
+
+
+def spread_ids(length: int, count: int) -> Tensor:
+    """At most `count` ids of a split of `length` images, in order and evenly spread over it, int64.
+
+    Examples
+    --------
+    >>> spread_ids(11, 3)
+    tensor([ 0,  5, 10])
+    """
+    return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long()

@@ -11,11 +11,10 @@ from torch.nn.functional import one_hot
 
 import explainkit as ek
 from explainkit.explanations.factored_maps import dense_maps
-from explainkit.explanations.spatial import is_localized
+from explainkit.explanations.spatial import best_cells, is_localized
 from explainkit_interpcnn.categories import assign
 from explainkit_interpcnn.losses import Variant, filter_loss
 from explainkit_interpcnn.model import InterpCNNNetwork
-from explainkit_interpcnn.templates import peak_cells
 
 FILTER_WEIGHT: Mapping[Variant, float] = {"mi": 0.05, "target": 1.5e-5}
 """The weight of the filter loss on a grid of 16 x 16, where none is given."""
@@ -213,7 +212,7 @@ def filter_places(explanations: ek.Explanations) -> Tensor:
         )
     maps = dense_maps(explanations.maps)
     grid, size = maps.shape[2:], explanations.images.shape[2:]
-    peaks = peak_cells(maps)
+    peaks = best_cells(maps)
     cells = torch.stack([peaks % grid[1], peaks // grid[1]], 2) + 0.5  # column, row
     pixels = cells * cells.new_tensor([size[1] / grid[1], size[0] / grid[0]])
     fires = is_localized(maps) & (explanations.scores != 0)

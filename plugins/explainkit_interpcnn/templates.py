@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from explainkit.explanations.spatial import best_cells
+
 
 def positive_templates(grid: Sequence[int], beta: float = 4.0, like: Tensor | None = None) -> Tensor:
     """The template of each place of a grid (h, w), counted along rows: (h w, h w).
@@ -50,15 +52,10 @@ def templates(grid: Sequence[int], beta: float = 4.0, like: Tensor | None = None
     return torch.cat([positive, -torch.ones_like(positive[:1])])
 
 
-def peak_cells(maps: Tensor) -> Tensor:
-    """The strongest cell of each map (N, K, h, w), counted along rows, (N, K); of equal ones the first."""
-    return maps.detach().flatten(2).argmax(2)
-
-
 def templates_at_peaks(maps: Tensor, beta: float = 4.0) -> Tensor:
     """The template of each map's strongest cell, in [-1, 1], (N, K, h w); no gradient goes through it."""
     height, width = maps.shape[2:]
-    cells = peak_cells(maps)[..., None]  # (N, K, 1)
+    cells = best_cells(maps)[..., None]  # (N, K, 1)
     down = (torch.arange(height, device=maps.device) - cells // width).abs()  # (N, K, h)
     along = (torch.arange(width, device=maps.device) - cells % width).abs()  # (N, K, w)
     distance = (down[..., None] + along[:, :, None]).flatten(2).to(maps.dtype)

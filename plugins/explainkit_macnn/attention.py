@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from explainkit.explanations.spatial import best_cells
+
 Norm = Literal["softmax", "sigmoid", "powered"]
 """How responses become a map, see `attention_maps`."""
 
@@ -55,14 +57,6 @@ def _powered(responses: Tensor) -> Tensor:
     return F.softplus((POWERED_SCALE * responses).tanh()) ** 4
 
 
-def peak_cells(maps: Tensor) -> Tensor:
-    """The largest cell of each map (N, K, h, w), counted along rows, (N, K); of equal ones the first.
-
-    No gradient goes through it.
-    """
-    return maps.detach().flatten(2).argmax(2)
-
-
 def peak_points(maps: Tensor, refine: bool = False) -> Tensor:
     """Where each map (N, K, h, w) peaks, x and y in cells from the left upper corner: (N, K, 2).
 
@@ -77,7 +71,7 @@ def peak_points(maps: Tensor, refine: bool = False) -> Tensor:
     >>> peak_points(maps), peak_points(maps, refine=True)
     (tensor([[[1.5000, 0.5000]]]), tensor([[[2.0000, 0.5000]]]))
     """
-    cells, (height, width) = peak_cells(maps)[..., None], maps.shape[2:]
+    cells, (height, width) = best_cells(maps)[..., None], maps.shape[2:]
     rows, columns = cells // width, cells % width  # (N, K, 1)
     if not refine:
         return torch.cat([columns, rows], 2).to(maps.dtype) + 0.5

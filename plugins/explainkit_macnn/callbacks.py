@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from explainkit.data.splits import spread_ids
 from explainkit.data.types import Batch, ImageDataset
 from explainkit.training import Epoch
 from explainkit_macnn.attention import peak_points
@@ -116,10 +117,8 @@ def settled(_: MACNNNetwork, __: ImageDataset, history: Sequence[Epoch], change:
 
 def _spread_images(network: MACNNNetwork, dataset: ImageDataset, images: int) -> Iterator[Tensor]:
     """`images` of the training split, spread evenly over it, as the network takes them."""
-    count = len(dataset.train)
-    ids = torch.linspace(0, count - 1, min(images, count), dtype=torch.float64).round().long()
     like = network.heads.weight
-    for part in ids.split(CHUNK):
+    for part in spread_ids(len(dataset.train), images).split(CHUNK):
         yield dataset.train.batch(part).images.to(like.device, like.dtype)
 
 

@@ -16,8 +16,8 @@ from explainkit.explanations.counts import check_count
 from explainkit.explanations.edits import ScoreEdits
 from explainkit.explanations.factored_maps import FactoredMaps
 from explainkit.explanations.sentences import listed
+from explainkit.explanations.spatial import best_cells
 from explainkit.questions.goals import Goals
-from explainkit_macnn.attention import peak_cells
 from explainkit_macnn.explainer import part_names
 from explainkit_macnn.model import MACNNNetwork
 
@@ -206,7 +206,7 @@ class AttentionMove(ek.CounterfactualMethod):
         """The part features with attention elsewhere, and what the network's head says of them."""
         network, maps = _network(question), question.decomposition.maps
         assert isinstance(maps, FactoredMaps)  # all maps are kept where counterfactuals are sought
-        grid, peaks = maps.shape[2:], peak_cells(maps.attention)
+        grid, peaks = maps.shape[2:], best_cells(maps.attention)
         cells = attention_moves(network, maps.features, peaks, question.explanations.scores, question.goals)
         looked_at = maps.features.flatten(2).mT.gather(
             1, cells.clamp(min=0)[..., None].expand(-1, -1, network.channels)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainkit.data.types import Batch
+from explainkit.explanations.spatial import best_cells
 from explainkit.training.criteria import classification_loss
 from explainkit.training.steps import Step
-from explainkit_macnn.attention import peak_cells
 from explainkit_macnn.model import MACNNNetwork, MACNNOutputs
 
 PartLoss = Literal["joint", "each"]
@@ -24,7 +24,7 @@ def distance_loss(attention: Tensor) -> Tensor:
     ``sum_p M_i(p) |p - t_i|^2 / (h w)``, in the mean over images; the peak t_i is taken as it is. The paper
     does not divide by the cells; so the weight of other terms would depend on the grid.
     """
-    (height, width), cells = attention.shape[2:], peak_cells(attention)[..., None]
+    (height, width), cells = attention.shape[2:], best_cells(attention)[..., None]
     down = torch.arange(height, device=cells.device) - cells // width  # (N, P, h)
     along = torch.arange(width, device=cells.device) - cells % width  # (N, P, w)
     of_rows = (attention.sum(3) * down.square()).sum(2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from explainkit.data.types import ImageDataset
@@ -51,7 +54,7 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
 
 
 def k_means(points: Tensor, groups: Tensor, owners: Tensor, rounds: int = ROUNDS) -> Tensor:
-    """Means (K, q) of points (N, q), by Lloyd's algorithm; mean k is of points of the group ``owners[k]``.
+    """Means (K, q) of points (N, q), by SciPy's k-means; mean k is of points of the group ``owners[k]``.
 
     It begins with points spread over each group by their order, so that it is the same in every run. A mean
     that no point is nearest to stays where it is, and one of a group without points where all points lie.
@@ -61,19 +64,18 @@ def k_means(points: Tensor, groups: Tensor, owners: Tensor, rounds: int = ROUNDS
     groups : Tensor, (N,)
     owners : Tensor, (K,)
     """
-    means = _spread_points(points, groups, owners)
-    is_other = groups[:, None] != owners  # (N, K)
-    for _ in range(rounds):
-        nearest = all_distances(points, means).masked_fill(is_other, torch.inf)
-        has_mean = nearest.isfinite().any(1)
-        chosen = nearest.argmin(1)[has_mean]
-        counts = torch.bincount(chosen, minlength=len(means)).to(points)
-        sums = torch.zeros_like(means).index_add_(0, chosen, points[has_mean])
-        means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], means)
+    means = spread_points(points, groups, owners)
+    for group in owners.unique():
+        rows, own = points[groups == group], owners == group
+        if len(rows):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of means that no point is nearest to
+                moved, _ = kmeans2(rows.cpu().numpy(), means[own].cpu().numpy(), iter=rounds, minit="matrix")
+            means[own] = torch.from_numpy(moved).to(means)
     return means
 
 
-def _spread_points(points: Tensor, groups: Tensor, owners: Tensor) -> Tensor:
+def spread_points(points: Tensor, groups: Tensor, owners: Tensor) -> Tensor:
     """One point of its own group for each of `owners`, evenly spaced among that group's, (K, q)."""
     order = groups.argsort(stable=True)
     largest = int(torch.cat([groups, owners]).max()) + 1

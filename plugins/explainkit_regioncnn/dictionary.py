@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
-from torch.nn import functional as F
 
+from explainkit.data.splits import spread_ids
 from explainkit.data.types import ImageDataset
 from explainkit_regioncnn.model import RegionCNNNetwork
 from explainkit_regioncnn.recoloring import recolored
@@ -65,29 +67,15 @@ def border_masses(shares: Tensor) -> Tensor:
 
 
 def k_means(points: Tensor, count: int, *, steps: int = 30, seed: int = 0) -> Tensor:
-    """The means (count, D) of clusters of `points` (n, D): Lloyd's algorithm.
+    """The means (count, D) of clusters of `points` (n, D), by SciPy's k-means.
 
-    It begins by k-means++ (Arthur and Vassilvitskii, SODA 2007): each further center is a point, drawn with
-    a probability in proportion to its squared distance from the nearest center. A cluster that loses all of
-    its points keeps its center.
+    It begins by k-means++ (Arthur and Vassilvitskii, SODA 2007). A cluster that loses all of its points keeps
+    its center.
     """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(count, generator=generator, dtype=torch.float64)
-    chosen = [int(drawn[0] * len(points))]
-    nearest = (points - points[chosen[0]]).square().sum(1)
-    for share in drawn[1:].tolist():
-        cumulated = nearest.double().cumsum(0)
-        index = int(
-            torch.searchsorted(cumulated, share * cumulated[-1], right=True).clamp(max=len(points) - 1)
-        )
-        chosen.append(index)
-        nearest = torch.minimum(nearest, (points - points[index]).square().sum(1))
-    means = points[chosen]
-    for _ in range(steps):
-        member = F.one_hot(torch.cdist(points, means).argmin(1), count).to(points)
-        size = member.sum(0)[:, None]
-        means = torch.where(size > 0, member.T @ points / size.clamp(min=1), means)
-    return means
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clusters without points
+        means, _ = kmeans2(points.cpu().numpy(), count, iter=steps, minit="++", seed=seed)
+    return torch.from_numpy(means).to(points)
 
 
 def _drawn(points: Tensor, count: int, seed: int) -> Tensor:
@@ -100,7 +88,5 @@ def _drawn(points: Tensor, count: int, seed: int) -> Tensor:
 
 def _images(network: RegionCNNNetwork, dataset: ImageDataset) -> Iterator[Tensor]:
     """Training images as the network takes them, evenly spread over the split."""
-    count = min(IMAGES, len(dataset.train))
-    ids = torch.linspace(0, len(dataset.train) - 1, count).round().long()
-    for part in ids.split(CHUNK):
+    for part in spread_ids(len(dataset.train), IMAGES).split(CHUNK):
         yield dataset.train.batch(part).images.to(network.dictionary)

@@ -8,6 +8,7 @@ import torch
 from interpcnn_networks import peaked_maps, small_network
 from plugin_cases import alone, uniform, whole_split
 
+from explainkit.explanations.spatial import best_cells
 from explainkit.testing import tiny_dataset
 from explainkit_interpcnn.losses import (
     filter_loss,
@@ -16,7 +17,7 @@ from explainkit_interpcnn.losses import (
     target_surrogate,
     template_information,
 )
-from explainkit_interpcnn.templates import peak_cells, templates
+from explainkit_interpcnn.templates import templates
 
 DOUBLE = torch.float64
 
@@ -182,7 +183,7 @@ def test_the_surrogate_draws_to_the_template_and_off_other_images_evenly():
 
     (gradient,) = torch.autograd.grad(target_surrogate(maps, membership, category, share), maps)
 
-    made = templates((4, 4), 4.0, maps.detach())[:-1][peak_cells(maps)].unflatten(2, (4, 4))
+    made = templates((4, 4), 4.0, maps.detach())[:-1][best_cells(maps)].unflatten(2, (4, 4))
     own = membership[:, category]
     for n in range(7):
         for f in range(4):

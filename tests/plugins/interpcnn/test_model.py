@@ -7,9 +7,9 @@ from interpcnn_networks import explainer_of, fixed_network, small_network
 from plugin_cases import assert_near, uniform
 
 import explainkit as ek
+from explainkit.explanations.spatial import best_cells
 from explainkit.networks.receptive_field import find_receptive_field
 from explainkit_interpcnn.explainer import filter_places
-from explainkit_interpcnn.templates import peak_cells
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -63,7 +63,7 @@ def test_every_filter_has_at_most_one_place():
     explanations = explainer_of(small_network()).explain(uniform(6, 3, 32, 32))
     maps = explanations.maps
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
-    peaks = peak_cells(maps)
+    peaks = best_cells(maps)
 
     distance = (rows - peaks[..., None, None] // 8).abs() + (columns - peaks[..., None, None] % 8).abs()
 
@@ -133,7 +133,7 @@ def test_covering_the_surroundings_of_a_place_changes_what_the_filter_finds_ther
     near = (rows[:, None] - y[:, None, None]).abs() + (columns - x[:, None, None]).abs() <= 8
     covered = images.masked_fill(near[:, None], 0.5)
 
-    peaks = peak_cells(explanations.maps)[:, unit]
+    peaks = best_cells(explanations.maps)[:, unit]
     before, after = (
         network.raw_maps(each)[:, unit].flatten(1).gather(1, peaks[:, None]) for each in (images, covered)
     )

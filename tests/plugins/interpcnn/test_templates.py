@@ -4,9 +4,9 @@ import pytest
 import torch
 from plugin_cases import uniform
 
+from explainkit.explanations.spatial import best_cells
 from explainkit_interpcnn.templates import (
     masked_maps,
-    peak_cells,
     positive_templates,
     templates,
     templates_at_peaks,
@@ -66,7 +66,7 @@ def test_masking_keeps_the_peak_and_its_value():
 
     masked = masked_maps(maps)
 
-    assert torch.equal(peak_cells(masked), peak_cells(maps))
+    assert torch.equal(best_cells(masked), best_cells(maps))
     assert torch.equal(masked.flatten(2).amax(2), maps.flatten(2).amax(2))
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plugin_cases import assert_near, uniform
 
-from explainkit_macnn.attention import attention_maps, on_image, peak_cells, peak_points
+from explainkit.explanations.spatial import best_cells
+from explainkit_macnn.attention import attention_maps, on_image, peak_points
 
 NORMS = ("softmax", "sigmoid", "powered")
 
@@ -80,7 +81,7 @@ def test_peaks_are_those_of_a_loop_the_first_of_equal_ones():
     )
     more = torch.cat([maps, (4 * uniform(1, 2, 2, 3, dtype=torch.float64)).floor()])
 
-    cells, points = peak_cells(more), peak_points(more)
+    cells, points = best_cells(more), peak_points(more)
 
     for n in range(2):
         for k in range(2):

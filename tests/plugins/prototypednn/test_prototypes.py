@@ -12,6 +12,7 @@ from explainkit_prototypednn.prototypes import (
     keep_references,
     latent_points,
     project,
+    spread_points,
 )
 
 
@@ -25,7 +26,7 @@ def test_means_are_those_of_literal_rounds_of_lloyd():
 
     means = k_means(points, groups, owners, rounds=5)
 
-    expected = k_means(points, groups, owners, rounds=0)
+    expected = spread_points(points, groups, owners)
     for _ in range(5):
         chosen = []
         for point, group in zip(points, groups.tolist(), strict=True):
