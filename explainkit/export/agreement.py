@@ -17,6 +17,7 @@ from explainkit.explainers.inputs import InputSpec
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.batch import Explanations
 from explainkit.explanations.factored_maps import dense_maps
+from explainkit.explanations.serialization import in_brief
 from explainkit.export.explained_network import OF_UNITS
 
 TOLERANCE = 1e-4
@@ -74,7 +75,7 @@ def check_agreement(
     except Exception as error:  # whatever the runtime says of a graph that it cannot run
         raise InputError(
             f"Expected a graph that runs on any number of images; with {count} ONNX Runtime says: "
-            f"{str(error).splitlines()[0]:.300}"
+            f"{in_brief(str(error).partition(chr(10))[0])}"
         ) from error
     lengths = {name: values.shape[:1] for name, values in given.items()}
     if any(length != (count,) for length in lengths.values()):

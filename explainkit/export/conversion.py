@@ -33,7 +33,7 @@ LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.onnx", "torch.export"
 def convert(
     traced: ExplainedNetwork, inputs: tuple[Tensor, ...], names: Sequence[str], facts: Mapping[str, Any]
 ) -> bytes:
-    """The file: traced for any number of images, converted, and told about itself.
+    """The file: traced for any number of images, converted, with its facts as metadata.
 
     Raises
     ------

@@ -123,7 +123,7 @@ class ExplainedNetwork(nn.Module):
         return tuple(self.columns(images, targets).values())
 
     def _saliency(self, contributions: Tensor, maps: UnitMaps, boxes: Tensor | None) -> Tensor:
-        """`Explanations.saliency`; units of several poolings are told apart before it is traced."""
+        """`Explanations.saliency`; units are divided by pooling before it is traced."""
         assert self.image_size is not None
         held, size, group = dense_maps(maps), self.image_size, self.group
         if self.from_best_cell is None:

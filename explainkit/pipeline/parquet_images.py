@@ -101,7 +101,7 @@ class ParquetImages:
 
         Asked for in ascending order, files are read once.
         """
-        if start < self._next or not self._next or start > self._next:
+        if start != self._next or not self._next:
             self._stream, self._rows, self._next = self._read(start), [], start
         while len(self._rows) < stop - start and (chunk := next(self._stream, None)) is not None:
             self._rows += chunk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from explainkit.data.datasets.folder import FileSplit
 from explainkit.data.reading import SUFFIXES
-from explainkit.data.types import Batch, Batches, ImageDataset
+from explainkit.data.types import Batches, ImageDataset
 from explainkit.errors import InputError, NormalizationWarning
 from explainkit.explainers.interface import Explainer
 from explainkit.explanations.serialization import canonical
@@ -197,11 +197,7 @@ def _opened(source: Any, explainer: Explainer, wanted: Wanted) -> Source:
         return _split_source(source.split, source.name, wanted)
     if isinstance(source, str | Path):
         return _path_source(Path(source), explainer, wanted)
-    if isinstance(source, Batch | Tensor) or not isinstance(source, Iterable):
-        if hasattr(source, "batch") and hasattr(source, "labels") and hasattr(source, "__len__"):
-            return _split_source(source, type(source).__name__, wanted)
-        raise InputError(f"Expected images that can be read again; got {type(source).__name__}. {WAYS}")
-    if hasattr(source, "batch") and hasattr(source, "labels"):
+    if all(hasattr(source, name) for name in ("batch", "labels", "__len__")):  # a split
         return _split_source(source, type(source).__name__, wanted)
     if not isinstance(source, Sequence) or not all(isinstance(item, str | Path) for item in source):
         raise InputError(f"Expected images that can be read again; got {type(source).__name__}. {WAYS}")

@@ -192,7 +192,7 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
             owners = owner_of_prototypes(network)
             affinity = one_hot(owners, len(self.classes)).float()
             names = [f"prototype {k + 1} of {self.classes[label]}" for k, label in enumerate(owners.tolist())]
-        else:  # of labels it may speak for several, or for none
+        else:  # of labels it may be of several, or of none
             affinity = (network.head.weight.detach() < 0).float().T
             names = [f"prototype {k + 1}" for k in range(count)]
         return ek.Units(
@@ -267,7 +267,7 @@ class PrototypeDNN(ek.InterpretableExplainer[PrototypeDNNNetwork]):
 
     @property
     def report(self) -> PrototypeReport:
-        """Which classes prototypes speak for, which are alike, how near they are to training images."""
+        """Which classes prototypes are of, which are alike, how near they are to training images."""
         return report_on(self.prototype_network, self.classes)
 
     def class_points(self) -> ClassPoints:

@@ -34,7 +34,7 @@ def begin_at_images(network: PrototypeDNNNetwork, dataset: ImageDataset) -> None
     """Prototypes become means of what is alike: k-means of latent points, by class where there are enough.
 
     Each class gets as many as any other, or one more; with fewer prototypes than classes, or several labels
-    an image, classes are not told apart and the last layer stays. Else a class's logit is from then on minus
+    an image, prototypes are of no class and the last layer stays. Else a class's logit is from then on minus
     the mean distance to its own prototypes, in such units that the logits of an image deviate by 1 or less.
     """
     points = latent_points(network, dataset)

@@ -1,4 +1,4 @@
-"""A report on a trained network: which classes its prototypes speak for, and which are alike."""
+"""A report on a trained network: which classes its prototypes are of, and which are alike."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class PrototypeReport:
     Attributes
     ----------
     owners : tuple of str, K
-        The class that each prototype speaks for: where it has its least weight.
+        The class of each prototype: where it has its least weight.
     uncovered : tuple of str
-        Classes that no prototype speaks for.
+        Classes without a prototype.
     duplicates : int
         Prototypes that are as good as the same as one of lower number.
     nearest_distance : float
@@ -40,7 +40,7 @@ class PrototypeReport:
         return "\n".join(
             [
                 f"{len(self.owners)} prototypes, {self.duplicates} duplicates",
-                f"classes that no prototype speaks for: {', '.join(self.uncovered) or 'none'}",
+                f"classes without a prototype: {', '.join(self.uncovered) or 'none'}",
                 f"mean squared distance to the nearest training image {self.nearest_distance:.3g}",
             ]
         )
@@ -68,7 +68,7 @@ class ClassPoints:
 
 
 def owner_of_prototypes(network: PrototypeDNNNetwork) -> Tensor:
-    """The class that each prototype speaks for, (K,): near it, that one's logit falls least."""
+    """The class of each prototype, (K,): near it, that one's logit falls least."""
     return network.head.weight.detach().argmin(0)
 
 

@@ -84,7 +84,7 @@ def test_a_report_names_classes_without_a_prototype_and_prototypes_that_are_alik
 
     assert report.uncovered == ("square 1",)
     assert report.duplicates >= 1
-    assert "classes that no prototype speaks for: square 1" in str(report)
+    assert "classes without a prototype: square 1" in str(report)
     assert report.nearest_distance == pytest.approx(model.network.sources.distance[:, 0].mean().item())
 
 
