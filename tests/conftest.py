@@ -81,7 +81,7 @@ def overheard(browser):
             if message["method"] == "Network.requestWillBeSent"
         ]
         console = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        return [url for url in urls if not url.startswith(("file:", "data:", "chrome:"))], console
+        return [url for url in urls if not url.startswith(("file:", "data:", "chrome"))], console
 
     listen()
     return listen

@@ -17,13 +17,19 @@ export function imagesOf(pixels, facts) {
   return images;
 }
 
+// A unit's phrase where it has one, as "fanned tail (filter 68)"; else its name.
+function wordsFor(units, unit) {
+  const phrase = units.phrases ? units.phrases[unit] : null;
+  return phrase ? `${phrase} (${units.names[unit]})` : units.names[unit];
+}
+
 export async function explain(ort, session, facts, pixels, count = 5) {
   const shape = [1, ...facts.input.shape.slice(1)];
   const given = await session.run({ images: new ort.Tensor("float32", imagesOf(pixels, facts), shape) });
   const target = Number(given.targets.data[0]), contributions = [...given.contributions.data];
   const logit = given.logits.data[target], base = given.base.data[0];
   const reasons = contributions
-    .map((contribution, unit) => ({ unit: facts.units.names[unit], contribution }))
+    .map((contribution, unit) => ({ unit: wordsFor(facts.units, unit), contribution }))
     .sort((one, other) => Math.abs(other.contribution) - Math.abs(one.contribution));
   const residual = logit - base - contributions.reduce((sum, value) => sum + value, 0);
   const saliency = given.saliency ? given.saliency.data : null;
